@@ -1,0 +1,159 @@
+"""Diagnostics as data: what is wrong, where, and how to mend it.
+
+Every stage reports through a `Diagnostic` and never prints. Rendering is elsewhere
+(`modnorm.report.diagnostics`), so that one finding can be shown in a terminal, as JSON, or beside
+the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Literal
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file's text. `name` is the path as the user would write it."""
+
+    name: str
+    text: str = field(repr=False)
+
+    def line(self, number: int) -> str:
+        """The text of a 1-based line, without its line end."""
+        lines = self.text.split("\n")
+        return lines[number - 1].rstrip("\r") if 1 <= number <= len(lines) else ""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a source: 1-based lines and columns, the end column exclusive."""
+
+    source: Source = field(repr=False)
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+
+    def to(self, other: Span) -> Span:
+        """The span from the start of this one to the end of the other."""
+        return Span(self.source, self.line, self.column, other.end_line, other.end_column)
+
+    def __str__(self) -> str:
+        return f"{self.source.name}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Label:
+    """A second place that a diagnostic points at, with what is to be seen there."""
+
+    span: Span
+    message: str
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One finding.
+
+    `code` is a key of `CODES`. `span` is None only where no file is at fault (an option, say);
+    `label` is what stands under the caret.
+    """
+
+    code: str
+    message: str
+    span: Span | None = None
+    label: str = ""
+    others: tuple[Label, ...] = ()
+    hint: str = ""
+
+    @property
+    def severity(self) -> Severity:
+        return "warning" if self.code.startswith("W") else "error"
+
+
+class ModnormError(Exception):
+    """Raised where work cannot go on: carries every diagnostic found so far."""
+
+    def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
+        self.diagnostics = tuple(diagnostics)
+        super().__init__("\n".join(str(d.message) for d in self.diagnostics))
+
+
+class Diagnostics:
+    """Collects findings in the order of discovery; the same finding is kept once."""
+
+    def __init__(self) -> None:
+        self._found: dict[Diagnostic, None] = {}
+
+    def add(self, diagnostic: Diagnostic) -> None:
+        self._found.setdefault(diagnostic)
+
+    def extend(self, diagnostics: Iterable[Diagnostic]) -> None:
+        for diagnostic in diagnostics:
+            self.add(diagnostic)
+
+    def __iter__(self) -> Iterator[Diagnostic]:
+        return iter(self._found)
+
+    @property
+    def errors(self) -> tuple[Diagnostic, ...]:
+        return tuple(d for d in self if d.severity == "error")
+
+    def check(self) -> None:
+        """Raise `ModnormError` with all findings if one of them is an error."""
+        if self.errors:
+            raise ModnormError(self)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`"did you mean `x`?"` for the closest known name, or an empty string."""
+    known = list(known)
+    folded = {k.lower(): k for k in known}
+    if name.lower() in folded and folded[name.lower()] != name:
+        return f"did you mean `{folded[name.lower()]}`?"
+    close = get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"did you mean `{close[0]}`?" if close else ""
+
+
+CODES: dict[str, str] = {
+    # files and syntax
+    "E101": "a file cannot be read",
+    "E102": "syntax",
+    "E103": "a number out of range",
+    "E104": "nested too deeply",
+    # names and imports
+    "E201": "an unknown name",
+    "E202": "a name defined twice",
+    "E203": "an import that cannot be found",
+    "E204": "an import cycle",
+    "E205": "a definition in terms of itself",
+    "E206": "no model, or not the one asked for",
+    "E207": "no such parameter",
+    # values
+    "E301": "wrong arguments",
+    "E302": "a value of the wrong kind",
+    "E303": "arithmetic that has no result",
+    "E304": "a size or count that is not a positive integer",
+    "E305": "more than the compiler's bounds allow",
+    "E306": "a scalar of zero",
+    "E307": "a mass that cannot be",
+    "E308": "Unembed without a shared Embed",
+    "E309": "a bond whose formula breaks its declared sensitivity",
+    # shapes
+    "E401": "sizes that do not fit",
+    "E402": "a value of the wrong shape or type",
+    "E403": "a repetition that changes the shape",
+    "E404": "an input declared wrongly",
+    # the modular norm
+    "E501": "a sensitivity that is zero or not finite",
+    # warnings
+    "W601": "never used",
+    "W602": "a frozen weight",
+    "W603": "a residual branch whose sensitivity is not 1",
+    "W604": "sensitivity that grows with depth",
+    "W605": "a name changed in the generated code",
+}
+"""Every code with its title. Codes that start with W are warnings."""

@@ -1,0 +1,306 @@
+"""What an operation declares.
+
+One subclass of `Atom` or `Bond` is one operation, and the only place that knows it: its arguments,
+shape rule, mass, sensitivity (declared and certified), sharpness, norm, duality map, eager
+reference, emission and documentation. Passes and the code generator ask for these properties and
+never for names.
+
+The norms are those of Large et al. 2024 (arXiv 2405.14813); a sensitivity is a Lipschitz constant
+with respect to them, sharpness the triple (α, β, γ) of its Definition 8 (second derivatives with
+respect to weights, weights and inputs, inputs).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+
+from modnorm.ops.types import Real, Tensor, TupleType, Type
+
+if TYPE_CHECKING:
+    import torch
+
+Kind = Literal["size", "index", "number", "flag", "axes", "embed"]
+
+
+def argument(kind: Kind, default: Any = dataclasses.MISSING, *, inferred: bool = False) -> Any:
+    """Declare an argument of an operation.
+
+    Kinds: `size` (positive integer), `index` (integer of at least 0), `number` (exact rational or
+    float), `flag` (bool), `axes` (an integer or a tuple of integers), `embed` (a shared Embed). An `inferred` argument
+    may be left out: it is None until `resolve` fills it in from the input. A trailing underscore of
+    the field's name is not part of the language: `in_` is written `in`.
+    """
+    if inferred:
+        default = None
+    return field(default=default, metadata={"kind": kind, "inferred": inferred})
+
+
+class Argument(NamedTuple):
+    """One declared argument: its name in the language, the field, its kind and default."""
+
+    name: str
+    field: str
+    kind: Kind
+    default: Any
+    inferred: bool
+    named_only: bool
+
+    @property
+    def required(self) -> bool:
+        return self.default is dataclasses.MISSING
+
+
+class Misfit(Exception):
+    """Raised by `resolve` when an input does not fit.
+
+    `argument` names the argument that disagrees with the input, so that the diagnostic can point
+    at both; `code` is the diagnostic's.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str = "", argument: str = "", code: str = "E401"
+    ) -> None:
+        super().__init__(message)
+        self.message, self.hint, self.argument, self.code = message, hint, argument, code
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """Second-order bounds (α, β, γ) of a module in its norms."""
+
+    alpha: float
+    beta: float
+    gamma: float
+
+
+LINEAR = Sharpness(0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """The norm on an atom's weight.
+
+    `name` selects the implementation in `modnorm.kernels`; `formula` is for people.
+    """
+
+    name: str
+    formula: str
+
+
+@dataclass(frozen=True)
+class Op(ABC):
+    """An operation with its arguments."""
+
+    name: ClassVar[str]
+    """The name in the language."""
+    internal: ClassVar[bool] = False
+    """True for operations that only rewrites create; the language does not know them."""
+    origin: ClassVar[str] = ""
+    """Where the declared values come from, where that needs saying."""
+
+    @property
+    def label(self) -> str:
+        """The name for reports and paths; a bond by formula has its own."""
+        return self.name
+
+    def helpers(self) -> tuple[str, ...]:
+        """Sources of the functions that the emission calls, for the generated file to define."""
+        return ()
+
+    @classmethod
+    def arguments(cls) -> Iterator[Argument]:
+        """The declared arguments, in order."""
+        for f in dataclasses.fields(cls):
+            if "kind" in f.metadata:
+                name = f.name.rstrip("_")
+                kind, inferred = f.metadata["kind"], f.metadata["inferred"]
+                yield Argument(name, f.name, kind, f.default, inferred, f.kw_only)
+
+    @classmethod
+    def signature(cls) -> str:
+        """How a call is written: `Linear(out, in, mass = 1)`, arguments that may be left out last."""
+        parts = []
+        for a in sorted(cls.arguments(), key=lambda a: a.named_only):
+            shown = str(a.default).lower() if isinstance(a.default, bool) else str(a.default)
+            if isinstance(a.default, Fraction):
+                shown = repr(float(a.default))
+            parts.append(a.name if a.required or a.inferred else f"{a.name} = {shown}")
+        return f"{cls.name}({', '.join(parts)})" if parts else cls.name
+
+    @classmethod
+    def doc(cls) -> str:
+        """The documentation: the first paragraph of the class's docstring, on one line."""
+        return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+
+    # -- shapes ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def resolve(self, x: Type) -> tuple[Self, Type]:
+        """This operation with inferred arguments filled in, and the type of its output.
+
+        Raises:
+            Misfit: if an input of type `x` does not fit.
+        """
+
+    # -- the modular norm --------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def sensitivity(self) -> Real:
+        """The declared sensitivity μ: it sets the targets."""
+
+    @property
+    @abstractmethod
+    def certified(self) -> Real | str:
+        """A proved bound on the sensitivity over the unit ball of inputs and weights.
+
+        A string where there is none says why.
+        """
+
+    @property
+    @abstractmethod
+    def sharpness(self) -> Sharpness | None:
+        """(α, β, γ), or None where the operation is not smooth or has no bound."""
+
+    # -- what rewrites may use ---------------------------------------------------------------
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the output is the input."""
+        return False
+
+    @property
+    def scalar(self) -> Real | None:
+        """The factor, for an operation that only multiplies by a constant."""
+        return None
+
+    @property
+    def joins(self) -> bool:
+        """Whether the output is the sum of the members of a tuple."""
+        return False
+
+    def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
+        """Move constant factors from this operation's inputs to its output.
+
+        `scalars` holds a factor for the input, or for each member of a tuple input. Returns
+        (op', b) with op(a·x) = b·op'(x) for every x, or None where there is no such pair.
+        """
+        return None
+
+    def fuse(self, before: Op) -> Op | None:
+        """One operation equal to this one after `before`, or None."""
+        return None
+
+    # -- running -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
+        """The plain eager computation, for tests and measurements; torch is imported inside."""
+
+    @abstractmethod
+    def emit(self, x: Any, type: Type) -> str:
+        """The Python expression for this operation in the generated file.
+
+        `x` is the input's expression, always atomic (a name or a call, so that a suffix such as
+        `.view(…)` can follow), or a tuple of expressions where `type`, the input's type, is a
+        tuple. The expression may use `torch`, `F` (torch.nn.functional) and `math`. For an atom,
+        `self.weight` is written `{weight}`, to be filled in by the generator.
+        """
+
+
+@dataclass(frozen=True)
+class Bond(Op):
+    """An operation without weights: mass 0."""
+
+
+@dataclass(frozen=True)
+class Atom(Op):
+    """An operation with a weight of its own, and hence a mass and a norm."""
+
+    mass: Any = field(default=1, kw_only=True, metadata={"kind": "number", "inferred": False})
+
+    norm: ClassVar[Norm]
+    axes: ClassVar[tuple[str, ...]]
+    """A name for each axis of the weight; `init` may use them, except where a name repeats."""
+    init: ClassVar[str]
+    """Python statements that fill `weight` (a float tensor of `weight_shape`, no gradient) in
+    place so that its norm is 1, drawing from `generator`. They may use `torch`, `nn`, `math`."""
+
+    @property
+    @abstractmethod
+    def weight_shape(self) -> tuple[int, ...]:
+        """The weight's shape; known once resolved."""
+
+    @property
+    def sensitivity(self) -> Real:
+        return 1
+
+    @property
+    def certified(self) -> Real | str:
+        return 1
+
+    @property
+    def sharpness(self) -> Sharpness | None:
+        return Sharpness(0.0, 1.0, 0.0)
+
+    @abstractmethod
+    def weight_norm(self, weight: torch.Tensor) -> torch.Tensor:
+        """The exact norm of a weight, a scalar tensor: the definition, by singular values."""
+
+    @abstractmethod
+    def dualize(self, gradient: torch.Tensor) -> torch.Tensor:
+        """The duality map: the weight T of norm 1 that maximises ⟨gradient, T⟩, exactly.
+
+        Source: Bernstein & Newhouse 2024 (arXiv 2410.21265).
+        """
+
+
+@dataclass(frozen=True)
+class Reader(Op):
+    """An operation that uses the weight of a shared Embed and has none of its own: mass 0.
+
+    `embed` names the shared module; `count` and `dim` are the sizes of its weight.
+    """
+
+    embed: str = argument("embed")
+    count: int = field(default=0, kw_only=True)
+    dim: int = field(default=0, kw_only=True)
+
+    @classmethod
+    def fields_from(cls, atom: Atom) -> dict[str, int] | None:
+        """`count` and `dim` of the atom whose weight is read; None if it cannot be read."""
+        if atom.norm.name != "row_rms":
+            return None
+        count, dim = atom.weight_shape
+        return {"count": count, "dim": dim}
+
+
+def expect_tensor(op: str, x: Type, *, rank: int = 0, dtype: str = "float") -> Tensor:
+    """The input as a tensor of at least `rank` axes and the dtype, or a Misfit that says why not.
+
+    `dtype` is `float`, `int`, or `any`.
+    """
+    if isinstance(x, TupleType):
+        raise Misfit(
+            f"`{op}` takes one value, but its input is a tuple {x}",
+            hint="pick a member with `Select(i)`, or join the members with `Add`",
+            code="E402",
+        )
+    if dtype not in ("any", x.dtype):
+        hint = (
+            "turn integers into vectors with `Embed(count, dim)`"
+            if dtype == "float"
+            else "it looks up integers, such as `input tokens: int[batch, seq]`"
+        )
+        kind = "numbers" if dtype == "float" else "integers"
+        raise Misfit(f"`{op}` takes {kind}, but its input is {x}", hint=hint, code="E402")
+    if len(x.shape) < rank:
+        raise Misfit(
+            f"`{op}` takes a value of at least {rank} axes, but its input is {x}", code="E402"
+        )
+    return x
