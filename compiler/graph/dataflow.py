@@ -1,0 +1,182 @@
+"""The graph of the data flow: one node a value, one edge a use.
+
+The graph of a model is a tree of regions. A region is a directed acyclic networkx graph with one
+input and one output; a repetition is a single node that holds the region of its body, whatever its
+count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import networkx as nx
+from modnorm.diagnostics import Span
+from modnorm.graph.modules import (
+    Compose,
+    Leaf,
+    Module,
+    Repeat,
+    Scope,
+    Shared,
+    Tare,
+    Tuple,
+)
+from modnorm.ops.base import Op
+from modnorm.ops.types import Type
+
+
+@dataclass(frozen=True, eq=False)
+class Input:
+    """The value that enters a region."""
+
+    type: Type
+    inputs: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Apply:
+    """An operation on one value. `leaf` is the id of its leaf in the module tree."""
+
+    op: Op
+    inputs: tuple[int, ...]
+    type: Type
+    span: Span
+    path: str
+    weight: str | None
+    leaf: int
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """Several values as one tuple."""
+
+    inputs: tuple[int, ...]
+    type: Type
+    span: Span
+
+
+@dataclass(frozen=True, eq=False)
+class LoopRun:
+    """`count` copies of a region, the first with index `start`; `path` is the path of a copy."""
+
+    region: Region
+    count: int
+    start: int
+    path: str
+
+
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """Copies of regions, composed. `node` is the id of its repetition in the module tree."""
+
+    runs: tuple[LoopRun, ...]
+    inputs: tuple[int, ...]
+    type: Type
+    span: Span
+    path: str
+    node: int
+
+    @property
+    def count(self) -> int:
+        return sum(run.count for run in self.runs)
+
+
+Value: TypeAlias = Input | Apply | Pack | Loop
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Values in topological order of their numbers; edges carry the operand's position as key."""
+
+    graph: nx.MultiDiGraph
+    input: int
+    output: int
+
+    def __getitem__(self, number: int) -> Value:
+        value: Value = self.graph.nodes[number]["value"]
+        return value
+
+    def numbers(self) -> list[int]:
+        """The values' numbers, every value after those that it uses."""
+        return sorted(self.graph.nodes)
+
+    def uses(self, number: int) -> list[int]:
+        """The numbers of the values that use this one, once a use."""
+        return [user for _, user in self.graph.out_edges(number)]
+
+    def applies(self) -> Iterator[Apply]:
+        """Every operation, those of loops included, in execution order."""
+        for number in self.numbers():
+            value = self[number]
+            if isinstance(value, Apply):
+                yield value
+            elif isinstance(value, Loop):
+                for run in value.runs:
+                    yield from run.region.applies()
+
+
+class Builder:
+    """Builds a region value by value."""
+
+    def __init__(self, input_type: Type) -> None:
+        self.graph = nx.MultiDiGraph()
+        self.input = self.add(Input(input_type))
+
+    def add(self, value: Value) -> int:
+        number = len(self.graph)
+        self.graph.add_node(number, value=value)
+        for position, operand in enumerate(value.inputs):
+            self.graph.add_edge(operand, number, key=position)
+        return number
+
+    def finish(self, output: int) -> Region:
+        """The region; values that the output does not need are dropped."""
+        keep = nx.ancestors(self.graph, output) | {output, self.input}
+        self.graph.remove_nodes_from([n for n in self.graph if n not in keep])
+        return Region(nx.freeze(self.graph), self.input, output)
+
+
+def lower(tree: Module, types: dict[int, tuple[Type, Type]]) -> Region:
+    """The data flow of a typed module tree."""
+    builder = Builder(types[tree.id][0])
+    return builder.finish(_lower(tree, builder.input, builder, types))
+
+
+def _lower(
+    module: Module, x: int, builder: Builder, types: dict[int, tuple[Type, Type]]
+) -> int:
+    match module:
+        case Leaf():
+            return builder.add(
+                Apply(
+                    module.op,
+                    (x,),
+                    types[module.id][1],
+                    module.span,
+                    module.path,
+                    module.weight,
+                    module.id,
+                )
+            )
+        case Compose(steps=steps):
+            for step in steps:
+                x = _lower(step, x, builder, types)
+            return x
+        case Tuple(members=members):
+            inputs = tuple(_lower(member, x, builder, types) for member in members)
+            return builder.add(Pack(inputs, types[module.id][1], module.span))
+        case Repeat():
+            runs: list[LoopRun] = []
+            start = 0
+            for run in module.runs:
+                runs.append(LoopRun(lower(run.body, types), run.count, start, run.path))
+                start += run.count
+            type = types[module.id][1]
+            return builder.add(
+                Loop(tuple(runs), (x,), type, module.span, module.path, module.id)
+            )
+        case Scope(body=body) | Shared(body=body) | Tare(body=body):
+            return _lower(body, x, builder, types)
+

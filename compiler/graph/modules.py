@@ -1,0 +1,144 @@
+"""The module tree: what a model's expression evaluates to.
+
+Every node is immutable and may be reached from several places until `place` gives each position
+its own `id` and path. A repetition is one node, whatever its count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from modnorm.diagnostics import Span
+from modnorm.ops.base import Op
+from modnorm.ops.types import Real
+
+UNPLACED = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Leaf:
+    """An operation. `path` has one `{}` for the index of each enclosing repetition.
+
+    `weight` is the path of the weight that is used here: the leaf's own, or the one that it reads.
+    """
+
+    op: Op
+    span: Span
+    id: int = UNPLACED
+    path: str = ""
+    weight: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Compose:
+    """Modules one after the other, in execution order."""
+
+    steps: tuple[Module, ...]
+    span: Span
+    id: int = UNPLACED
+
+
+@dataclass(frozen=True, eq=False)
+class Tuple:
+    """Modules side by side on the same input."""
+
+    members: tuple[Module, ...]
+    span: Span
+    id: int = UNPLACED
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """`count` fresh copies of a body, composed. `path` is the path of a copy."""
+
+    body: Module
+    count: int
+    path: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Repeat:
+    """`a ** n`, or a `compose` over a range: runs of equal copies, one after the other.
+
+    `path` is the path of the list of copies, `""` for copies that stand in the model itself.
+    """
+
+    runs: tuple[Run, ...]
+    span: Span
+    id: int = UNPLACED
+    path: str = ""
+
+    @property
+    def count(self) -> int:
+        return sum(run.count for run in self.runs)
+
+
+@dataclass(frozen=True, eq=False)
+class Scope:
+    """A named part. `span` is where it was mentioned, `definition` where the name is defined."""
+
+    name: str
+    body: Module
+    kind: Literal["def", "where"]
+    span: Span
+    definition: Span
+    id: int = UNPLACED
+    path: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """A mention of a `shared` module: the same weights wherever `key` is the same."""
+
+    key: str
+    body: Module
+    span: Span
+    definition: Span
+    id: int = UNPLACED
+
+
+@dataclass(frozen=True, eq=False)
+class Tare:
+    """The body with its masses rescaled so that they sum to `mass`."""
+
+    body: Module
+    mass: Real
+    span: Span
+    id: int = UNPLACED
+
+
+Module: TypeAlias = Leaf | Compose | Tuple | Repeat | Scope | Shared | Tare
+
+
+def children(module: Module) -> tuple[Module, ...]:
+    """The modules directly inside, in execution order; a run's body once."""
+    match module:
+        case Leaf():
+            return ()
+        case Compose(steps=steps):
+            return steps
+        case Tuple(members=members):
+            return members
+        case Repeat(runs=runs):
+            return tuple(run.body for run in runs)
+        case Scope(body=body) | Shared(body=body) | Tare(body=body):
+            return (body,)
+
+
+def walk(module: Module) -> Iterator[Module]:
+    """Every position of the tree, parents first, in execution order."""
+    stack = [module]
+    while stack:
+        node = stack.pop()
+        yield node
+        stack.extend(reversed(children(node)))
+
+
+def compose(steps: tuple[Module, ...], span: Span) -> Module:
+    """The composition of modules in execution order; nested compositions are flattened."""
+    flat: list[Module] = []
+    for step in steps:
+        flat.extend(step.steps if isinstance(step, Compose) else (step,))
+    return flat[0] if len(flat) == 1 else Compose(tuple(flat), span)

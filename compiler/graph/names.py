@@ -1,0 +1,309 @@
+"""Scopes of a file: which statement a name means, and the mistakes that show without evaluating."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from modnorm.diagnostics import Diagnostic, Diagnostics, Label, Span, did_you_mean
+from modnorm.graph.numbers import FUNCTIONS
+from modnorm.ops import registry
+from modnorm.ops.formula_tree import KNOWN as FORMULA_FUNCTIONS
+from modnorm.syntax import tree
+
+
+class Resolver(Protocol):
+    """Finds the file that an import statement means."""
+
+    def imported(
+        self, file: tree.File, statement: tree.ImportModule | tree.ImportNames
+    ) -> tree.File | None: ...
+
+
+Definition: TypeAlias = tree.Param | tree.Input | tree.Def | tree.Shared | tree.Bond | tree.Model
+
+
+@dataclass(eq=False)
+class Namespace:
+    """The names of one file. Imported names are entries of another file's namespace."""
+
+    file: tree.File
+    is_main: bool
+    own: dict[str, Definition] = field(default_factory=dict)
+    modules: dict[str, tuple[Namespace, Span]] = field(default_factory=dict)
+    names: dict[str, tuple[Namespace, str, Span]] = field(default_factory=dict)
+    broken: set[str] = field(default_factory=set)
+    """Names whose import failed: reported once, then silent."""
+
+    def find(self, name: str) -> tuple[Namespace, Definition] | None:
+        """The definition that a name means here, and the namespace that it belongs to."""
+        seen: set[tuple[int, str]] = set()
+        space, key = self, name
+        while (id(space), key) not in seen:
+            seen.add((id(space), key))
+            if key in space.own:
+                return space, space.own[key]
+            if key not in space.names:
+                return None
+            space, key, _ = space.names[key]
+        return None
+
+    def known(self) -> list[str]:
+        return [*self.own, *self.modules, *self.names]
+
+
+def build(main: tree.File, resolver: Resolver, diagnostics: Diagnostics) -> Namespace:
+    """The namespace of the main file, with those of every file it imports."""
+    spaces: dict[int, Namespace] = {}
+
+    def of(file: tree.File) -> Namespace:
+        if id(file) in spaces:
+            return spaces[id(file)]
+        space = spaces[id(file)] = Namespace(file, is_main=file is main)
+        places: dict[str, Span] = {}
+
+        def claim(name: str, span: Span) -> bool:
+            if name in places:
+                diagnostics.add(
+                    Diagnostic(
+                        "E202",
+                        f"`{name}` is defined twice",
+                        span,
+                        "defined again here",
+                        (Label(places[name], "first defined here"),),
+                        "every name of a file is defined once; rename one of the two",
+                    )
+                )
+                return False
+            places[name] = span
+            return True
+
+        for statement in file.statements:
+            if isinstance(statement, tree.ImportModule):
+                target = resolver.imported(file, statement)
+                if claim(statement.alias, statement.span):
+                    if target is None:
+                        space.broken.add(statement.alias)
+                    else:
+                        space.modules[statement.alias] = (of(target), statement.span)
+            elif isinstance(statement, tree.ImportNames):
+                target = resolver.imported(file, statement)
+                for name, local, span in statement.names:
+                    if not claim(local, span):
+                        continue
+                    if target is None:
+                        space.broken.add(local)
+                        continue
+                    other = of(target)
+                    space.names[local] = (other, name, span)
+            elif claim(statement.name, statement.name_span):
+                space.own[statement.name] = statement
+        return space
+
+    top = of(main)
+    for space in list(spaces.values()):
+        for local, (other, name, span) in space.names.items():
+            if space.find(local) is None and name not in other.broken:
+                space.broken.add(local)
+                diagnostics.add(
+                    Diagnostic(
+                        "E201",
+                        f"`{other.file.source.name}` defines no `{name}`",
+                        span,
+                        hint=did_you_mean(name, other.known()),
+                    )
+                )
+    for space in spaces.values():
+        _Checker(space, diagnostics).run()
+    return top
+
+
+def mentions(expr: tree.Expr) -> Iterator[tuple[tree.Name, bool, frozenset[str]]]:
+    """Every name mentioned: (name, whether it is called, loop variables around it)."""
+    stack: list[tuple[tree.Expr, frozenset[str]]] = [(expr, frozenset())]
+    while stack:
+        node, bound = stack.pop()
+        match node:
+            case tree.Name():
+                yield node, False, bound
+            case tree.Call():
+                yield node.function, True, bound
+                stack.extend((a.value, bound) for a in reversed(node.arguments))
+            case tree.Tare():
+                stack.extend([(node.mass, bound), (node.module, bound)])
+            case tree.ComposeFor():
+                stack.append((node.body, bound | {node.variable}))
+                stack.extend((r, bound) for r in node.range)
+            case tree.Tuple():
+                stack.extend((item, bound) for item in reversed(node.items))
+            case tree.Unary():
+                stack.append((node.operand, bound))
+            case tree.Binary():
+                stack.extend([(node.right, bound), (node.left, bound)])
+            case tree.Conditional():
+                stack.extend((e, bound) for e in (node.otherwise, node.then, node.test))
+            case _:
+                pass
+
+
+class _Checker:
+    """Reports every unknown name of a file, and in the main file what is never used."""
+
+    def __init__(self, space: Namespace, diagnostics: Diagnostics) -> None:
+        self.space, self.diagnostics = space, diagnostics
+        self.used: set[str] = set()
+
+    def run(self) -> None:
+        for statement in self.space.file.statements:
+            match statement:
+                case tree.Param():
+                    self.expression(statement.value, {}, statement.name)
+                case tree.Input():
+                    self.input(statement)
+                case tree.Def():
+                    formals = self.formals(statement.formals, statement.name)
+                    self.body(statement.body, formals, statement.name)
+                case tree.Shared() | tree.Model():
+                    self.body(statement.body, {}, statement.name)
+                case tree.Bond():
+                    formals = self.formals(statement.formals, statement.name)
+                    self.expression(statement.formula, formals, statement.name, formula=True)
+                    constants = dict(list(formals.items())[1:])
+                    self.expression(statement.sensitivity, constants, statement.name)
+                case _:
+                    pass
+        if self.space.is_main:
+            self.unused()
+
+    def formals(self, formals: tuple[tree.Formal, ...], owner: str) -> dict[str, Span]:
+        names = self.distinct((f.name, f.span) for f in formals)
+        for formal in formals:
+            if formal.default is not None:
+                self.expression(formal.default, {}, owner)
+        return names
+
+    def distinct(self, names: Iterable[tuple[str, Span]]) -> dict[str, Span]:
+        found: dict[str, Span] = {}
+        for name, span in names:
+            if name in found:
+                self.diagnostics.add(
+                    Diagnostic(
+                        "E202",
+                        f"`{name}` is defined twice",
+                        span,
+                        others=(Label(found[name], "first defined here"),),
+                        hint="rename one of the two",
+                    )
+                )
+            found.setdefault(name, span)
+        return found
+
+    def body(self, body: tree.Body, local: Mapping[str, Span], owner: str) -> None:
+        where = self.distinct((b.name, b.name_span) for b in body.where)
+        scope = {**local, **where}
+        self.expression(body.value, scope, owner)
+        used: set[str] = {n.parts[0] for n, _, _ in mentions(body.value)}
+        for binding in body.where:
+            self.expression(binding.value, scope, owner)
+            used |= {
+                n.parts[0] for n, _, _ in mentions(binding.value) if n.parts[0] != binding.name
+            }
+        for name, span in where.items():
+            if name not in used and self.space.is_main:
+                self.warn_unused("where", name, span)
+
+    def input(self, statement: tree.Input) -> None:
+        for size in statement.sizes:
+            if isinstance(size, tree.Name) and len(size.parts) == 1:
+                self.used.add(size.text)
+            else:
+                self.expression(size, {}, statement.name)
+        if statement.bound is not None:
+            self.expression(statement.bound, {}, statement.name)
+
+    def expression(
+        self, expr: tree.Expr, local: Mapping[str, Span], owner: str, *, formula: bool = False
+    ) -> None:
+        for name, called, loops in mentions(expr):
+            head = name.parts[0]
+            if head in loops or head in local:
+                continue
+            if head != owner:
+                self.used.add(head)
+            if called and len(name.parts) == 1:
+                if head in FUNCTIONS or (formula and head in FORMULA_FUNCTIONS):
+                    continue
+            self.name(name, [*local, *loops], formula=formula)
+
+    def name(self, name: tree.Name, local: Iterable[str], *, formula: bool) -> None:
+        space, head = self.space, name.parts[0]
+        if head in space.broken:
+            return
+        if len(name.parts) == 1:
+            if space.find(head) is not None:
+                return
+            if head in space.modules:
+                _, span = space.modules[head]
+                self.unknown(
+                    name,
+                    f"`{head}` is an imported file, not a value",
+                    f"name one of its definitions: `{head}.…`",
+                    (Label(span, "imported here"),),
+                )
+                return
+            if not formula and registry.find(head) is not None:
+                return
+            known = [*local, *space.known(), *registry.names(), *FUNCTIONS]
+            if formula:
+                known += FORMULA_FUNCTIONS
+            self.unknown(name, f"unknown name `{head}`", did_you_mean(head, known))
+            return
+        if head not in space.modules:
+            self.unknown(
+                name,
+                f"`{head}` is not an imported file",
+                did_you_mean(head, space.modules) or f"add `import std.{head}` at the top",
+            )
+            return
+        other, _ = space.modules[head]
+        rest = name.parts[1:]
+        if len(rest) > 1 or (other.find(rest[0]) is None and rest[0] not in other.broken):
+            self.unknown(
+                name,
+                f"`{other.file.source.name}` defines no `{'.'.join(rest)}`",
+                did_you_mean(rest[0], other.own),
+            )
+
+    def unknown(
+        self, name: tree.Name, message: str, hint: str, others: tuple[Label, ...] = ()
+    ) -> None:
+        self.diagnostics.add(Diagnostic("E201", message, name.span, "", others, hint))
+
+    def unused(self) -> None:
+        for statement in self.space.file.statements:
+            match statement:
+                case tree.Param() | tree.Def() | tree.Shared() | tree.Bond():
+                    if statement.name not in self.used:
+                        kind = type(statement).__name__.lower()
+                        self.warn_unused(kind, statement.name, statement.name_span)
+                case tree.ImportModule():
+                    if statement.alias not in self.used:
+                        self.warn_unused("import", statement.alias, statement.span)
+                case tree.ImportNames():
+                    for _, local, span in statement.names:
+                        if local not in self.used:
+                            self.warn_unused("import", local, span)
+                case _:
+                    pass
+
+    def warn_unused(self, kind: str, name: str, span: Span) -> None:
+        article = "an" if kind == "import" else "a"
+        self.diagnostics.add(
+            Diagnostic(
+                "W601",
+                f"{article} {kind} that is never used: `{name}`",
+                span,
+                hint="remove it, or use it",
+            )
+        )

@@ -1,0 +1,262 @@
+"""Give every position of the module tree an id and a path.
+
+A path is made of the names through which a position was reached, an index for each repetition, and
+the operation's name. It is a template: `{k}` stands for the index of a repetition whose first index
+is k. A shared module has one path, from the root, wherever it is mentioned.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from dataclasses import dataclass, field, replace
+
+from modnorm.diagnostics import Diagnostic, Diagnostics, Span
+from modnorm.graph.modules import (
+    Compose,
+    Leaf,
+    Module,
+    Repeat,
+    Run,
+    Scope,
+    Shared,
+    Tare,
+    Tuple,
+    children,
+)
+from modnorm.ops.base import Atom, Reader
+
+MAX_POSITIONS = 20_000
+"""Positions of the module tree, a repetition's body counted once."""
+MAX_DEPTH = 800
+"""Levels of the module tree."""
+MAX_WEIGHTS = 200_000
+"""Weights of a model, every copy counted."""
+
+RESERVED = frozenset(
+    ["T_destination", "add_module", "apply", "bfloat16", "buffers", "call_super_init", "children", "compile", "cpu", "cuda", "double", "dump_patches", "eval", "extra_repr", "float", "forward", "get_buffer", "get_extra_state", "get_parameter", "get_submodule", "half", "ipu", "load_state_dict", "modules", "mtia", "named_buffers", "named_children", "named_modules", "named_parameters", "parameters", "register_backward_hook", "register_buffer", "register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook", "register_full_backward_pre_hook", "register_load_state_dict_post_hook", "register_load_state_dict_pre_hook", "register_module", "register_parameter", "register_state_dict_post_hook", "register_state_dict_pre_hook", "requires_grad_", "set_extra_state", "set_submodule", "share_memory", "state_dict", "to", "to_empty", "train", "training", "type", "weight", "xpu", "zero_grad", "append", "extend", "insert", "self"]
+)
+"""Attributes that a torch module has already; a part of that name gets an underscore."""
+
+
+def snake(name: str) -> str:
+    """`RMSDivide` → `rms_divide`, `Conv2D` → `conv2d`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def camel(name: str) -> str:
+    """`attention_block` → `AttentionBlock`."""
+    return "".join(part[:1].upper() + part[1:] for part in name.split("_")) or "Part"
+
+
+def instance(template: str, indices: tuple[int, ...]) -> str:
+    """The path of one copy: each `{k}` replaced by k plus the next index."""
+    remaining = iter(indices)
+    return re.sub(r"\{(\d+)\}", lambda m: str(int(m[1]) + next(remaining)), template)
+
+
+@dataclass(eq=False)
+class _Container:
+    """Where names of siblings are kept apart."""
+
+    prefix: str
+    taken: dict[str, int] = field(default_factory=dict)
+    repeats: int = 0
+
+    def claim(self, name: str) -> str:
+        count = self.taken.get(name, 0)
+        self.taken[name] = count + 1
+        unique = name if not count else f"{name}_{count}"
+        while count and unique in self.taken:
+            count += 1
+            unique = f"{name}_{count}"
+        self.taken.setdefault(unique, 1)
+        return self.join(unique)
+
+    def join(self, name: str) -> str:
+        return f"{self.prefix}.{name}" if self.prefix else name
+
+
+class _Placer:
+    def __init__(self, diagnostics: Diagnostics) -> None:
+        self.diagnostics = diagnostics
+        self.root = _Container("")
+        self.next_id = 0
+        self.weighted: dict[int, bool] = {}
+        self.shared: dict[str, str] = {}
+        self.shared_weights: dict[str, str] = {}
+
+    def has_weights(self, module: Module) -> bool:
+        if id(module) not in self.weighted:
+            self.weighted[id(module)] = isinstance(
+                getattr(module, "op", None), Atom
+            ) or any(map(self.has_weights, children(module)))
+        return self.weighted[id(module)]
+
+    def new_id(self) -> int:
+        self.next_id += 1
+        return self.next_id - 1
+
+    def safe(self, name: str, span: Span) -> str:
+        if keyword.iskeyword(name) or name in RESERVED or name.startswith("__"):
+            self.diagnostics.add(
+                Diagnostic(
+                    "W605",
+                    f"`{name}` means something else in Python; its weights are under"
+                    f" `{name.strip('_')}_`",
+                    span,
+                    hint="rename it if you want the two to agree",
+                )
+            )
+            return f"{name.strip('_') or 'part'}_"
+        return name
+
+    def place(self, module: Module, at: _Container) -> Module:
+        number = self.new_id()
+        match module:
+            case Leaf(op=op):
+                name = snake(op.name)
+                if isinstance(op, Atom):
+                    path = at.claim(self.safe(name, module.span))
+                    return replace(module, id=number, path=path, weight=path)
+                weight = op.embed if isinstance(op, Reader) else None
+                return replace(module, id=number, path=at.join(name), weight=weight)
+            case Compose(steps=steps):
+                placed = tuple(self.place(step, at) for step in steps)
+                return replace(module, id=number, steps=placed)
+            case Tuple(members=members):
+                placed = tuple(self.place(member, at) for member in members)
+                return replace(module, id=number, members=placed)
+            case Scope(name=name, body=body):
+                if self.has_weights(body):
+                    path = at.claim(self.safe(name, module.definition))
+                else:
+                    path = at.join(name)
+                return replace(
+                    module, id=number, path=path, body=self.place(body, _Container(path))
+                )
+            case Tare(body=body):
+                return replace(module, id=number, body=self.place(body, at))
+            case Shared():
+                return self.place_shared(module, number)
+            case Repeat():
+                return self.place_repeat(module, number, at)
+
+    def place_shared(self, module: Shared, number: int) -> Module:
+        if module.key not in self.shared:
+            name = self.safe(module.key.rpartition(":")[2], module.definition)
+            self.shared[module.key] = self.root.claim(name)
+        path = self.shared[module.key]
+        body = self.place(module.body, _Container(path))
+        inner: Module = body
+        while isinstance(inner, Scope | Tare):
+            inner = inner.body
+        if isinstance(inner, Leaf) and inner.weight is not None:
+            self.shared_weights[module.key] = inner.weight
+        return replace(module, id=number, body=body)
+
+    def place_repeat(self, module: Repeat, number: int, at: _Container) -> Module:
+        """Copies of a named body are `name.index`; others are `index` in the enclosing part."""
+        bodies = [run.body for run in module.runs]
+        names = {b.name if isinstance(b, Scope) else None for b in bodies}
+        name = names.pop() if len(names) == 1 else None
+        weighted = any(map(self.has_weights, bodies))
+        suffix = ""
+        if name is not None:
+            definition = bodies[0].definition  # type: ignore[union-attr]
+            path = at.claim(self.safe(name, definition)) if weighted else at.join(name)
+        else:
+            path = at.prefix
+            if weighted:
+                suffix = f"_{at.repeats}" if at.repeats else ""
+                at.repeats += 1
+        runs: list[Run] = []
+        start = 0
+        for run in module.runs:
+            inner = f"{path}.{{{start}}}{suffix}" if path else f"{{{start}}}{suffix}"
+            body = run.body
+            if name is not None and isinstance(body, Scope):
+                placed: Module = replace(
+                    body,
+                    id=self.new_id(),
+                    path=inner,
+                    body=self.place(body.body, _Container(inner)),
+                )
+            else:
+                placed = self.place(body, _Container(inner))
+            runs.append(Run(placed, run.count, inner))
+            start += run.count
+        return replace(module, id=number, path=path, runs=tuple(runs))
+
+
+def measure(module: Module) -> tuple[int, int, int]:
+    """Positions, depth and weights (every copy counted) of a tree, without walking it out."""
+    seen: dict[int, tuple[int, int, int]] = {}
+
+    def visit(m: Module) -> tuple[int, int, int]:
+        if id(m) not in seen:
+            parts = [visit(child) for child in children(m)]
+            counts = [run.count for run in m.runs] if isinstance(m, Repeat) else [1] * len(parts)
+            own = int(isinstance(m, Leaf) and isinstance(m.op, Atom))
+            seen[id(m)] = (
+                1 + sum(p[0] for p in parts),
+                1 + max((p[1] for p in parts), default=0),
+                own + sum(p[2] * n for p, n in zip(parts, counts, strict=True)),
+            )
+        return seen[id(m)]
+
+    return visit(module)
+
+
+def place(module: Module, span: Span, diagnostics: Diagnostics) -> Module | None:
+    """The tree with an id and a path at every position; None, and reported, if out of bounds."""
+    positions, depth, weights = measure(module)
+    for what, number, most in (
+        ("parts", positions, MAX_POSITIONS),
+        ("levels", depth, MAX_DEPTH),
+        ("weights", weights, MAX_WEIGHTS),
+    ):
+        if number > most:
+            shown = str(number) if number < 10**15 else f"about 10^{len(str(number)) - 1}"
+            diagnostics.add(
+                Diagnostic(
+                    "E305",
+                    f"this model has {shown} {what}; at most {most} are allowed",
+                    span,
+                    hint="repeat with `**`, which counts once, instead of copies by hand"
+                    if what != "weights"
+                    else "",
+                )
+            )
+            return None
+    placer = _Placer(diagnostics)
+    placed = placer.place(module, placer.root)
+    return _link(placed, placer.shared_weights, diagnostics)
+
+
+def _link(module: Module, weights: dict[str, str], diagnostics: Diagnostics) -> Module:
+    """Point every reader at the path of the weight that it reads."""
+    match module:
+        case Leaf(op=op) if isinstance(op, Reader):
+            path = weights.get(op.embed)
+            if path is None:
+                diagnostics.add(
+                    Diagnostic(
+                        "E308",
+                        "the shared Embed that this reads is nowhere used as an Embed",
+                        module.span,
+                        hint="use its name in the model, or use `Linear` for a readout of its own",
+                    )
+                )
+            return replace(module, weight=path)
+        case Leaf():
+            return module
+        case Compose(steps=steps):
+            return replace(module, steps=tuple(_link(s, weights, diagnostics) for s in steps))
+        case Tuple(members=members):
+            return replace(module, members=tuple(_link(m, weights, diagnostics) for m in members))
+        case Repeat(runs=runs):
+            linked = tuple(replace(r, body=_link(r.body, weights, diagnostics)) for r in runs)
+            return replace(module, runs=linked)
+        case Scope(body=body) | Shared(body=body) | Tare(body=body):
+            return replace(module, body=_link(body, weights, diagnostics))

@@ -1,0 +1,77 @@
+"""Values of the language and how the elaborator keeps what it has not evaluated yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from modnorm.diagnostics import Span
+from modnorm.graph.modules import Compose, Leaf, Module, Repeat, Scope, Shared, Tare, Tuple
+from modnorm.graph.names import Namespace
+from modnorm.graph.numbers import show
+from modnorm.ops.types import Real
+from modnorm.syntax import tree
+
+
+class Poison:
+    """Stands for a value that could not be computed; its mistake has been reported already."""
+
+
+POISON = Poison()
+
+Value: TypeAlias = "Real | bool | str | tuple[Value, ...] | Module | Poison"
+
+MODULES = (Leaf, Compose, Tuple, Repeat, Scope, Shared, Tare)
+
+
+def is_module(value: Value) -> bool:
+    return isinstance(value, MODULES)
+
+
+def is_number(value: Value) -> bool:
+    from fractions import Fraction
+
+    return isinstance(value, int | float | Fraction) and not isinstance(value, bool)
+
+
+def describe(value: Value) -> str:
+    """What a value is, for a message: `a module`, `the number 3`."""
+    if isinstance(value, bool):
+        return f"the truth value {show(value)}"
+    if isinstance(value, str):
+        return f'the string "{value}"'
+    if is_number(value):
+        return f"the number {show(value)}"
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)} values"
+    return "a module"
+
+
+@dataclass(eq=False)
+class Lazy:
+    """A `where` binding: evaluated when first mentioned."""
+
+    binding: tree.Binding
+    frame: Frame
+    value: Value | None = None
+    busy: bool = False
+
+
+@dataclass(eq=False)
+class Frame:
+    """Where an expression is evaluated: its file's names, and local ones."""
+
+    space: Namespace
+    local: dict[str, Value | Lazy] = field(default_factory=dict)
+
+    def inner(self, **names: Value) -> Frame:
+        return Frame(self.space, {**self.local, **names})
+
+
+@dataclass(frozen=True)
+class InputDecl:
+    """A declared input of the model, evaluated."""
+
+    name: str
+    type: object
+    span: Span

@@ -1,0 +1,151 @@
+"""Sensitivities of every part: declared, and certified where there is a bound."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import ClassVar, TypeAlias
+
+from modnorm.diagnostics import Diagnostic, Diagnostics
+from modnorm.graph.modules import (
+    Compose,
+    Leaf,
+    Module,
+    Repeat,
+    Scope,
+    Shared,
+    Tare,
+    Tuple,
+    walk,
+)
+from modnorm.graph.numbers import show
+from modnorm.ops.types import Real
+from modnorm.passes.program import Program
+
+EXACT_BITS = 2048
+"""Exact numbers longer than this continue as floats."""
+
+Bound: TypeAlias = Real | str
+
+
+def times(a: Real, b: Real) -> Real:
+    """a·b, exact while that stays short."""
+    if isinstance(a, float) or isinstance(b, float):
+        return float(a) * float(b)
+    return shorten(Fraction(a) * Fraction(b))
+
+
+def shorten(a: Fraction) -> Real:
+    """The number, as an int where it is whole, as a float where it has grown too long."""
+    if a.denominator == 1:
+        return a.numerator
+    return float(a) if a.denominator.bit_length() > EXACT_BITS else a
+
+
+def power(a: Real, n: int) -> Real:
+    """aⁿ, exact while that stays short; infinite or 0 where a float runs over."""
+    if a == 1 or n == 0:
+        return 1
+    if not isinstance(a, float):
+        bits = max(abs(a.numerator).bit_length(), a.denominator.bit_length())
+        if bits * n <= EXACT_BITS:
+            return shorten(Fraction(a) ** n)
+    try:
+        return float(a) ** n
+    except OverflowError:
+        return math.inf
+
+
+def combine(
+    tree: Module, leaf: Callable[[Leaf], Bound], values: dict[int, Bound]
+) -> Bound:
+    """Fill `values` with every part's value: products along compositions, sums over tuples.
+
+    A string, the reason why there is no value, spreads to everything around it.
+    """
+    value: Bound
+    match tree:
+        case Leaf():
+            value = leaf(tree)
+        case Compose(steps=parts):
+            value = _fold([combine(p, leaf, values) for p in parts], times, 1)
+        case Tuple(members=parts):
+            value = _fold([combine(p, leaf, values) for p in parts], lambda a, b: a + b, 0)
+        case Repeat(runs=runs):
+            factors: list[Bound] = []
+            for run in runs:
+                one = combine(run.body, leaf, values)
+                factors.append(one if isinstance(one, str) else power(one, run.count))
+            value = _fold(factors, times, 1)
+        case Scope(body=body) | Shared(body=body) | Tare(body=body):
+            value = combine(body, leaf, values)
+    values[tree.id] = value
+    return value
+
+
+def _fold(parts: list[Bound], join: Callable[[Real, Real], Real], start: Real) -> Bound:
+    total = start
+    for part in parts:
+        if isinstance(part, str):
+            return part
+        total = join(total, part)
+    return total
+
+
+@dataclass(frozen=True)
+class Sensitivities:
+    """Products along compositions and sums over tuples, of declared and of certified values.
+
+    Source: Large et al. 2024 (arXiv 2405.14813), Definitions 4 and 5.
+    """
+
+    name: ClassVar[str] = "sensitivities"
+
+    def run(self, program: Program, diagnostics: Diagnostics) -> Program:
+        declared: dict[int, Bound] = {}
+        certified: dict[int, Bound] = {}
+        combine(program.tree, lambda leaf: self.declared(leaf, diagnostics), declared)
+        combine(program.tree, lambda leaf: self.certified(leaf), certified)
+        numbers = {k: v for k, v in declared.items() if not isinstance(v, str)}
+        for module in walk(program.tree):
+            value = numbers.get(module.id, 0)
+            overflow = not math.isfinite(value) or value == 0 or float(value) == 0
+            if isinstance(module, Repeat) and overflow and not diagnostics.errors:
+                body = next(float(numbers[r.body.id]) for r in module.runs)
+                diagnostics.add(
+                    Diagnostic(
+                        "E501",
+                        f"{module.count} copies of a module of sensitivity {body:.6g} have a"
+                        " sensitivity out of the range of numbers",
+                        module.span,
+                        hint="bring the repeated module to sensitivity 1, as"
+                        " `(1 - 1/n) * Identity + 1/n * f` does",
+                    )
+                )
+        return replace(program, sensitivities=numbers, certified=certified)
+
+    def declared(self, leaf: Leaf, diagnostics: Diagnostics) -> Bound:
+        value = leaf.op.sensitivity
+        if not math.isfinite(value) or value <= 0:
+            diagnostics.add(
+                Diagnostic(
+                    "E501",
+                    f"`{leaf.op.name}` has sensitivity {show(value)}; it must be positive and"
+                    " finite",
+                    leaf.span,
+                )
+            )
+            return 1
+        return value
+
+    def certified(self, leaf: Leaf) -> Bound:
+        value = leaf.op.certified
+        if isinstance(value, str):
+            return f"{leaf.op.name} at line {leaf.span.line}: {value}"
+        return value
+
+    def verify(self, program: Program) -> None:
+        for module in walk(program.tree):
+            assert program.sensitivities[module.id] > 0, module

@@ -1,0 +1,99 @@
+"""Warnings: what is legal and probably not meant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from modnorm.diagnostics import Diagnostic, Diagnostics, Label
+from modnorm.graph.modules import Compose, Leaf, Module, Repeat, Scope, Shared, Tare, Tuple, walk
+from modnorm.graph.numbers import show
+from modnorm.ops.base import Atom
+from modnorm.passes.program import Program
+
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Warnings:
+    """Frozen weights, residual branches and repetitions whose sensitivity is not 1."""
+
+    name: ClassVar[str] = "warnings"
+
+    def run(self, program: Program, diagnostics: Diagnostics) -> Program:
+        for module in walk(program.tree):
+            if isinstance(module, Leaf):
+                self.frozen(module, program, diagnostics)
+            elif isinstance(module, Compose):
+                self.residual(module, program, diagnostics)
+            elif isinstance(module, Repeat):
+                self.growing(module, program, diagnostics)
+        return program
+
+    def frozen(self, leaf: Leaf, program: Program, diagnostics: Diagnostics) -> None:
+        if isinstance(leaf.op, Atom) and program.leaf_masses[leaf.path] == 0:
+            diagnostics.add(
+                Diagnostic(
+                    "W602",
+                    f"`{leaf.op.name}` has mass 0: its weight is frozen",
+                    leaf.span,
+                    hint="give it a positive mass if it should learn",
+                )
+            )
+
+    def residual(self, module: Compose, program: Program, diagnostics: Diagnostics) -> None:
+        """A sum of the input, scaled or not, and something else."""
+        for before, add in zip(module.steps, module.steps[1:], strict=False):
+            if not (isinstance(before, Tuple) and isinstance(add, Leaf) and add.op.joins):
+                continue
+            skips = [m for m in before.members if _is_skip(m)]
+            if not skips or len(skips) == len(before.members):
+                continue
+            total = program.sensitivities[before.id] * program.sensitivities[add.id]
+            if abs(total - 1) <= TOLERANCE:
+                continue
+            parts = tuple(
+                Label(m.span, f"sensitivity {show(program.sensitivities[m.id])}")
+                for m in before.members
+            )
+            diagnostics.add(
+                Diagnostic(
+                    "W603",
+                    f"this residual branch has sensitivity {show(total)}, not 1",
+                    add.span,
+                    others=parts,
+                    hint="weigh the two so that they sum to 1: `(1 - 1/n) * Identity + 1/n * f`,"
+                    " with n the number of branches",
+                )
+            )
+
+    def growing(self, module: Repeat, program: Program, diagnostics: Diagnostics) -> None:
+        total = program.sensitivities[module.id]
+        if module.count > 1 and total > 1 + TOLERANCE:
+            one = program.sensitivities[module.runs[0].body.id]
+            diagnostics.add(
+                Diagnostic(
+                    "W604",
+                    f"{module.count} copies of sensitivity {show(one)} have sensitivity"
+                    f" {show(total)}: it grows with depth",
+                    module.span,
+                    hint="updates of early copies shrink by the same factor; bring the repeated"
+                    " module to sensitivity 1",
+                )
+            )
+
+    def verify(self, program: Program) -> None:
+        pass
+
+
+def _is_skip(module: Module) -> bool:
+    """Whether the module passes its input on, up to a constant factor."""
+    match module:
+        case Leaf(op=op):
+            return op.is_identity or op.scalar is not None
+        case Compose(steps=parts):
+            return all(map(_is_skip, parts))
+        case Scope(body=body) | Shared(body=body) | Tare(body=body):
+            return _is_skip(body)
+        case Repeat() | Tuple():
+            return False

@@ -1,0 +1,115 @@
+"""The whole way from a `.mod` file to a program that every pass has seen."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from modnorm.diagnostics import Diagnostic, Diagnostics, ModnormError
+from modnorm.graph.elaborate import elaborate
+from modnorm.passes.counts import Counts
+from modnorm.passes.flow import Flow
+from modnorm.passes.masses import Masses
+from modnorm.passes.program import Hook, ModelInput, Pass, Program, run_passes
+from modnorm.passes.sensitivity import Sensitivities
+from modnorm.passes.shapes import Shapes
+from modnorm.passes.sharpness import SharpnessPass
+from modnorm.passes.targets import Targets
+from modnorm.passes.warnings import Warnings
+from modnorm.syntax.loader import Loaded, load, load_text
+
+ANALYSIS: tuple[Pass, ...] = (
+    Shapes(),
+    Masses(),
+    Sensitivities(),
+    Flow(),
+    Targets(),
+    SharpnessPass(),
+    Counts(),
+    Warnings(),
+)
+"""The passes of the analysis, in order: each needs what those before it filled in."""
+
+RECURSION = 20_000
+"""Python frames that the bounds on nesting may need."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A program with everything the passes found out, and the warnings on the way."""
+
+    program: Program
+    diagnostics: tuple[Diagnostic, ...]
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Room on the stack for the deepest nesting that the bounds allow."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, RECURSION))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def analyse(
+    path: str | Path,
+    params: Mapping[str, object] | None = None,
+    model: str | None = None,
+    hook: Hook | None = None,
+) -> Analysis:
+    """Read and analyse a `.mod` file.
+
+    Raises:
+        ModnormError: with every mistake found in it.
+    """
+    diagnostics = Diagnostics()
+    return _analyse(load(Path(path), diagnostics), params, model, diagnostics, hook)
+
+
+def analyse_text(
+    text: str,
+    name: str = "<text>",
+    params: Mapping[str, object] | None = None,
+    model: str | None = None,
+    hook: Hook | None = None,
+) -> Analysis:
+    """Analyse a program given as text; its imports are relative to the working directory.
+
+    Raises:
+        ModnormError: with every mistake found in it.
+    """
+    diagnostics = Diagnostics()
+    return _analyse(load_text(text, name, diagnostics), params, model, diagnostics, hook)
+
+
+def _analyse(
+    loaded: Loaded | None,
+    params: Mapping[str, object] | None,
+    model: str | None,
+    diagnostics: Diagnostics,
+    hook: Hook | None,
+) -> Analysis:
+    diagnostics.check()
+    assert loaded is not None
+    try:
+        with _room():
+            found = elaborate(loaded.main, loaded, params or {}, model, diagnostics)
+            program = Program(
+                found.name,
+                loaded.main.source,
+                found.span,
+                found.params,
+                tuple(ModelInput(i.name, i.type, i.span) for i in found.inputs),
+                found.tree,
+            )
+            program = run_passes(program, ANALYSIS, diagnostics, hook)
+    except RecursionError:
+        raise ModnormError(
+            [Diagnostic("E104", f"{loaded.main.source.name} is nested too deeply to compile")]
+        ) from None
+    return Analysis(program, tuple(diagnostics))
