@@ -1,0 +1,122 @@
+"""The whole generated file: plan, model and optimizers, one after the other."""
+
+from __future__ import annotations
+
+import ast
+import textwrap
+from importlib.resources import files
+from pathlib import PurePath
+
+from modnorm import __version__, kernels
+from modnorm.codegen.classes import Classes
+from modnorm.codegen.plan import plan_text
+from modnorm.diagnostics import Diagnostics
+from modnorm.graph.numbers import show
+from modnorm.ops.types import Size
+from modnorm.passes.program import Pass, Program, run_passes
+from modnorm.passes.rewrite import DropIdentities, FoldScalars, Fuse, ShareEqual
+
+REWRITES: tuple[Pass, ...] = (DropIdentities(), ShareEqual(), FoldScalars(), Fuse())
+"""Rewrites before code is generated: scalars out of the way first, then what they kept apart."""
+
+IMPORTS = {
+    "hashlib": "import hashlib",
+    "math": "import math",
+    "defaultdict": "from collections import defaultdict",
+    "Callable": "from collections.abc import Callable",
+    "Iterable": "from collections.abc import Iterable",
+    "deepcopy": "from copy import deepcopy",
+    "Any": "from typing import Any",
+    "NamedTuple": "from typing import NamedTuple",
+    "adam": "from torch.optim.adam import adam",
+    "torch": "import torch",
+    "F": "import torch.nn.functional as F",
+    "Tensor": "from torch import Tensor",
+    "nn": "from torch import nn",
+}
+"""What a generated file may import, by the name that it then uses."""
+
+
+def generate(program: Program) -> str:
+    """The source of the generated file for an analysed program."""
+    lean = run_passes(program, REWRITES, Diagnostics())
+    classes = Classes(lean)
+    model = classes.write()
+    norms = list(dict.fromkeys(w.op.norm.name for w in program.weights))
+    runtime = kernels.region(files("modnorm.codegen").joinpath("runtime.py").read_text("utf-8"))
+    body = "\n\n\n".join(
+        [
+            _rule("Plan"),
+            kernels.source("plan"),
+            f"{plan_text(program)}\nPLAN_HASH = plan_hash(PLAN)",
+            _rule("Model"),
+            runtime,
+            _inputs(program, classes.model),
+            model,
+            _rule("Optimizers"),
+            *(kernels.source(section) for section in kernels.sections(norms)),
+            kernels.norms_table(norms),
+            kernels.source("optimizer"),
+        ]
+    )
+    return f"{_docstring(program)}\n\n{_imports(body)}\n\n{body}\n"
+
+
+def _imports(body: str) -> str:
+    """The imports that the body needs, in ruff's order."""
+    used = {node.id for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name)}
+    lines = [line for name, line in IMPORTS.items() if name in used]
+    library = [line for line in lines if "torch" not in line]
+    torch = [line for line in lines if "torch" in line]
+    merged = _merge(library), _merge(torch)
+    return "\n\n".join(["from __future__ import annotations", *("\n".join(m) for m in merged if m)])
+
+
+def _merge(lines: list[str]) -> list[str]:
+    """Plain imports first; several names from one module on one line."""
+    plain = sorted(line for line in lines if line.startswith("import"))
+    names: dict[str, list[str]] = {}
+    for line in lines:
+        if line.startswith("from"):
+            _, module, _, name = line.split()
+            names.setdefault(module, []).append(name)
+    joined = [f"from {m} import {', '.join(sorted(n))}" for m, n in sorted(names.items())]
+    return plain + joined
+
+
+def _docstring(program: Program) -> str:
+    params = ", ".join(f"{name} = {show(value)}" for name, value in program.params.items())
+    name = program.name
+    lines = [
+        f'"""{name}: a model and its normed optimizers, compiled by modnorm {__version__}.',
+        "",
+        f"Source: {PurePath(program.source.name).name}" + (f", with {params}" if params else ""),
+        "",
+        f"    model = {name}()",
+        "    optimizer = NormedAdam(model.named_parameters(), lr=0.5)",
+        "    loss.backward(); optimizer.step(); optimizer.zero_grad()",
+        "",
+        "It needs torch only. Comments name the line of the source and the shape of the value.",
+        '"""',
+    ]
+    wrapped: list[str] = []
+    for line in lines:
+        wrapped += textwrap.wrap(line, 100, break_long_words=False) if len(line) > 100 else [line]
+    return "\n".join(wrapped)
+
+
+def _rule(title: str) -> str:
+    return f"# {f' {title} ':-^96}"
+
+
+def _inputs(program: Program, model: str) -> str:
+    rows = []
+    for i in program.inputs:
+        shape = tuple(_size(s) for s in i.type.shape)
+        bound = None if i.type.bound is None else _size(i.type.bound)
+        rows.append(f'    Input("{i.name}", "{i.type.dtype}", {shape!r}, {bound!r}),')
+    return "\n".join([f'MODEL = "{model}"', "INPUTS = (", *rows, ")"]).replace("'", '"')
+
+
+def _size(size: Size) -> int | str:
+    return size if isinstance(size, int) else str(size)

@@ -1,0 +1,291 @@
+"""The model's classes: one an atom, one a repeated part, one the model."""
+
+from __future__ import annotations
+
+import textwrap
+
+from modnorm.codegen.forward import COLUMN, Forward, local_name, place_of, singular
+from modnorm.codegen.layout import (
+    INDEX,
+    Copies,
+    Held,
+    Node,
+    Part,
+    is_list,
+    layout,
+)
+from modnorm.codegen.names import TAKEN, Names
+from modnorm.graph.dataflow import Apply, Loop, Region
+from modnorm.graph.place import camel
+from modnorm.ops.base import Atom
+from modnorm.ops.types import TupleType, Type
+from modnorm.passes.program import Program
+
+FACTORY = "**factory"
+WIDTH = 100
+LINE = 80
+"""Longest construction of parts on one line."""
+
+
+class Classes:
+    """Writes the classes of a program, in an order in which each uses only those before it."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.names = Names(TAKEN)
+        self.model = self.names.claim(program.name)
+        self.atoms: dict[tuple[type[Atom], str], str] = {}
+        self.helpers: dict[str, None] = {}
+        self.parts: dict[str, str] = {}
+        self.texts: list[str] = []
+
+    def write(self) -> str:
+        """The source of all classes."""
+        body = self.region_class(self.model, self.program.flow, "", None)
+        return "\n\n\n".join([*self.helpers, *self.texts, body])
+
+    # -- atoms -------------------------------------------------------------------------------
+
+    def atom(self, value: Apply, type: Type) -> str:
+        """The class of an atom: one for each operation, and each way of calling it."""
+        op = value.op
+        assert isinstance(op, Atom)
+        code = op.emit("x", type).replace("{weight}", "self.weight")
+        key = (op.__class__, code)
+        if key not in self.atoms:
+            name = self.atoms[key] = self.names.claim(op.name)
+            self.add_helpers(op)
+            self.texts.append(_atom_class(name, op, code))
+        return self.atoms[key]
+
+    def add_helpers(self, op: object) -> None:
+        for helper in op.helpers():  # type: ignore[attr-defined]
+            self.helpers.setdefault(helper)
+
+    # -- regions -----------------------------------------------------------------------------
+
+    def region_class(self, name: str, region: Region, prefix: str, loop: Loop | None) -> str:
+        """A class for a region: the model itself where `loop` is None."""
+        found = layout(region, prefix)
+        for number in region.numbers():
+            value = region[number]
+            if isinstance(value, Apply):
+                self.add_helpers(value.op)
+        types = _input_types(region)
+        held = [line for key, node in found.root.children.items()
+                for line in self.register(key, node, types, at_root=loop is None)]
+        inputs = self.inputs(region, loop)
+        forward = Forward(region, found, inputs, self.borrows)
+        out = forward.write()
+        lines = forward.lines
+        if lines and lines[-1].startswith(f"{out} = "):
+            code, mark, comment = lines[-1].removeprefix(f"{out} = ").partition("  # ")
+            code = f"return {code.rstrip()}"
+            lines[-1] = f"{code:<{COLUMN}}{mark}{comment}" if mark else code
+        else:
+            lines.append(f"return {out}")
+        return self.class_text(name, held, lines, region, loop)
+
+    def inputs(self, region: Region, loop: Loop | None) -> str | tuple[str, ...]:
+        if loop is not None:
+            return "x"
+        used = Names({"self"} | TAKEN)
+        names = tuple(used.claim(i.name) for i in self.program.inputs)
+        return names[0] if len(names) == 1 else names
+
+    def class_text(
+        self, name: str, held: list[str], lines: list[str], region: Region, loop: Loop | None
+    ) -> str:
+        out = _annotation(region[region.output].type)
+        if loop is None:
+            inputs = self.inputs(region, None)
+            arguments = [inputs] if isinstance(inputs, str) else list(inputs)
+            signature = ", ".join(f"{a}: Tensor" for a in arguments)
+            doc = [
+                f"The model `{self.program.name}`, {place_of(self.program.span)}.",
+                "",
+                f"Mass {float(self.program.mass):.6g}, sensitivity"
+                f" {float(self.program.sensitivity):.6g}, {self.program.entries:,} weights.",
+                *(f"{a}: {i.type}" for a, i in zip(arguments, self.program.inputs, strict=True)),
+            ]
+        else:
+            extra = "".join(f", {local_name(p)}: Any" for p in self.borrows(loop))
+            signature = f"x: {_annotation(region[region.input].type)}{extra}"
+            doc = [f"One of {loop.count} copies, {place_of(loop.span)}: x is"
+                   f" {region[region.input].type}."]
+        init = "self, **factory: Any"
+        if loop is None:
+            init = "self, device: Any = None, dtype: Any = None, generator: Any = None"
+            factory = '{"device": device, "dtype": dtype, "generator": generator}'
+            held = [f"factory = {factory}", *held]
+        text = [f"class {name}(nn.Module):", '    """' + doc[0]]
+        text += [f"    {line}".rstrip() for line in doc[1:]]
+        text[-1] += '"""' if len(doc) == 1 else ""
+        if len(doc) > 1:
+            text.append('    """')
+        text += ["", f"    def __init__({init}) -> None:", "        super().__init__()"]
+        text += [f"        {line}" for line in held]
+        text += ["", f"    def forward(self, {signature}) -> {out}:"]
+        text += [f"        {line}".rstrip() for line in lines]
+        return "\n".join(text)
+
+    def borrows(self, loop: Loop) -> tuple[str, ...]:
+        """What the class of a repetition takes from the model's root."""
+        found: dict[str, str] = {}
+        for run in loop.runs:
+            for path in layout(run.region, run.path).borrowed:
+                found.setdefault(local_name(path), path)
+        return tuple(found.values())
+
+    # -- registration ------------------------------------------------------------------------
+
+    def register(
+        self, key: str, node: Node, types: dict[int, Type], *, at_root: bool
+    ) -> list[str]:
+        """The statements of `__init__` that make one part."""
+        if isinstance(node, Copies):
+            return self.numbered(node, types)
+        code = self.construct(node, types)
+        statement = f"self.{key} = {code}"
+        if len(statement) <= LINE:
+            place = _place(node)
+            return [f"{statement}  # {place}" if place else statement]
+        return self.broken(f"self.{key} = ", node, types)
+
+    def construct(self, node: Node, types: dict[int, Type]) -> str:
+        """The expression that makes a part, on one line."""
+        match node:
+            case Held(value=value):
+                assert isinstance(value.op, Atom)
+                sizes = ", ".join(map(str, dict(zip(value.op.axes, value.op.weight_shape,
+                                                    strict=True)).values()))
+                return f"{self.atom(value, types[id(value)])}({sizes}, {FACTORY})"
+            case Copies():
+                return self.module_list(node, types)
+            case Part(children=children):
+                if is_list(node):
+                    (only,) = children.values()
+                    return self.construct(only, types)
+                parts = ", ".join(
+                    f"{key}={self.construct(child, types)}"
+                    if not isinstance(child, Copies)
+                    else f"**{self.as_dict(child, types)}"
+                    for key, child in children.items()
+                )
+                return f"Part({parts})"
+
+    def broken(self, head: str, node: Node, types: dict[int, Type]) -> list[str]:
+        """A part's construction over several lines."""
+        if not isinstance(node, Part) or is_list(node):
+            return [f"{head}{self.construct(node, types)}"]
+        lines = [f"{head}Part("]
+        for key, child in node.children.items():
+            if isinstance(child, Copies):
+                lines.append(f"    **{self.as_dict(child, types)},")
+                continue
+            code = f"{key}={self.construct(child, types)},"
+            if len(code) <= LINE:
+                place = _place(child)
+                lines.append(f"    {code}  # {place}" if place else f"    {code}")
+            else:
+                inner = self.broken(f"{key}=", child, types)
+                inner[-1] += ","
+                lines += [f"    {line}" for line in inner]
+        return [*lines, ")"]
+
+    def copies(self, node: Copies, types: dict[int, Type]) -> list[tuple[str, int, int]]:
+        """(class, start, count) of the runs of a repetition; neighbours of one class are one."""
+        found: list[tuple[str, int, int]] = []
+        for run in node.loop.runs:
+            holder = run.path.rpartition(".")[0].rpartition(".")[2]
+            base = singular(holder) if holder and not INDEX.fullmatch(holder) else "layer"
+            text = self.region_class("{name}", run.region, run.path, node.loop)
+            if text not in self.parts:
+                self.parts[text] = self.names.claim(camel(base))
+                self.texts.append(text.replace("{name}", self.parts[text], 1))
+            name = self.parts[text]
+            if found and found[-1][0] == name:
+                found[-1] = (name, found[-1][1], found[-1][2] + run.count)
+            else:
+                found.append((name, run.start, run.count))
+        return found
+
+    def module_list(self, node: Copies, types: dict[int, Type]) -> str:
+        made = [
+            f"{name}({FACTORY}) for _ in range({count})"
+            for name, _, count in self.copies(node, types)
+        ]
+        if len(made) == 1:
+            return f"nn.ModuleList({made[0]})"
+        return f"nn.ModuleList([{', '.join(f'*({m})' for m in made)}])"
+
+    def as_dict(self, node: Copies, types: dict[int, Type]) -> str:
+        parts = [
+            f'**{{f"{{i}}{node.suffix}": {name}({FACTORY}) for i in range({s}, {s + n})}}'
+            for name, s, n in self.copies(node, types)
+        ]
+        return parts[0][2:] if len(parts) == 1 else f"{{{', '.join(parts)}}}"
+
+    def numbered(self, node: Copies, types: dict[int, Type]) -> list[str]:
+        """Copies that stand in the class itself, under their indices."""
+        lines: list[str] = []
+        for name, start, count in self.copies(node, types):
+            bounds = str(count) if start == 0 else f"{start}, {start + count}"
+            lines.append(f"for i in range({bounds}):")
+            lines.append(f'    self.add_module(f"{{i}}{node.suffix}", {name}({FACTORY}))')
+        return lines
+
+
+def _place(node: Node) -> str:
+    """The source line of what a part holds, where that is one thing."""
+    match node:
+        case Held(value=value):
+            return place_of(value.span)
+        case Copies(loop=loop):
+            return place_of(loop.span)
+        case Part(children=children):
+            return _place(next(iter(children.values()))) if len(children) == 1 else ""
+
+
+def _input_types(region: Region) -> dict[int, Type]:
+    """The input type of every atom of a region and of the regions inside, by id of its value."""
+    types: dict[int, Type] = {}
+    for number in region.numbers():
+        value = region[number]
+        if isinstance(value, Apply):
+            types[id(value)] = region[value.inputs[0]].type
+        elif isinstance(value, Loop):
+            for run in value.runs:
+                types |= _input_types(run.region)
+    return types
+
+
+def _annotation(type: Type) -> str:
+    return "tuple[Tensor, ...]" if isinstance(type, TupleType) else "Tensor"
+
+
+def _atom_class(name: str, op: Atom, code: str) -> str:
+    """The class of an atom: its weight, how it begins, and its forward pass."""
+    axes = list(dict.fromkeys(op.axes))
+    arguments = ", ".join(f"{a}: int" for a in axes)
+    shape = ", ".join(op.axes)
+    doc = textwrap.wrap(f"{op.doc()} Norm of the weight: {op.norm.formula}.", WIDTH - 8)
+    lines = [f"class {name}(nn.Module):", f'    """{doc[0]}', *(f"    {d}" for d in doc[1:])]
+    if len(doc) == 1:
+        lines[-1] += '"""'
+    else:
+        lines.append('    """')
+    lines += [
+        "",
+        f"    def __init__(self, {arguments}, device: Any, dtype: Any, generator: Any) -> None:",
+        "        super().__init__()",
+        f"        weight, dtype = blank({shape}, device=device, dtype=dtype)",
+        "        with torch.no_grad():",
+        *(f"            {line}" for line in op.init.splitlines()),
+        "        self.weight = nn.Parameter(weight.to(dtype))",
+        "",
+        "    def forward(self, x: Tensor) -> Tensor:",
+        f"        return {code}",
+    ]
+    return "\n".join(lines)
+

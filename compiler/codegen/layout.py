@@ -1,0 +1,111 @@
+"""Where a region's weights live: a tree of named parts, from the paths of its values."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from modnorm.graph.dataflow import Apply, Loop, Region
+from modnorm.ops.base import Atom
+
+INDEX = re.compile(r"\{(\d+)\}(\w*)")
+"""The path component of a repetition: first index, and a suffix that keeps siblings apart."""
+
+
+@dataclass(eq=False)
+class Part:
+    """A named part: what stands in it, by name, in execution order."""
+
+    path: str
+    children: dict[str, Node] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """An atom that a part holds."""
+
+    value: Apply
+
+
+@dataclass(frozen=True, eq=False)
+class Copies:
+    """The copies of a repetition, which stand in a part under their indices plus `suffix`."""
+
+    loop: Loop
+    suffix: str
+
+
+Node: TypeAlias = Part | Held | Copies
+
+
+def is_list(node: Node) -> bool:
+    """Whether a part is nothing but one repetition: then it is an `nn.ModuleList`."""
+    if not isinstance(node, Part) or len(node.children) != 1:
+        return False
+    only = next(iter(node.children.values()))
+    return isinstance(only, Copies) and not only.suffix
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What a region's class holds, and what it borrows from the model around it.
+
+    `borrowed` maps paths of shared atoms and repetitions, which live at the model's root, to what
+    stands there; None where only a reader of the weight has been seen.
+    """
+
+    prefix: str
+    root: Part
+    borrowed: dict[str, Node | None]
+
+    def owns(self, path: str) -> bool:
+        return not self.prefix or path.startswith(self.prefix + ".")
+
+
+def is_weighted(loop: Loop) -> bool:
+    """Whether a repetition has weights of its own, which need a place."""
+    return any(
+        isinstance(a.op, Atom) and a.path.startswith(run.path + ".")
+        for run in loop.runs
+        for a in run.region.applies()
+    )
+
+
+def layout(region: Region, prefix: str) -> Layout:
+    """The parts of a region whose copies have path `prefix`; `""` for the model itself."""
+    found = Layout(prefix, Part(prefix), {})
+
+    def hold(path: str, node: Node | None) -> None:
+        if found.owns(path):
+            if node is not None:
+                _insert(found.root, path, node)
+        elif found.borrowed.get(path) is None:
+            found.borrowed[path] = node
+
+    for number in region.numbers():
+        value = region[number]
+        if isinstance(value, Apply) and value.weight is not None:
+            hold(value.weight, Held(value) if isinstance(value.op, Atom) else None)
+        elif isinstance(value, Loop):
+            if is_weighted(value):
+                path = value.runs[0].path
+                match = INDEX.fullmatch(path.rpartition(".")[2])
+                assert match is not None, path
+                hold(path, Copies(value, match[2]))
+            for run in value.runs:
+                inner = layout(run.region, run.path if is_weighted(value) else prefix)
+                for path, node in inner.borrowed.items():
+                    hold(path, node)
+    return found
+
+
+def _insert(root: Part, path: str, node: Node) -> None:
+    prefix = f"{root.path}." if root.path else ""
+    names = path.removeprefix(prefix).split(".")
+    at = root
+    for depth, name in enumerate(names[:-1]):
+        child = at.children.setdefault(name, Part(prefix + ".".join(names[: depth + 1])))
+        assert isinstance(child, Part), path
+        at = child
+    at.children.setdefault(names[-1], node)

@@ -1,0 +1,161 @@
+"""The plan: one record a weight, in execution order, expanded or as the generated file's text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from modnorm.codegen.forward import place_of
+from modnorm.graph.dataflow import Apply, Loop, Region
+from modnorm.graph.place import instance
+from modnorm.ops.base import Atom
+from modnorm.ops.types import Real
+from modnorm.passes.program import Program, Weight
+
+
+@dataclass(frozen=True)
+class Record:
+    """One weight of the model. `path` is the atom's; the weight's name is that plus `.weight`."""
+
+    path: str
+    weight: Weight
+    downstream: float
+    target: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.path}.weight"
+
+
+def later(weight: Weight, indices: tuple[int, ...]) -> float:
+    """Downstream sensitivity of a copy over that of the last copy."""
+    factor = 1.0
+    for level, index in zip(weight.levels, indices, strict=True):
+        factor *= float(level.ratio) ** (level.count - 1 - index)
+    return factor
+
+
+def records(program: Program) -> Iterator[Record]:
+    """Every weight, every copy, in execution order; a shared one where it is first used."""
+    weights = {w.path: w for w in program.weights}
+    seen: set[str] = set()
+
+    def region(inside: Region, indices: tuple[int, ...]) -> Iterator[Record]:
+        for number in inside.numbers():
+            value = inside[number]
+            if isinstance(value, Apply) and isinstance(value.op, Atom):
+                assert value.weight is not None
+                weight = weights[value.weight]
+                own = indices[len(indices) - len(weight.levels) :]
+                path = instance(weight.path, own)
+                if path not in seen:
+                    seen.add(path)
+                    factor = later(weight, own)
+                    yield Record(
+                        path,
+                        weight,
+                        float(weight.downstream) * factor,
+                        float(weight.target) / factor,
+                    )
+            elif isinstance(value, Loop):
+                for run in value.runs:
+                    for index in range(run.count):
+                        yield from region(run.region, (*indices, index))
+
+    yield from region(program.flow, ())
+
+
+def plan_text(program: Program) -> str:
+    """The source of `PLAN`: repetitions are comprehensions, so it is as long as the `.mod` file."""
+    weights = {w.path: w for w in program.weights}
+    writer = _PlanWriter(weights)
+    lines = writer.region(program.flow, ())
+    return "\n".join(["PLAN = (", *(f"    {line}" for line in lines), ")"])
+
+
+NEGLIGIBLE = 1e-13
+"""Relative difference between copies' targets that is put down to rounding."""
+VARIABLES = "ijklmn"
+"""Loop variables, by depth."""
+
+
+class _PlanWriter:
+    def __init__(self, weights: dict[str, Weight]) -> None:
+        self.weights = weights
+        self.seen: set[str] = set()
+
+    def region(self, region: Region, loops: tuple[str, ...]) -> list[str]:
+        """One element a line: records, and a starred comprehension for a repetition."""
+        lines: list[str] = []
+        for number in region.numbers():
+            value = region[number]
+            if isinstance(value, Apply) and isinstance(value.op, Atom):
+                assert value.weight is not None
+                lines += self.record(self.weights[value.weight], loops)
+            elif isinstance(value, Loop):
+                lines += self.loop(value, loops)
+        return lines
+
+    def loop(self, loop: Loop, loops: tuple[str, ...]) -> list[str]:
+        lines: list[str] = []
+        for run in loop.runs:
+            lines += self.hoisted(run.region, run.path)
+            own = any(w.path.startswith(run.path + ".") for w in self.weights.values())
+            if not own:
+                continue
+            name = VARIABLES[len(loops)] if len(loops) < len(VARIABLES) else f"i{len(loops)}"
+            inner = self.region(run.region, (*loops, name))
+            if not inner:
+                continue
+            bounds = str(run.count) if not run.start else f"{run.start}, {run.start + run.count}"
+            lines += [
+                "*(",
+                "    weight",
+                f"    for {name} in range({bounds})",
+                "    for weight in (",
+                *(f"        {line}" for line in inner),
+                "    )",
+                "),",
+            ]
+        return lines
+
+    def hoisted(self, region: Region, prefix: str) -> list[str]:
+        """Records of shared weights first used in a repetition; they stand before it."""
+        lines: list[str] = []
+        for number in region.numbers():
+            value = region[number]
+            if isinstance(value, Apply) and isinstance(value.op, Atom):
+                assert value.weight is not None
+                if not value.weight.startswith(prefix + "."):
+                    lines += self.record(self.weights[value.weight], ())
+            elif isinstance(value, Loop):
+                if value.runs[0].path.startswith(prefix + "."):
+                    for run in value.runs:
+                        lines += self.hoisted(run.region, prefix)
+                else:
+                    lines += self.loop(value, ())
+        return lines
+
+    def record(self, weight: Weight, loops: tuple[str, ...]) -> list[str]:
+        if weight.path in self.seen:
+            return []
+        self.seen.add(weight.path)
+        own = loops[len(loops) - len(weight.levels) :]
+        name = f"{weight.path}.weight"
+        target = repr(float(weight.target))
+        for level, variable in zip(weight.levels, own, strict=True):
+            name = name.replace(f"{{{level.start}}}", f"{{{variable}}}", 1)
+            ratio: Real = level.ratio
+            if abs(float(ratio) - 1) * level.count > NEGLIGIBLE:
+                last = level.start + level.count - 1
+                target += f" * {float(ratio)!r} ** ({variable} - {last})"
+        quoted = f'f"{name}"' if weight.levels else f'"{name}"'
+        op = weight.op
+        place = f"# {place_of(weight.span)}"
+        arguments = f'{quoted}, "{op.name}", {op.weight_shape}, "{op.norm.name}"'
+        numbers = f"{float(weight.mass)!r}, {target}"
+        line = f"Weight({arguments}, {numbers}),"
+        if len(line) + len(place) + 18 <= 100:
+            return [f"{line}  {place}"]
+        rest = arguments.removeprefix(f"{quoted}, ")
+        return [f"Weight(  {place}", f"    {quoted},", f"    {rest}, {numbers},", "),"]

@@ -1,0 +1,29 @@
+# A GPT over characters, of the size of modula's example.
+
+from std.nn import LayerNorm, ScaledGELU
+from std.transformer import embedding
+
+param vocab = 65
+param context = 64
+param d_embed = 128
+param heads = 4
+param blocks = 4
+param blocks_mass = 5
+
+input tokens: int[batch, seq] < vocab
+
+def attention = Linear(d_embed) @ MergeHeads @ (1/3 * Attention(causal = true)) @ (q, k, v)
+  where
+    q = SplitHeads(heads) @ Linear(d_embed)
+    k = SplitHeads(heads) @ Linear(d_embed)
+    v = SplitHeads(heads) @ Linear(d_embed)
+
+def mlp = Linear(d_embed) @ ScaledGELU @ Linear(4 * d_embed)
+
+# 2 * blocks residual branches, each of which moves the stream by a part s
+def block = ((1 - s) * Identity + s * mlp @ LayerNorm)
+          @ ((1 - s) * Identity + s * attention @ LayerNorm)
+  where s = 1 / (2 * blocks)
+
+model GPT = Linear(vocab) @ LayerNorm @ tare(block ** blocks, blocks_mass) @ embed
+  where embed = embedding(vocab, context, d_embed)
