@@ -248,8 +248,22 @@ Statement: TypeAlias = ImportModule | ImportNames | Param | Input | Def | Shared
 
 
 @dataclass(frozen=True)
+class Broken:
+    """A statement with a mistake in it: the names that it seems to define."""
+
+    names: frozenset[str]
+    is_input: bool
+
+
+@dataclass(frozen=True)
 class File:
-    """A parsed file: its statements in source order."""
+    """A parsed file: its statements in source order.
+
+    `broken` are those that could not be read. `is_cut` says that there may be more, of which
+    nothing is known.
+    """
 
     source: Source
     statements: tuple[Statement, ...]
+    broken: tuple[Broken, ...] = ()
+    is_cut: bool = False

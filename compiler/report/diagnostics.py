@@ -1,0 +1,258 @@
+"""Shows diagnostics: as text with the source line and a caret, or as JSON.
+
+The text has the shape that rustc made common. Colour is plain ANSI; whether to use it (a terminal,
+`NO_COLOR`) is the caller's decision.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypedDict
+
+from modnorm.diagnostics import Diagnostic, Source, Span
+
+TAB = 4
+WIDTH = 100
+MIN_ROOM = 40
+MOST = 100
+"""Findings shown in full."""
+
+RED, YELLOW, BLUE, BOLD = "1;31", "1;33", "1;34", "1"
+
+
+class Record(TypedDict, total=False):
+    """A diagnostic as JSON; `hint` and `file` only where there is one."""
+
+    code: str
+    severity: str
+    message: str
+    line: int | None
+    column: int | None
+    hint: str
+    file: str
+
+
+def to_json(diagnostic: Diagnostic) -> Record:
+    """The record of a diagnostic in a JSON report; columns are 1-based, None without a place."""
+    span = diagnostic.span
+    record: Record = {
+        "code": diagnostic.code,
+        "severity": diagnostic.severity,
+        "message": diagnostic.message,
+        "line": span.line if span else None,
+        "column": span.column if span else None,
+    }
+    if diagnostic.hint:
+        record["hint"] = diagnostic.hint
+    if span:
+        record["file"] = span.source.name
+    return record
+
+
+def render(diagnostics: Iterable[Diagnostic], *, color: bool = False, width: int = WIDTH) -> str:
+    """All findings as text that ends in a newline, or an empty string where there are none.
+
+    They stand in the order of their files and lines; a last line counts them. Of more than `MOST`,
+    errors first, the others are only counted. Source lines longer than `width` are cut around what
+    is marked.
+    """
+    found = in_order(diagnostics)
+    if not found:
+        return ""
+    renderer = _Renderer(color, width)
+    kept = sorted(range(len(found)), key=lambda i: found[i].severity == "warning")[:MOST]
+    parts = [renderer.one(found[i]) for i in sorted(kept)]
+    errors = sum(d.severity == "error" for d in found)
+    counts = [_count(errors, "error"), _count(len(found) - errors, "warning")]
+    total = ", ".join(count for count in counts if count)
+    if len(found) > MOST:
+        total += f"; {MOST} are shown"
+    return "\n".join([*parts, renderer.paint(total, BOLD)]) + "\n"
+
+
+def in_order(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """By file (in the order in which they are first named), line and column."""
+    found = list(diagnostics)
+    files: dict[str, int] = {}
+    for diagnostic in found:
+        files.setdefault(diagnostic.span.source.name if diagnostic.span else "", len(files))
+
+    def place(diagnostic: Diagnostic) -> tuple[int, int, int]:
+        span = diagnostic.span
+        return (files[span.source.name], span.line, span.column) if span else (-1, 0, 0)
+
+    return sorted(found, key=place)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number > 1 else ''}" if number else ""
+
+
+@dataclass(frozen=True)
+class _Mark:
+    span: Span
+    label: str
+    primary: bool
+
+
+class _Renderer:
+    def __init__(self, color: bool, width: int) -> None:
+        self.color = color
+        self.width = width
+        self.lines: dict[int, tuple[Source, list[str]]] = {}
+
+    def paint(self, text: str, style: str) -> str:
+        return f"\x1b[{style}m{text}\x1b[0m" if self.color and text else text
+
+    def line(self, source: Source, number: int) -> str:
+        """`Source.line`, with the text split once."""
+        if id(source) not in self.lines:
+            self.lines[id(source)] = source, source.text.split("\n")
+        lines = self.lines[id(source)][1]
+        return lines[number - 1].rstrip("\r") if 1 <= number <= len(lines) else ""
+
+    def one(self, diagnostic: Diagnostic) -> str:
+        style = RED if diagnostic.severity == "error" else YELLOW
+        head = self.paint(f"{diagnostic.severity}[{diagnostic.code}]", style)
+        out = [head + self.paint(f": {clean(diagnostic.message)}", BOLD)]
+        marks = [_Mark(label.span, label.message, False) for label in diagnostic.others]
+        if diagnostic.span is not None:
+            marks.insert(0, _Mark(diagnostic.span, diagnostic.label, True))
+        gutter = len(str(max((mark.span.line for mark in marks), default=0)))
+        by_file: dict[str, list[_Mark]] = {}
+        for mark in marks:
+            by_file.setdefault(mark.span.source.name, []).append(mark)
+        bar = self.paint(f"{'':{gutter}} |", BLUE)
+        for index, (name, group) in enumerate(by_file.items()):
+            arrow = self.paint(f"{'':{gutter}}{':::' if index else '-->'}", BLUE)
+            first = group[0].span
+            out.append(f"{arrow} {clean(name)}:{first.line}:{first.column}")
+            if any(self.line(mark.span.source, mark.span.line).strip() for mark in group):
+                out.append(bar)
+                out.extend(self.snippet(group, gutter, style))
+        if diagnostic.hint:
+            if marks:
+                out.append(bar)
+            sign = self.paint(f"{'':{gutter}} = ", BLUE)
+            out.append(f"{sign}{self.paint('help', BOLD)}: {clean(diagnostic.hint)}")
+        return "\n".join(out) + "\n"
+
+    def snippet(self, marks: list[_Mark], gutter: int, style: str) -> list[str]:
+        """The lines that the marks of one file point at, each with its marks below."""
+        out: list[str] = []
+        room = max(self.width - gutter - 3, MIN_ROOM)
+        todo = sorted(marks, key=lambda m: (m.span.line, not m.primary, m.span.column))
+        bar = self.paint(f"{'':{gutter}} |", BLUE)
+        previous = 0
+        while todo:
+            number = todo[0].span.line
+            if previous and number > previous + 1:
+                out.append(self.paint("...", BLUE))
+            previous = number
+            view = _View.of(self.line(todo[0].span.source, number), todo[0].span, room)
+            out.append(f"{self.paint(f'{number:>{gutter}} |', BLUE)} {view.shown}".rstrip())
+            # a mark further along a line that was cut gets a view of its own
+            here = [m for m in todo if m.span.line == number and view.holds(m.span)]
+            todo = [m for m in todo if m not in here]
+            for mark in here:
+                left, right = view.columns(mark.span)
+                sign = ("^" if mark.primary else "-") * (right - left)
+                text = self.paint(
+                    f"{sign} {clean(mark.label)}".rstrip(), style if mark.primary else BLUE
+                )
+                out.append(f"{bar} {' ' * left}{text}")
+        return out
+
+
+# --- how wide things are -------------------------------------------------------------------
+
+
+def glyph(character: str) -> str:
+    """What stands for a character on the screen: control characters are made visible."""
+    code = ord(character)
+    if character == "\t":
+        return " " * TAB
+    if 32 <= code < 127:
+        return character
+    if code < 32:
+        return chr(0x2400 + code)
+    if code == 127:
+        return "\u2421"
+    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
+        return f"\\u{{{code:x}}}"
+    return character
+
+
+def clean(text: str) -> str:
+    """A text in which nothing can move the cursor or turn the writing direction."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(glyph, text.replace("\n", " ").replace("\t", " ")))
+
+
+def cells(text: str) -> int:
+    """How many columns of a terminal a text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) or unicodedata.category(c) in ("Mn", "Me")
+        else 2 if unicodedata.east_asian_width(c) in "WF"
+        else 1
+        for c in text
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _View:
+    """A source line as shown, whole or cut around a span."""
+
+    shown: str
+    first: int
+    """The first character shown, counted from 0."""
+    starts: tuple[int, ...]
+    """The cell where each character shown begins, and last the width."""
+    whole: bool
+
+    @classmethod
+    def of(cls, text: str, span: Span, room: int) -> _View:
+        """The part of a line that fits into a number of cells, with the span's start in it."""
+        column = min(span.column - 1, len(text))
+        nearest = max(column - room, 0)  # what lies further away cannot be shown
+        glyphs: list[str] = []
+        starts = [0]
+        for character in text[nearest : column + room]:
+            tab = " " * (TAB - starts[-1] % TAB)
+            glyphs.append(tab if character == "\t" else glyph(character))
+            starts.append(starts[-1] + cells(glyphs[-1]))
+        if starts[-1] <= room and nearest == 0 and column + room >= len(text):
+            return cls("".join(glyphs), 0, tuple(starts), True)
+        at = column - nearest
+        end = min(at + max(span.end_column - span.column, 1), len(glyphs))
+        middle = (starts[at] + min(starts[end], starts[at] + room // 2)) // 2
+        wanted = min(max(middle - room // 2, 0), max(starts[-1] - room, 0))
+        first = next(i for i, start in enumerate(starts) if start >= wanted)
+        last = first
+        while last < len(glyphs) and starts[last + 1] - starts[first] <= room:
+            last += 1
+        shown = glyphs[first:last]
+        if nearest + first > 0:
+            shown[0] = "…".ljust(cells(shown[0]))
+        if nearest + last < len(text):
+            shown[-1] = "…".ljust(cells(shown[-1]))
+        inside = tuple(start - starts[first] for start in starts[first : last + 1])
+        return cls("".join(shown), nearest + first, inside, False)
+
+    def holds(self, span: Span) -> bool:
+        """Whether the start of a span on this line is shown."""
+        return self.whole or self.first < span.column <= self.first + len(self.starts)
+
+    def columns(self, span: Span) -> tuple[int, int]:
+        """The cells that a span covers in its first line, end exclusive, at least one."""
+        last = len(self.starts) - 1
+        left = min(max(span.column - 1 - self.first, 0), last)
+        right = min(max(span.end_column - 1 - self.first, 0), last)
+        if span.end_line > span.line:
+            right = last
+        return self.starts[left], max(self.starts[right], self.starts[left] + 1)
