@@ -13,6 +13,7 @@ respect to weights, weights and inputs, inputs).
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,9 +32,9 @@ def argument(kind: Kind, default: Any = dataclasses.MISSING, *, inferred: bool =
     """Declare an argument of an operation.
 
     Kinds: `size` (positive integer), `index` (integer of at least 0), `number` (exact rational or
-    float), `flag` (bool), `axes` (an integer or a tuple of integers), `embed` (a shared Embed). An `inferred` argument
-    may be left out: it is None until `resolve` fills it in from the input. A trailing underscore of
-    the field's name is not part of the language: `in_` is written `in`.
+    float), `flag` (bool), `axes` (an integer or a tuple of integers), `embed` (a shared Embed). An
+    `inferred` argument may be left out: it is None until `resolve` fills it in from the input. A
+    trailing underscore of the field's name is not part of the language: `in_` is written `in`.
     """
     if inferred:
         default = None
@@ -119,11 +120,11 @@ class Op(ABC):
             if "kind" in f.metadata:
                 name = f.name.rstrip("_")
                 kind, inferred = f.metadata["kind"], f.metadata["inferred"]
-                yield Argument(name, f.name, kind, f.default, inferred, f.kw_only)
+                yield Argument(name, f.name, kind, f.default, inferred, bool(f.kw_only))
 
     @classmethod
     def signature(cls) -> str:
-        """How a call is written: `Linear(out, in, mass = 1)`, arguments that may be left out last."""
+        """How a call is written: `Linear(out, in, mass = 1)`."""
         parts = []
         for a in sorted(cls.arguments(), key=lambda a: a.named_only):
             shown = str(a.default).lower() if isinstance(a.default, bool) else str(a.default)
@@ -161,6 +162,23 @@ class Op(ABC):
 
         A string where there is none says why.
         """
+
+    def certified_at(self, high: Any, type: Type) -> Real | str:
+        """A proved bound on the sensitivity, for inputs of `type` and of norm at most `high`.
+
+        `high` is a number, or a tuple of them where the input is a tuple. A value's norm is the
+        largest RMS along its channels (the last axis; axis 1 of an image), over examples, tokens,
+        heads and pixels; a tuple's is the sum over its members. The weight's norm is at most 1.
+        """
+        return self.certified
+
+    def reach(self, high: Any, type: Type) -> Any:
+        """A bound on the output's norm, in the same terms; infinite where there is none.
+
+        This default holds where a zero input gives a zero output.
+        """
+        bound = self.certified_at(high, type)
+        return math.inf if isinstance(bound, str) else float(bound) * total(high)
 
     @property
     @abstractmethod
@@ -278,6 +296,11 @@ class Reader(Op):
             return None
         count, dim = atom.weight_shape
         return {"count": count, "dim": dim}
+
+
+def total(high: Any) -> float:
+    """The norm of a tuple: the sum of its members' norms."""
+    return sum(map(total, high)) if isinstance(high, tuple) else float(high)
 
 
 def expect_tensor(op: str, x: Type, *, rank: int = 0, dtype: str = "float") -> Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from modnorm.ops.base import Atom, Misfit, Norm, Op, argument, expect_tensor
 from modnorm.ops.registry import register
+from modnorm.ops.text import copied
 from modnorm.ops.types import Real, Tensor, Type
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 class Linear(Atom):
     """y = x Wᵀ over the last axis, without bias; `Linear(8) >> Bias` adds one.
 
-    The scale √(out/in) is in the weight, not in the forward pass as in modula's PyTorch release; the
-    two are the same after scaling weights by it.
+    The scale √(out/in) is in the weight, and not in the forward pass as in modula's PyTorch
+    release; the two are the same after scaling weights by it.
     """
 
     name = "Linear"
@@ -51,6 +52,9 @@ class Linear(Atom):
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
         return self, scalars[0]
 
+    def helpers(self) -> tuple[str, ...]:
+        return (copied("mkl_is_slow"), copied("linear"))
+
     def weight_norm(self, weight: torch.Tensor) -> torch.Tensor:
         import torch
 
@@ -73,4 +77,4 @@ class Linear(Atom):
         return x @ weight.T
 
     def emit(self, x: Any, type: Type) -> str:
-        return f"F.linear({x}, {{weight}})"
+        return f"linear({x}, {{weight}})"

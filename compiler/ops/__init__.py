@@ -1,0 +1,29 @@
+"""Every atom and bond of the language, each declared once."""
+
+from modnorm.ops import (
+    attention,
+    conv,
+    elementwise,
+    embed,
+    joins,
+    linear,
+    normalize,
+    pooling,
+    reshape,
+    scalars,
+    vectors,
+)
+
+__all__ = [
+    "attention",
+    "conv",
+    "elementwise",
+    "embed",
+    "joins",
+    "linear",
+    "normalize",
+    "pooling",
+    "reshape",
+    "scalars",
+    "vectors",
+]

@@ -1,0 +1,114 @@
+"""`Conv2D`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from modnorm.ops.base import Atom, Misfit, Norm, Op, argument
+from modnorm.ops.registry import register
+from modnorm.ops.shapes import image, known
+from modnorm.ops.types import Real, Size, Symbol, Tensor, Type, quotient
+
+if TYPE_CHECKING:
+    import torch
+
+
+@register
+@dataclass(frozen=True)
+class Conv2D(Atom):
+    """Convolution of images (batch, in, h, w) with `kernel` × `kernel` taps, without bias.
+
+    The norm takes the largest tap's spectral norm, kernel² times; with it the sensitivity is 1 in
+    the norm of the largest pixel, whatever the stride.
+    """
+
+    name = "Conv2D"
+    norm = Norm("spectral_taps", "kernel²·√(in/out)·max over taps of σ_max")
+    axes = ("out", "in_", "kernel", "kernel")
+    init = (
+        "for i in range(kernel):\n"
+        "    for j in range(kernel):\n"
+        "        nn.init.orthogonal_(weight[:, :, i, j], generator=generator)\n"
+        "weight *= math.sqrt(out / in_) / kernel**2"
+    )
+
+    out: int = argument("size")
+    in_: int | None = argument("size", inferred=True)
+    kernel: int = argument("size", 3)
+    stride: int = argument("size", 1)
+    padding: int = argument("index", 1)
+
+    def resolve(self, x: Type) -> tuple[Self, Type]:
+        x = image(self.name, x)
+        channels = known(self.name, x, 1, "the number of channels")
+        if self.in_ is not None and self.in_ != channels:
+            raise Misfit(f"`Conv2D` expects {self.in_} channels but gets {channels}", argument="in")
+        batch, _, height, width = x.shape
+        shape = (batch, self.out, self._size(height, x), self._size(width, x))
+        return dataclasses.replace(self, in_=channels), Tensor("float", shape)
+
+    def _size(self, size: Size, x: Tensor) -> Size:
+        grown = 2 * self.padding - self.kernel + self.stride
+        if isinstance(size, int):
+            out = (size + grown) // self.stride
+            if out < 1:
+                raise Misfit(
+                    f"`Conv2D` has {self.kernel} × {self.kernel} taps, more than its input {x}"
+                    f" has pixels with a padding of {self.padding}",
+                    hint="make `kernel` smaller or `padding` larger",
+                    argument="kernel",
+                )
+            return out
+        whole = _shifted(size, grown)
+        exact = quotient(whole, self.stride)
+        return Symbol((f"({whole} // {self.stride})",)) if exact is None else exact
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        assert self.in_ is not None, "not resolved"
+        return (self.out, self.in_, self.kernel, self.kernel)
+
+    def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
+        return self, scalars[0]
+
+    def weight_norm(self, weight: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        out, in_, kernel, _ = weight.shape
+        sigma = torch.linalg.matrix_norm(weight.permute(2, 3, 0, 1), 2)
+        scale = kernel**2 * (in_ / out) ** 0.5
+        result: torch.Tensor = scale * sigma.amax()
+        return result
+
+    def dualize(self, gradient: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        out, in_, kernel, _ = gradient.shape
+        u, _, vt = torch.linalg.svd(gradient.permute(2, 3, 0, 1), full_matrices=False)
+        scale = (out / in_) ** 0.5 / kernel**2
+        result: torch.Tensor = scale * (u @ vt).permute(2, 3, 0, 1)
+        return result
+
+    def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
+        import torch.nn.functional as F
+
+        assert weight is not None
+        b, _, h, w = x.shape
+        k, p, s = self.kernel, self.padding, self.stride
+        patches = F.unfold(x, k, padding=p, stride=s)
+        height, width = (h + 2 * p - k) // s + 1, (w + 2 * p - k) // s + 1
+        return (weight.flatten(1) @ patches).view(b, self.out, height, width)
+
+    def emit(self, x: Any, type: Type) -> str:
+        stride = f", stride={self.stride}" if self.stride != 1 else ""
+        padding = f", padding={self.padding}" if self.padding else ""
+        return f"F.conv2d({x}, {{weight}}{stride}{padding})"
+
+
+def _shifted(size: Symbol, by: int) -> Symbol:
+    """`size + by` as a named size of its own."""
+    if by == 0:
+        return size
+    return Symbol((f"({size} {'+' if by > 0 else '-'} {abs(by)})",))

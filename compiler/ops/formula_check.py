@@ -1,0 +1,262 @@
+"""The declared sensitivity of a formula against its slope, by dual numbers and by differences.
+
+A dual number (value, slope) carries the derivative along; arithmetic follows IEEE 754, as torch's
+does: an overflow is infinite, an undefined result is not a number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from heapq import nlargest
+from itertools import pairwise
+from typing import NamedTuple, TypeAlias
+
+from modnorm.ops.formula_tree import FUNCTIONS, Apply, Constant, Node, X
+from modnorm.ops.types import Real
+
+Dual: TypeAlias = tuple[float, float]
+TOLERANCE = 1e-6
+"""Relative excess over the declared sensitivity that is put down to rounding."""
+DENSE = 100.0
+"""Half the width of the range in which a formula must be finite."""
+ROUNDS = 6
+PEAKS = 6
+
+
+class Violation(NamedTuple):
+    """Where a formula breaks its declared sensitivity; `reason` is a sentence about `x`.
+
+    `slope` is the steepest slope found, or not finite where the formula itself is not.
+    """
+
+    slope: float
+    x: float
+    reason: str
+
+
+class Program:
+    """A formula made ready to be evaluated at many points."""
+
+    def __init__(self, formula: Node) -> None:
+        self.domain: list[str] = []
+        """What was undefined in the latest evaluation."""
+        self._dual = self._compile(formula)
+
+    def __call__(self, x: float) -> Dual:
+        """The value and the slope at x."""
+        self.domain.clear()
+        return self._dual(x)
+
+    def value(self, x: float) -> float:
+        return self(x)[0]
+
+    def _compile(self, node: Node) -> Callable[[float], Dual]:
+        match node:
+            case X():
+                return lambda x: (x, 1.0)
+            case Constant(value=value):
+                constant = (float(value), 0.0)
+                return lambda x: constant
+            case Apply(function=function, arguments=(argument,)):
+                inner = self._compile(argument)
+                rule = getattr(self, "_negative" if function == "-" else f"_{function}")
+                return lambda x: rule(*inner(x))
+            case Apply(function=function, arguments=(first, second)):
+                left, right = self._compile(first), self._compile(second)
+                both = getattr(self, _BINARY[function])
+                return lambda x: both(*left(x), *right(x))
+        raise AssertionError(node)
+
+    def _undefined(self, what: str) -> Dual:
+        self.domain.append(what)
+        return math.nan, math.nan
+
+    # -- operators: value and slope of the left, then of the right operand --------------------
+
+    def _add(self, a: float, da: float, b: float, db: float) -> Dual:
+        return a + b, da + db
+
+    def _subtract(self, a: float, da: float, b: float, db: float) -> Dual:
+        return a - b, da - db
+
+    def _multiply(self, a: float, da: float, b: float, db: float) -> Dual:
+        return a * b, da * b + a * db
+
+    def _divide(self, a: float, da: float, b: float, db: float) -> Dual:
+        if b == 0:
+            return self._undefined(f"{_short(a)} is divided by 0")
+        q = a / b
+        return q, (da - q * db) / b
+
+    def _power(self, a: float, da: float, b: float, db: float) -> Dual:
+        if math.isfinite(a) and math.isfinite(b):
+            if a == 0 and b < 0:
+                return self._undefined(f"0 is raised to the power {_short(b)}")
+            if a < 0 and b != int(b):
+                return self._undefined(f"{_short(a)} is raised to the power {_short(b)}")
+        y = _pow(a, b)
+        slope = 0.0
+        if da:
+            slope += b * (_pow(a, b - 1) if a or b >= 1 else math.inf) * da if b else 0.0
+        if db:
+            slope += y * (math.log(a) if a > 0 else math.nan) * db if a or b <= 0 else 0.0
+        return y, slope
+
+    def _min(self, a: float, da: float, b: float, db: float) -> Dual:
+        if a != a or b != b:
+            return math.nan, math.nan
+        return (a, da) if a <= b else (b, db)
+
+    def _max(self, a: float, da: float, b: float, db: float) -> Dual:
+        if a != a or b != b:
+            return math.nan, math.nan
+        return (a, da) if a >= b else (b, db)
+
+    # -- functions ----------------------------------------------------------------------------
+
+    def _negative(self, a: float, da: float) -> Dual:
+        return -a, -da
+
+    def _abs(self, a: float, da: float) -> Dual:
+        return abs(a), math.copysign(1.0, a) * da
+
+    def _exp(self, a: float, da: float) -> Dual:
+        y = _exp(a)
+        return y, y * da
+
+    def _log(self, a: float, da: float) -> Dual:
+        if a <= 0:
+            return self._undefined(f"the logarithm of {_short(a)} is taken")
+        return math.log(a), da / a
+
+    def _sqrt(self, a: float, da: float) -> Dual:
+        if a < 0:
+            return self._undefined(f"the square root of {_short(a)} is taken")
+        y = math.sqrt(a)
+        return y, da / (2 * y) if y else da * math.inf
+
+    def _tanh(self, a: float, da: float) -> Dual:
+        y = math.tanh(a)
+        return y, (1 - y * y) * da
+
+    def _sigmoid(self, a: float, da: float) -> Dual:
+        y = FUNCTIONS["sigmoid"](a) if a == a else a
+        return y, y * (1 - y) * da
+
+    def _erf(self, a: float, da: float) -> Dual:
+        return math.erf(a), 2 / math.sqrt(math.pi) * _exp(-a * a) * da
+
+    def _sin(self, a: float, da: float) -> Dual:
+        if math.isinf(a):
+            return math.nan, math.nan
+        return math.sin(a), math.cos(a) * da
+
+    def _cos(self, a: float, da: float) -> Dual:
+        if math.isinf(a):
+            return math.nan, math.nan
+        return math.cos(a), -math.sin(a) * da
+
+
+_BINARY = {
+    "+": "_add",
+    "-": "_subtract",
+    "*": "_multiply",
+    "/": "_divide",
+    "**": "_power",
+    "min": "_min",
+    "max": "_max",
+}
+
+
+def _exp(a: float) -> float:
+    try:
+        return math.exp(a)
+    except OverflowError:
+        return math.inf
+
+
+def _pow(a: float, b: float) -> float:
+    try:
+        return math.pow(a, b)
+    except OverflowError:
+        return -math.inf if a < 0 and b % 2 == 1 else math.inf
+    except ValueError:  # 0 to a negative power, or a negative number to a broken one
+        return math.inf if a == 0 else math.nan
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _grid() -> tuple[float, ...]:
+    """Points of both signs: even steps out to `DENSE`, powers of 10 near 0 and beyond."""
+    even = [i / 32 for i in range(1, 8 * 32)] + [8 + i / 2 for i in range(2 * 92 + 1)]
+    inner = [10 ** (-k / 2) for k in range(4, 25)]
+    tail = [DENSE * 10 ** (k / 4) for k in range(1, 17)]
+    positive = sorted({*even, *inner, *tail})
+    return (*(-x for x in reversed(positive)), 0.0, *positive)
+
+
+GRID = _grid()
+OUTWARD = sorted(range(len(GRID)), key=lambda i: abs(GRID[i]))
+
+
+def check(formula: Node, sensitivity: Real) -> Violation | None:
+    """The worst violation of a declared sensitivity, or None where none was found.
+
+    Slopes are sampled from -10⁶ to 10⁶, densely up to ±100, and refined around the steepest places.
+    Beyond ±100 a formula may overflow, but must be defined.
+    """
+    program = Program(formula)
+    values = [0.0] * len(GRID)
+    slopes = [0.0] * len(GRID)
+    for i in OUTWARD:
+        x = GRID[i]
+        values[i], slope = program(x)
+        if math.isfinite(values[i]):
+            slopes[i] = _steepness(program, x, slope)
+            if x == 0 and not math.isfinite(slope):  # inputs of exactly 0 are common
+                return Violation(slope, x, "at x = 0 its gradient is not finite")
+        elif program.domain or abs(x) <= DENSE:
+            reason = program.domain[0] if program.domain else "the result is not finite"
+            return Violation(math.nan, x, f"at x = {_short(x)} {reason}")
+    found = list(zip(slopes, GRID, strict=True))
+    # a secant shows a steep place that lies between two points
+    places = [(s, i - 1, i + 1) for i, s in enumerate(slopes)]
+    for i, ((x0, x1), (y0, y1)) in enumerate(zip(pairwise(GRID), pairwise(values), strict=True)):
+        places.append((abs(y1 - y0) / (x1 - x0), i, i + 1))
+    for _, i, j in nlargest(PEAKS, places):
+        found.append(_refine(program, GRID[max(i, 0)], GRID[min(j, len(GRID) - 1)]))
+    for limit in (DENSE, math.inf):
+        inside = [f for f in found if abs(f[1]) <= limit]
+        worst, at = max(inside, key=lambda f: (f[0], -abs(f[1])))
+        if worst > float(sensitivity) * (1 + TOLERANCE):
+            return Violation(worst, at, f"at x = {_short(at)} its slope is {worst:.6g}")
+    return None
+
+
+def _steepness(program: Program, x: float, slope: float) -> float:
+    """|slope|, or, where rounding or a kink leaves none, the steeper of two differences."""
+    if math.isfinite(slope):
+        return abs(slope)
+    step = 1e-4 * max(1.0, abs(x))
+    here = program.value(x)
+    sides = [abs(program.value(x + s) - here) / step for s in (step, -step)]
+    return max((s for s in sides if math.isfinite(s)), default=0.0)
+
+
+def _refine(program: Program, low: float, high: float) -> tuple[float, float]:
+    """The steepest slope found by narrowing an interval, and where."""
+    worst, at = 0.0, low
+    first, last = low, high
+    for _ in range(ROUNDS):
+        step = (high - low) / 16
+        for k in range(17):
+            x = low + k * step
+            value, slope = program(x)
+            steep = _steepness(program, x, slope) if math.isfinite(value) else 0.0
+            if steep > worst:
+                worst, at = steep, x
+        low, high = max(first, at - step), min(last, at + step)
+    return worst, at

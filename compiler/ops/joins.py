@@ -1,0 +1,217 @@
+"""`Add`, its weighted form, and `Select`: operations on tuples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING, Any, Self
+
+from modnorm.ops.base import LINEAR, Bond, Misfit, Op, Sharpness, argument
+from modnorm.ops.families import LinearBond, magnitude, root
+from modnorm.ops.registry import register
+from modnorm.ops.shapes import broadcast, members
+from modnorm.ops.text import copied, expression, number, parts, times
+from modnorm.ops.types import Real, Tensor, TupleType, Type
+
+if TYPE_CHECKING:
+    import torch
+
+
+@register
+@dataclass(frozen=True)
+class Add(LinearBond):
+    """y = x₁ + x₂ + …, the sum of a tuple's members; sizes that differ stretch from 1 as in torch.
+
+    A tuple's norm is the sum of its members' norms, hence the sensitivity 1. The operators `a + b`
+    and `a - b` stand for it.
+    """
+
+    name = "Add"
+
+    def resolve(self, x: Type) -> tuple[Self, Type]:
+        tensors = members(self.name, x, "of values to add")
+        return self, Tensor("float", broadcast(self.name, tensors))
+
+    def certified_at(self, high: Any, type: Type) -> Real | str:
+        found = gains((1,) * len(high), type)
+        return found if isinstance(found, str) else max(found)
+
+    def reach(self, high: Any, type: Type) -> Any:
+        return reached(gains((1,) * len(high), type), high)
+
+    def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
+        return (self, 1) if set(scalars) == {1} else (WeightedSum(scalars), 1)
+
+    def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
+        return reduce(add, x)
+
+    def emit(self, x: Any, type: Type) -> str:
+        assert isinstance(type, TupleType)
+        return " + ".join(parts(x, len(type.members)))
+
+
+@register
+@dataclass(frozen=True)
+class WeightedSum(Bond):
+    """y = c₁·x₁ + c₂·x₂ + …, the sum of a tuple's members with constant coefficients.
+
+    What `Add` becomes when its inputs are scaled, as in a residual block. Its sensitivity is the
+    largest |c|.
+    """
+
+    name = "WeightedSum"
+    internal = True
+
+    coefficients: tuple[Real, ...] = ()
+
+    def resolve(self, x: Type) -> tuple[Self, Type]:
+        tensors = members(self.name, x, "of values to add")
+        if len(tensors) != len(self.coefficients):
+            raise Misfit(f"{len(self.coefficients)} coefficients for {len(tensors)} values")
+        return self, Tensor("float", broadcast(self.name, tensors))
+
+    @property
+    def sensitivity(self) -> Real:
+        return max(map(magnitude, self.coefficients))
+
+    @property
+    def certified(self) -> Real | str:
+        return self.sensitivity
+
+    @property
+    def sharpness(self) -> Sharpness | None:
+        return LINEAR
+
+    def certified_at(self, high: Any, type: Type) -> Real | str:
+        found = gains(self.coefficients, type)
+        return found if isinstance(found, str) else max(found)
+
+    def reach(self, high: Any, type: Type) -> Any:
+        return reached(gains(self.coefficients, type), high)
+
+    def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
+        pairs = zip(self.coefficients, scalars, strict=True)
+        return WeightedSum(tuple(c * a for c, a in pairs)), 1
+
+    def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
+        return sum(float(c) * t for c, t in zip(self.coefficients, x, strict=True))
+
+    def emit(self, x: Any, type: Type) -> str:
+        terms = list(zip(self.coefficients, parts(x, len(self.coefficients)), strict=True))
+        if self.interpolates:
+            (_, a), (c, b) = terms
+            return f"lerp({a}, {b}, {number(c)})"
+        return _sum(terms)
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether this is (1 - c)·x₁ + c·x₂ with c between 0 and 1."""
+        return len(self.coefficients) == 2 and _is_mean(self.coefficients)
+
+    def helpers(self) -> tuple[str, ...]:
+        return (copied("lerp"),) if self.interpolates else ()
+
+
+def gains(coefficients: Sequence[Real], type: Type) -> list[Real] | str:
+    """How much each member may add: |coefficient|, times √size where it lies across an image.
+
+    A member with fewer axes than an image is measured along its last axis, the image along axis 1.
+    """
+    assert isinstance(type, TupleType)
+    shapes = [m.shape for m in type.members if isinstance(m, Tensor)]
+    found: list[Real] = []
+    for coefficient, shape in zip(coefficients, shapes, strict=True):
+        across = max(map(len, shapes)) == 4 and 0 < len(shape) < 4
+        stretch = root(shape[-1]) if across else 1
+        if isinstance(stretch, str):
+            return stretch
+        found.append(magnitude(coefficient) * stretch)
+    return found
+
+
+def reached(parts: list[Real] | str, high: tuple[float, ...]) -> float:
+    """The norm of a sum, from its members' gains and norms."""
+    if isinstance(parts, str):
+        return math.inf
+    return sum(float(gain) * h for gain, h in zip(parts, high, strict=True))
+
+
+def _is_mean(coefficients: Sequence[Real]) -> bool:
+    """Whether the coefficients are positive and sum to 1, exactly or to a float's rounding."""
+    total = sum((Fraction(c) for c in coefficients), Fraction(0))
+    exact = not any(isinstance(c, float) for c in coefficients)
+    close = total == 1 if exact else abs(total - 1) <= Fraction(1, 2**52)
+    return close and min(coefficients) > 0
+
+
+def _sum(terms: list[tuple[Real, str]]) -> str:
+    """A sum of scaled terms, each addition one call."""
+    for at, (c, x) in enumerate(terms):
+        if c == 1:  # begin with a term that needs no multiplication
+            first = x
+            del terms[at]
+            break
+    else:
+        c, x = terms.pop(0)
+        first = times(c, x)
+    for c, x in terms:
+        if c in (1, -1):
+            first = f"{first} {'+' if c == 1 else '-'} {x}"
+        else:
+            first = f"torch.add({first}, {x}, alpha={number(c)})"
+    return first
+
+
+@register
+@dataclass(frozen=True)
+class Select(Bond):
+    """y = xᵢ, member i of a tuple, counted from 0."""
+
+    name = "Select"
+
+    i: int = argument("index")
+
+    def resolve(self, x: Type) -> tuple[Self, Type]:
+        if not isinstance(x, TupleType):
+            raise Misfit(
+                f"`Select` takes a tuple, but its input is one value {x}",
+                hint="leave `Select` out, or give it a tuple such as `(a, b)`",
+                code="E402",
+            )
+        count = len(x.members)
+        if self.i >= count:
+            raise Misfit(
+                f"`Select` asks for member {self.i}, but its input has {count} members: {x}",
+                hint=f"members count from 0, so the last is `Select({count - 1})`",
+                argument="i",
+            )
+        return self, x.members[self.i]
+
+    @property
+    def sensitivity(self) -> Real:
+        return 1
+
+    @property
+    def certified(self) -> Real | str:
+        return 1
+
+    @property
+    def sharpness(self) -> Sharpness | None:
+        return LINEAR
+
+    def reach(self, high: Any, type: Type) -> Any:
+        return high[self.i]
+
+    def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
+        return self, scalars[self.i]
+
+    def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
+        return x[self.i]
+
+    def emit(self, x: Any, type: Type) -> str:
+        assert isinstance(type, TupleType)
+        return expression(parts(x, len(type.members))[self.i])

@@ -1,0 +1,56 @@
+"""Functions that generated files contain a copy of, where an operation is more than one call.
+
+Only tests import this module; the compiler reads its text.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def lerp(x: Tensor, y: Tensor, weight: float) -> Tensor:
+    """(1 - weight)·x + weight·y, also where x and y differ in precision, as under autocast."""
+    if x.dtype == y.dtype:
+        return torch.lerp(x, y, weight)
+    return torch.add((1 - weight) * x, y, alpha=weight)
+
+
+@cache
+def mkl_is_slow() -> bool:
+    """Whether BLAS is Intel's MKL on AMD's processor, of which it uses about half."""
+    vendor = platform.processor()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf-8") as info:
+            vendor += info.read(256)
+    backends: Any = torch.backends
+    both = backends.mkl.is_available() and backends.mkldnn.is_available()
+    return "AMD" in vendor and bool(both)
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x Wᵀ over the last axis; where MKL is slow, large ones as a 1×1 convolution by oneDNN."""
+    rows = x.numel() // max(1, x.shape[-1])
+    large = not torch.compiler.is_compiling() and rows * weight.numel() >= 1 << 23
+    if large and rows % 16 == 0 and x.device.type == "cpu" and mkl_is_slow():
+        image = x.reshape(16, rows // 16, 1, x.shape[-1]).permute(0, 3, 1, 2)
+        y = F.conv2d(image, weight[:, :, None, None])
+        return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
+    return F.linear(x, weight)
+
+
+def rope(x: Tensor, base: float = 10000.0) -> Tensor:
+    """Rotate the pairs (i, i + d/2) of the last axis by angles position·base^(-2i/d)."""
+    seq, d = x.shape[-2:]
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    frequency = base ** (torch.arange(0, d, 2, device=x.device, dtype=dtype) / -d)
+    angle = torch.outer(torch.arange(seq, device=x.device, dtype=dtype), frequency)
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)

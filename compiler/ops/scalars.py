@@ -1,0 +1,89 @@
+"""`Identity` and `Mul`: nothing, and multiplication by a constant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from modnorm.ops.base import LINEAR, Bond, Op, Sharpness, argument
+from modnorm.ops.families import LinearBond, magnitude
+from modnorm.ops.registry import register
+from modnorm.ops.shapes import each, map_each
+from modnorm.ops.text import as_float, expression, times
+from modnorm.ops.types import Real, Type
+
+if TYPE_CHECKING:
+    import torch
+
+
+@register
+@dataclass(frozen=True)
+class Identity(LinearBond):
+    """y = x, for one value or a tuple."""
+
+    name = "Identity"
+
+    def resolve(self, x: Type) -> tuple[Self, Type]:
+        return self, x
+
+    @property
+    def is_identity(self) -> bool:
+        return True
+
+    def reach(self, high: Any, type: Type) -> Any:
+        return high
+
+    def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
+        return x
+
+    def emit(self, x: Any, type: Type) -> str:
+        return expression(x)
+
+
+@register
+@dataclass(frozen=True)
+class Mul(Bond):
+    """y = a·x, for one value or each member of a tuple.
+
+    Its sensitivity is |a|, exactly. The operators `2 * m`, `m * 2`, `m / 2` and `-m` stand for it.
+    """
+
+    name = "Mul"
+
+    a: Real = argument("number")
+
+    def resolve(self, x: Type) -> tuple[Self, Type]:
+        as_float(self.name, "a", self.a)
+        return self, each(self.name, x, lambda t: t)
+
+    @property
+    def sensitivity(self) -> Real:
+        return magnitude(self.a)
+
+    @property
+    def certified(self) -> Real | str:
+        return magnitude(self.a)
+
+    @property
+    def sharpness(self) -> Sharpness | None:
+        return LINEAR
+
+    def reach(self, high: Any, type: Type) -> Any:
+        return map_each(lambda one: float(self.sensitivity) * one, high)
+
+    @property
+    def is_identity(self) -> bool:
+        return self.a == 1
+
+    @property
+    def scalar(self) -> Real | None:
+        return self.a
+
+    def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
+        return (self, scalars[0]) if len(set(scalars)) == 1 else None
+
+    def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
+        return map_each(lambda t: float(self.a) * t, x)
+
+    def emit(self, x: Any, type: Type) -> str:
+        return expression(map_each(lambda e: times(self.a, e), x))

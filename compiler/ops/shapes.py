@@ -1,0 +1,124 @@
+"""Shape rules that several operations share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from modnorm.ops.base import Misfit, expect_tensor
+from modnorm.ops.types import Size, Symbol, Tensor, TupleType, Type, axis_index
+
+Axes = int | tuple[int, ...]
+
+
+def members(op: str, x: Type, joins: str) -> tuple[Tensor, ...]:
+    """The members of a tuple of float tensors, or a Misfit; `joins` says what the tuple is for."""
+    if not isinstance(x, TupleType):
+        raise Misfit(
+            f"`{op}` takes a tuple {joins}, but its input is one value {x}",
+            hint=f"give it several modules: `{op} @ (a, b)`" if op == "Add" else "",
+            code="E402",
+        )
+    return tuple(expect_tensor(op, member) for member in x.members)
+
+
+def each(op: str, x: Type, rule: Callable[[Tensor], Tensor]) -> Type:
+    """A rule for one float value applied to it, or to each member of a tuple."""
+    if isinstance(x, TupleType):
+        return TupleType(tuple(each(op, member, rule) for member in x.members))
+    return rule(expect_tensor(op, x))
+
+
+def map_each(function: Callable[[Any], Any], x: Any) -> Any:
+    """A function applied to a value, or to each member of a tuple, also of expressions."""
+    return tuple(map_each(function, m) for m in x) if isinstance(x, tuple) else function(x)
+
+
+def broadcast(op: str, tensors: Sequence[Tensor]) -> tuple[Size, ...]:
+    """The common shape, by the rule of numpy and torch: axes are aligned at the end, 1 stretches.
+
+    Raises:
+        Misfit: where two sizes clash, with both.
+    """
+    shape: list[Size] = []
+    for axis in range(1, max((len(t.shape) for t in tensors), default=0) + 1):
+        size: Size = 1
+        chosen: Tensor | None = None
+        for tensor in tensors:
+            other = tensor.shape[-axis] if axis <= len(tensor.shape) else 1
+            if other == 1 or other == size:
+                continue
+            if size != 1:
+                assert chosen is not None
+                raise Misfit(
+                    f"`{op}` cannot join {chosen} and {tensor}:"
+                    f" their sizes {size} and {other} clash",
+                    hint=_mend_clash(size, other),
+                )
+            size, chosen = other, tensor
+        shape.append(size)
+    return tuple(reversed(shape))
+
+
+def _mend_clash(a: Size, b: Size) -> str:
+    if isinstance(a, Symbol) == isinstance(b, Symbol):
+        return "all members need the same sizes, or 1"
+    symbol, known = (a, b) if isinstance(a, Symbol) else (b, a)
+    return f"if `{symbol}` is always {known}, give it that number in the `input` declaration"
+
+
+def known(op: str, x: Tensor, axis: int, what: str) -> int:
+    """The size of an axis as a number, or a Misfit where it is symbolic."""
+    size = x.shape[axis]
+    if isinstance(size, Symbol):
+        raise Misfit(
+            f"`{op}` needs to know {what}, but in its input {x} it is `{size}`",
+            hint="give the size a number in the `input` declaration",
+        )
+    return size
+
+
+def image(op: str, x: Type) -> Tensor:
+    """The input as a (batch, channels, height, width) tensor."""
+    x = expect_tensor(op, x)
+    if len(x.shape) != 4:
+        raise Misfit(
+            f"`{op}` takes images (batch, channels, height, width), but its input is {x}",
+            hint="declare the input with four axes, such as `float[batch, 3, 32, 32]`",
+            code="E402",
+        )
+    return x
+
+
+def axes(op: str, dim: Axes, x: Tensor) -> Axes:
+    """The axes in the one way in which they are kept.
+
+    The last axis alone is -1; otherwise axes count from 0, and several are a sorted tuple.
+
+    Raises:
+        Misfit: for an axis that the input does not have, or one named twice.
+    """
+    rank = len(x.shape)
+    given = dim if isinstance(dim, tuple) else (dim,)
+    found: set[int] = set()
+    for axis in given:
+        index = axis_index(axis, rank)
+        if index is None:
+            raise Misfit(
+                f"`{op}` names axis {axis}, but its input {x} has {rank} axes",
+                hint=f"axes go from {-rank} to {rank - 1}" if rank else "it has no axis to name",
+                argument="dim",
+            )
+        if index in found:
+            raise Misfit(f"`{op}` names axis {axis} of {x} twice", argument="dim")
+        found.add(index)
+    ordered = tuple(sorted(found))
+    if len(ordered) > 1:
+        return ordered
+    return -1 if ordered[0] == rank - 1 else ordered[0]
+
+
+def indices(dim: Axes, rank: int) -> tuple[int, ...]:
+    """Axes as sorted indices from 0."""
+    given = dim if isinstance(dim, tuple) else (dim,)
+    return tuple(sorted(axis % rank for axis in given))

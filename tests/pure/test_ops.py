@@ -1,0 +1,263 @@
+"""What operations take and give: arguments, shapes, and what does not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from op_types import B, H, T, W, f, i, tup
+
+from modnorm.ops.attention import Attention, RoPE
+from modnorm.ops.base import Atom, Bond, Misfit, Op, Reader
+from modnorm.ops.conv import Conv2D
+from modnorm.ops.elementwise import Abs, ReLU, Softmax
+from modnorm.ops.embed import Embed, Unembed
+from modnorm.ops.joins import Add, Select, WeightedSum
+from modnorm.ops.linear import Linear
+from modnorm.ops.normalize import MeanSubtract, RMSDivide
+from modnorm.ops.pooling import AvgPool, Mean
+from modnorm.ops.registry import builtin, find, names
+from modnorm.ops.reshape import Enumerate, Flatten, MergeHeads, SplitHeads
+from modnorm.ops.scalars import Identity, Mul
+from modnorm.ops.types import Symbol, Type
+from modnorm.ops.vectors import Bias, Scale
+
+OPS = list(builtin().values())
+every_op = pytest.mark.parametrize("cls", OPS, ids=lambda cls: cls.name)
+
+# -- every operation ------------------------------------------------------------------------
+
+
+@every_op
+def test_every_operation_is_declared_completely(cls: type[Op]) -> None:
+    assert cls.doc().endswith("."), cls.doc()
+    assert cls.name == cls.__name__
+    assert dataclasses.is_dataclass(cls)
+    assert issubclass(cls, Atom | Bond | Reader)
+    assert not cls.__abstractmethods__
+    assert hash(cls(**required(cls))) == hash(cls(**required(cls)))
+    assert cls.signature().startswith(cls.name)
+
+
+@every_op
+def test_every_operation_gives_its_values(cls: type[Op]) -> None:
+    op = cls(**required(cls))
+    assert op.sensitivity > 0
+    assert isinstance(op.certified, str) or op.certified >= 0
+    assert op.certified != ""
+    if op.sharpness is not None:
+        assert min(dataclasses.astuple(op.sharpness)) >= 0
+    if isinstance(op, Atom):
+        assert op.mass == 1
+        assert (op.norm.name, op.norm.formula, op.init, op.axes) > ("", "", "", ())
+        sizes = {a.field for a in cls.arguments() if a.kind == "size"}
+        assert set(op.axes) <= sizes
+
+
+def required(cls: type[Op]) -> dict[str, Any]:
+    """Values for the arguments that must be given."""
+    samples = {"size": 4, "index": 1, "number": 3, "axes": 1, "embed": "e", "flag": True}
+    values: dict[str, Any] = {a.field: samples[a.kind] for a in cls.arguments() if a.required}
+    return values | ({"coefficients": (1, 2)} if cls is WeightedSum else {})
+
+
+WRONG: list[Type] = [
+    f(),
+    f(4),
+    i(2, 3),
+    i(2, 3, bound=99),
+    tup(),
+    tup(f(2), f(3)),
+    f(T),
+    f(B, T),
+    tup(i(2, 3), i(2, 3)),
+    tup(tup(f(2, 2)), f(2)),
+    f(2, 3, 4, 5, 6),
+    i(),
+]
+
+
+@every_op
+@pytest.mark.parametrize("type", WRONG, ids=str)
+def test_a_wrong_input_is_a_misfit_or_none(cls: type[Op], type: Type) -> None:
+    """Whatever comes in, `resolve` answers or raises Misfit, naming the operation."""
+    try:
+        op, _ = cls(**required(cls)).resolve(type)
+    except Misfit as error:
+        misfit = error
+    else:
+        assert op.resolve(type)[0] == op
+        return
+    assert cls is WeightedSum or f"`{cls.name}`" in misfit.message
+    assert misfit.code in ("E401", "E402", "E305", "E306")
+    assert misfit.argument in {"", *(a.name for a in cls.arguments())}
+
+
+def test_names_and_signatures() -> None:
+    assert find("LayerNorm") is None
+    assert find("WeightedSum") is None
+    assert find("Linear") is Linear
+    assert {
+        "Linear", "Conv2D", "Embed", "Unembed", "Bias", "Scale", "Identity", "Add", "Mul", "Select",
+        "Flatten", "SplitHeads", "MergeHeads", "Enumerate", "Abs", "ReLU", "GELU", "SiLU", "Tanh",
+        "Softmax", "MeanSubtract", "RMSDivide", "Mean", "AvgPool", "Attention", "RoPE",
+    } == set(names())  # fmt: skip
+    assert Linear.signature() == "Linear(out, in, mass = 1)"
+    assert Conv2D.signature() == "Conv2D(out, in, kernel = 3, stride = 1, padding = 1, mass = 1)"
+    assert RMSDivide.signature() == "RMSDivide(dim = -1, eps = 1e-12)"
+    assert Attention.signature() == "Attention(causal = false, scale = 1)"
+    assert ReLU.signature() == "ReLU"
+
+
+def test_the_operations_do_not_import_torch() -> None:
+    code = (
+        "import sys, modnorm.ops, modnorm.ops.formula; print({'torch', 'numpy'} & {*sys.modules})"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
+
+
+# -- shapes ---------------------------------------------------------------------------------
+
+SHAPES: list[tuple[Op, Type, Type]] = [
+    (Linear(8), f(B, 5), f(B, 8)),
+    (Linear(8, 5), f(B, T, 5), f(B, T, 8)),
+    (Linear(8), f(5), f(8)),
+    (Conv2D(8), f(B, 3, 32, 32), f(B, 8, 32, 32)),
+    (Conv2D(8, 3, 5, 2, 1), f(B, 3, 32, 17), f(B, 8, 15, 8)),
+    (Conv2D(8), f(B, 3, H, W), f(B, 8, H, W)),
+    (Conv2D(8, padding=0), f(B, 3, H, 9), f(B, 8, Symbol(("(h - 2)",)), 7)),
+    (Conv2D(8, stride=2), f(B, 3, H, W),
+     f(B, 8, Symbol(("((h + 1) // 2)",)), Symbol(("((w + 1) // 2)",)))),
+    (Conv2D(8, kernel=2, stride=2, padding=0), f(B, 3, H, 6), f(B, 8, Symbol(("(h // 2)",)), 3)),
+    (Conv2D(8, kernel=2, stride=2, padding=0), f(B, 3, Symbol(("h",), 4), 6),
+     f(B, 8, Symbol(("h",), 2), 3)),
+    (Embed(65, 8), i(B, T), f(B, T, 8)),
+    (Embed(65, 8), i(B, bound=65), f(B, 8)),
+    (Embed(65, 8), i(B, bound=T), f(B, 8)),
+    (Unembed("e", count=65, dim=8), f(B, T, 8), f(B, T, 65)),
+    (Bias(), f(B, T, 8), f(B, T, 8)),
+    (Bias(3), f(B, 3, H, W), f(B, 3, H, W)),
+    (Scale(), f(8), f(8)),
+    (Identity(), tup(f(B), i(B)), tup(f(B), i(B))),
+    (Add(), tup(f(B, T, 8), f(T, 8)), f(B, T, 8)),
+    (Add(), tup(f(B, 1, 8), f(T, 1), f()), f(B, T, 8)),
+    (Add(), tup(f(B)), f(B)),
+    (WeightedSum((1, 2)), tup(f(B, 8), f(B, 8)), f(B, 8)),
+    (Mul(2), tup(f(B), tup(f(T), f(3))), tup(f(B), tup(f(T), f(3)))),
+    (Select(1), tup(f(B), i(T, bound=9)), i(T, bound=9)),
+    (Flatten(), f(B, 3, 4, 5), f(B, 60)),
+    (Flatten(), f(B, T, 8), f(B, Symbol(("seq",), 8))),
+    (Flatten(), i(B, 4, 5, bound=9), i(B, 20, bound=9)),
+    (SplitHeads(4), f(B, T, 64), f(B, 4, T, 16)),
+    (SplitHeads(1), f(T, 8), f(1, T, 8)),
+    (SplitHeads(2), f(2, 3, T, 8), f(2, 3, 2, T, 4)),
+    (MergeHeads(), f(B, 4, T, 16), f(B, T, 64)),
+    (MergeHeads(), f(4, T, W), f(T, Symbol(("w",), 4))),
+    (Enumerate(), i(B, T), i(T, bound=T)),
+    (Enumerate(), f(B, 7, 3), i(7, bound=7)),
+    (Abs(), f(B), f(B)),
+    (Softmax(), f(B, T), f(B, T)),
+    (MeanSubtract(), f(B, T, 8), f(B, T, 8)),
+    (RMSDivide((1, 2, 3)), f(B, 3, H, W), f(B, 3, H, W)),
+    (Mean(1), f(B, T, 8), f(B, 8)),
+    (Mean((-1, 1)), f(B, T, 8), f(B)),
+    (Mean(0), f(8), f()),
+    (AvgPool(), f(B, 3, H, W), f(B, 3, 1, 1)),
+    (AvgPool(2), f(B, 3, 8, 8), f(B, 3, 2, 2)),
+    (Attention(True), tup(f(B, 4, T, 16), f(B, 4, T, 16), f(B, 4, T, 8)), f(B, 4, T, 8)),
+    (Attention(), tup(f(B, 4, T, 16), f(B, 4, W, 16), f(B, 4, W, 8)), f(B, 4, T, 8)),
+    (RoPE(), f(B, 4, T, 16), f(B, 4, T, 16)),
+    (RoPE(), tup(f(B, T, 16), f(B, W, 4)), tup(f(B, T, 16), f(B, W, 4))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("op", "x", "y"), SHAPES, ids=[f"{s[0].name}-{n}" for n, s in enumerate(SHAPES)]
+)
+def test_shapes(op: Op, x: Type, y: Type) -> None:
+    resolved, out = op.resolve(x)
+    assert out == y
+    assert resolved.resolve(x) == (resolved, out)
+
+
+def test_inferred_sizes() -> None:
+    assert Linear(8).resolve(f(B, 5))[0] == Linear(8, 5)
+    assert Linear(8, mass=2).resolve(f(B, 5))[0].weight_shape == (8, 5)
+    assert Conv2D(8, kernel=5).resolve(f(B, 3, H, W))[0].weight_shape == (8, 3, 5, 5)
+    assert Bias().resolve(f(B, 3, H, W))[0].weight_shape == (3,)
+    assert Scale().resolve(f(B, H, 3))[0].weight_shape == (3,)
+
+
+def test_axes_are_kept_in_one_way() -> None:
+    x = f(B, 3, 8, 8)
+    assert MeanSubtract(3).resolve(x)[0].dim == -1
+    assert MeanSubtract(-2).resolve(x)[0].dim == 2
+    assert MeanSubtract((-1, 1, 2)).resolve(x)[0].dim == (1, 2, 3)
+    assert Mean((3,)).resolve(x)[0].dim == -1
+
+
+# -- misfits: what is wrong, with both sizes, and how to mend it ------------------------------
+
+MISFITS: list[tuple[Op, Type, str, str, str]] = [
+    (Linear(8, 4), f(B, 5), "`Linear` expects 4 inputs but gets 5", "in", ""),
+    (Linear(8), f(B, T), "the last axis of float[batch, seq] is `seq`", "", "`input` declaration"),
+    (Linear(8), i(B), "`Linear` takes numbers, but its input is int[batch]", "", "Embed"),
+    (Linear(8), tup(f(2), f(3)), "its input is a tuple (float[2], float[3])", "", "Select"),
+    (Conv2D(8, 4), f(B, 3, 8, 8), "expects 4 channels but gets 3", "in", ""),
+    (Conv2D(8), f(B, 3, 8), "`Conv2D` takes images (batch, channels,", "", "four axes"),
+    (Conv2D(8), f(B, T, 8, 8), "the number of channels", "", "`input` declaration"),
+    (Conv2D(8, kernel=5, padding=0), f(B, 3, 4, 9), "5 × 5 taps", "kernel", "`padding` larger"),
+    (Embed(64, 8), i(B, bound=65), "`Embed` has 64 rows but its input goes up to 65 (exclusive)",
+     "count", "Embed(65, 8)"),
+    (Embed(64, 8), f(B), "takes integers, but its input is float[batch]", "", "int[batch, seq]"),
+    (Unembed("e", count=65, dim=8), f(B, 9), "rows of 8 numbers but its input has 9", "embed",
+     "Linear(8)"),
+    (Bias(4), f(B, 5), "`Bias` has 4 entries, but its input float[batch, 5] has 5", "size", ""),
+    (Bias(), f(B, T), "the number of channels", "", "`input` declaration"),
+    (Scale(4), f(B, 5, 4, 4), "has 5 channels", "size", ""),
+    (Add(), f(B), "`Add` takes a tuple of values to add, but its input", "", "Add @ (a, b)"),
+    (Add(), tup(f(B, 4), f(B, 5)), "their sizes 4 and 5 clash", "", "same sizes"),
+    (Add(), tup(f(B, T), f(B, 5)), "their sizes seq and 5 clash", "", "always 5"),
+    (Add(), tup(f(5), f(T)), "their sizes 5 and seq clash", "", "`seq` is always 5"),
+    (Add(), tup(f(5), i(5)), "`Add` takes numbers, but its input is int[5]", "", "Embed"),
+    (Select(2), tup(f(B), f(B)), "member 2, but its input has 2 members", "i", "Select(1)"),
+    (Select(0), f(B), "`Select` takes a tuple", "", "leave `Select` out"),
+    (Flatten(), f(B), "at least 2 axes", "", ""),
+    (SplitHeads(5), f(B, T, 64), "cannot split 64 channels into 5", "heads", "divides 64"),
+    (SplitHeads(4), f(B, T, W), "to know the size of the last axis", "", "`input`"),
+    (MergeHeads(), f(B, T), "at least 3 axes", "", ""),
+    (Mean(2), f(B, 8), "names axis 2, but its input float[batch, 8] has 2 axes", "dim", "-2 to 1"),
+    (Mean((1, -1)), f(B, 8), "names axis -1 of float[batch, 8] twice", "dim", ""),
+    (RMSDivide(eps=Fraction(-1)), f(B), "`eps` of `RMSDivide` must be at least 0", "eps", ""),
+    (Softmax(0), f(B), "does not depend on its input", "scale", "positive"),
+    (Mul(10**400), f(B), "`a` of `Mul` is too large for a float", "a", ""),
+    (Mul(Fraction(1, 10**400)), f(B), "`a` of `Mul` is too small for a float", "a", ""),
+    (AvgPool(), f(B, 8), "takes images", "", "four axes"),
+    (Attention(), f(B), "takes a tuple (q, k, v), but its input is one value", "", "(q, k, v)"),
+    (Attention(), tup(f(B), f(B)), "its input is a tuple of 2", "", "(q, k, v)"),
+    (Attention(), tup(f(2, T, 8), f(2, T, 4), f(2, T, 8)),
+     "the last axis of q and k to be equal, but they are 8 but 4", "", ""),
+    (Attention(), tup(f(2, T, 8), f(2, T, 8), f(2, W, 8)), "they are seq but w", "", ""),
+    (Attention(), tup(f(2, T, 8), f(3, T, 8), f(2, T, 8)), "leading axes of q and k", "", ""),
+    (Attention(True), tup(f(2, T, 8), f(2, W, 8), f(2, W, 8)), "with `causal`", "", ""),
+    (RoPE(), f(B, T, 7), "the last axis of float[batch, seq, 7] has 7", "", "even"),
+    (RoPE(-1), f(B, T, 8), "must be positive", "base", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("op", "x", "message", "argument", "hint"),
+    MISFITS,
+    ids=[f"{m[0].name}-{n}" for n, m in enumerate(MISFITS)],
+)
+def test_misfits(op: Op, x: Type, message: str, argument: str, hint: str) -> None:
+    with pytest.raises(Misfit) as caught:
+        op.resolve(x)
+    assert message in caught.value.message
+    assert caught.value.argument == argument
+    assert hint in caught.value.hint

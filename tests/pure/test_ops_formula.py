@@ -1,0 +1,199 @@
+"""Bonds by formula, without torch: what may be written, what it becomes, what the check finds."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from op_types import B, f, i
+
+from modnorm.diagnostics import Diagnostics, Source
+from modnorm.ops.base import Misfit
+from modnorm.ops.formula import Formula
+from modnorm.ops.formula_tree import BadFormula
+from modnorm.syntax import tree
+from modnorm.syntax.parser import parse
+
+
+def formula(text: str, declared: Any = 1, **constants: Any) -> Formula:
+    """The bond `B(x, …)` with that formula."""
+    names = "".join(f", {name}" for name in constants)
+    diagnostics = Diagnostics()
+    file = parse(Source("t.mod", f"bond B(x{names}) = {text} sensitivity 1\n"), diagnostics)
+    diagnostics.check()
+    assert file is not None
+    (statement,) = file.statements
+    assert isinstance(statement, tree.Bond)
+    return Formula.of(statement, constants, declared)
+
+
+EMITTED = [
+    ("x", {}, "x"),
+    ("cap * tanh(x / cap)", {"cap": 15}, "15 * torch.tanh(x / 15)"),
+    ("a * x", {"a": Fraction(1, 3)}, "1/3 * x"),
+    ("x / (1/3) * 2", {}, "x / (1/3) * 2"),
+    ("x - (1 - x) - 2 * (x + 1)", {}, "x - (1 - x) - 2 * (x + 1)"),
+    ("x - -2", {}, "x - -2"),
+    ("-x ** 2 + (-x) ** 2 + -(x + 1)", {}, "-x ** 2 + (-x) ** 2 + -(x + 1)"),
+    ("(x ** 2) ** 3 + 2 ** x ** 2", {}, "(x ** 2) ** 3 + 2 ** x ** 2"),
+    ("(2 * 3 + 1) * x + sqrt(16) - abs(-2)", {}, "7 * x + 4 - 2"),
+    ("abs(x) + erf(x) + sigmoid(x)", {}, "torch.abs(x) + torch.erf(x) + torch.sigmoid(x)"),
+    ("min(max(x, -1), 1)", {}, "torch.clamp(x, min=-1, max=1)"),
+    ("max(min(x, 1), -1)", {}, "torch.clamp(x, min=-1, max=1)"),
+    ("max(min(x, -1), 1)", {}, "torch.clamp(torch.clamp(x, max=-1), min=1)"),
+    ("min(1, x, 2, x * x)", {}, "torch.clamp(torch.minimum(x, x * x), max=1)"),
+    ("max(2, 3) * x", {}, "3 * x"),
+    ("+x", {}, "x"),
+    ("1/2", {}, "torch.full_like(x, 0.5)"),
+]
+
+
+@pytest.mark.parametrize(("text", "constants", "code"), EMITTED, ids=[e[0] for e in EMITTED])
+def test_emission(text: str, constants: dict[str, Any], code: str) -> None:
+    op = formula(text, **constants)
+    assert op.emit("x", f(B)) == code
+    scope = {"x": 0.0, "torch": None}
+    if "torch" not in code:
+        assert op.evaluate(0.0) == pytest.approx(eval(code, scope))
+
+
+MISTAKES = [
+    ("x + y", "E201", "`y` is neither the tensor `x` nor a constant of this bond", "y"),
+    ("cosh(x)", "E201", "a bond's formula cannot use `cosh`", "cosh"),
+    ("floor(x)", "E201", "cannot use `floor`", "floor"),
+    ("tanh(x, x)", "E301", "`tanh` takes one argument, got 2", "tanh(x, x)"),
+    ("min()", "E301", "`min` takes at least one argument", "min()"),
+    ("tanh(a=x)", "E301", "no named arguments", "a=x"),
+    ("ReLU @ x", "E302", "arithmetic on its tensor", "ReLU @ x"),
+    ("x if 1 > 2 else x", "E302", "arithmetic on its tensor", "x if 1 > 2 else x"),
+    ("(x, x)", "E302", "arithmetic on its tensor", "(x, x)"),
+    ("true * x", "E302", "arithmetic on its tensor", "true"),
+    ("x / 0", "E303", "division by zero", "x / 0"),
+    ("x + 1/0", "E303", "division by zero", "1/0"),
+    ("x * sqrt(-1)", "E303", "no result", "sqrt(-1)"),
+    ("x * log(0)", "E303", "no result", "log(0)"),
+    ("x * (-8) ** (1/3)", "E303", "no result", "(-8) ** (1/3)"),
+    ("x * 10 ** 400", "E303", "no result", "10 ** 400"),
+    ("x * 9 ** 9 ** 9 ** 9", "E303", "no result", "9 ** 9 ** 9"),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message", "place"), MISTAKES, ids=[m[0] for m in MISTAKES]
+)
+def test_mistakes_say_what_and_where(text: str, code: str, message: str, place: str) -> None:
+    with pytest.raises(BadFormula) as caught:
+        formula(text)
+    bad = caught.value
+    assert bad.code == code
+    assert message in bad.message
+    line = bad.span.source.line(bad.span.line)
+    assert line[bad.span.column - 1 : bad.span.end_column - 1] == place
+
+
+def test_a_misspelt_name_is_guessed() -> None:
+    with pytest.raises(BadFormula) as caught:
+        formula("tahn(x)")
+    assert caught.value.hint == "did you mean `tanh`?"
+
+
+def test_types_and_name() -> None:
+    op = formula("abs(x)")
+    assert op.label == "B"
+    assert op.resolve(f(B, 3)) == (op, f(B, 3))
+    assert op == formula("abs(x)")
+    with pytest.raises(Misfit, match="`B` takes numbers"):
+        op.resolve(i(B))
+
+
+# the formula, its sharp Lipschitz constant
+SOUND: list[tuple[str, float]] = [
+    ("x", 1),
+    ("3 * tanh(x / 3)", 1),
+    ("x * sigmoid(1.702 * x)", 1.0998393),
+    ("x * (1 + erf(x / sqrt(2))) / 2", 1.1289042),
+    ("log(1 + exp(x))", 1),
+    ("max(x, x / 100)", 1),
+    ("min(max(x, -1), 1)", 1),
+    ("abs(x)", 1),
+    ("sin(x) / 2 + x / 4", 0.75),
+    ("exp(-x ** 2)", math.sqrt(2 / math.e)),
+    ("x ** 2 / (1 + abs(x))", 1),
+    ("1 / (1 + exp(-10 * x))", 2.5),
+    ("x / sqrt(1 + x ** 2)", 1),
+    ("tanh(1000 * (x - 3.333)) / 1000", 1),
+    ("tanh(50 * (x - 77.77))", 50),
+    ("cos(3 * x)", 3),
+    ("abs(x) ** 1.5 / (1 + abs(x))", 0.55045868),
+]
+
+
+@pytest.mark.parametrize(("text", "sharp"), SOUND, ids=[s[0] for s in SOUND])
+def test_the_check_knows_the_steepest_slope(text: str, sharp: float) -> None:
+    """A sensitivity that holds passes, and one that is a thousandth too small does not."""
+    assert formula(text, sharp * (1 + 1e-6)).check() is None
+    violation = formula(text, sharp * 0.999).check()
+    assert violation is not None
+    assert violation.slope == pytest.approx(sharp, rel=1e-4)
+    assert f"{violation.slope:.6g}" in violation.reason
+    step = 1e-7
+    op = formula(text)
+    here = op.evaluate(violation.x)
+    sides = [abs(op.evaluate(violation.x + s) - here) / step for s in (step, -step)]
+    assert max(sides) == pytest.approx(sharp, rel=1e-3)
+
+
+BROKEN = [
+    ("log(x)", "at x = 0 the logarithm of 0 is taken"),
+    ("log(200 - x)", "the logarithm of -116.2 is taken"),
+    ("sqrt(x)", "at x = 0 its gradient is not finite"),
+    ("sqrt(1 + x)", "the square root of -"),
+    ("1 / x", "at x = 0 1 is divided by 0"),
+    ("1 / (x - 2)", "at x = 2 1 is divided by 0"),
+    ("x ** -2", "at x = 0 0 is raised to the power -2"),
+    ("x ** 0.5", "at x = 0 its gradient is not finite"),
+    ("(x + 1) ** 1.5", "is raised to the power 1.5"),
+    ("exp(exp(x))", "the result is not finite"),
+    ("exp(x) - exp(x) * exp(exp(x))", "the result is not finite"),
+    ("sqrt(x * x)", "at x = 0 its gradient is not finite"),
+]
+
+
+@pytest.mark.parametrize(("text", "reason"), BROKEN, ids=[b[0] for b in BROKEN])
+def test_the_check_finds_where_a_formula_is_undefined(text: str, reason: str) -> None:
+    violation = formula(text, 10**9).check()
+    assert violation is not None
+    assert reason in violation.reason
+    assert not math.isfinite(violation.slope)
+
+
+UNBOUNDED = ["x ** 2", "x * abs(x)", "exp(x)", "x * sin(x)", "2 ** x", "x * tanh(x) * x"]
+
+
+@pytest.mark.parametrize("text", UNBOUNDED)
+def test_the_check_finds_slopes_without_bound(text: str) -> None:
+    violation = formula(text, 20).check()
+    assert violation is not None
+    assert violation.slope > 20
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    scale=st.fractions(-20, 20).filter(bool),
+    width=st.fractions(Fraction(1, 20), 20),
+    shift=st.fractions(-90, 90),
+)
+def test_the_check_is_exact_for_shifted_and_scaled_tanh(
+    scale: Fraction, width: Fraction, shift: Fraction
+) -> None:
+    sharp = abs(scale) * width
+    text = "s * tanh(w * (x - c))"
+    constants = {"s": scale, "w": width, "c": shift}
+    assert formula(text, sharp, **constants).check() is None
+    violation = formula(text, sharp * Fraction(99, 100), **constants).check()
+    assert violation is not None
+    assert violation.slope == pytest.approx(float(sharp), rel=1e-3)

@@ -1,0 +1,199 @@
+"""What operations declare: sensitivities, sharpness, what they absorb, what they emit."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from op_types import B, T, f, tup
+
+from modnorm.ops.attention import Attention, RoPE
+from modnorm.ops.base import LINEAR, Op, Sharpness
+from modnorm.ops.conv import Conv2D
+from modnorm.ops.elementwise import GELU, Abs, ReLU, SiLU, Softmax, Tanh
+from modnorm.ops.embed import Embed, Unembed
+from modnorm.ops.joins import Add, Select, WeightedSum
+from modnorm.ops.linear import Linear
+from modnorm.ops.normalize import LayerNorm, MeanSubtract, RMSDivide
+from modnorm.ops.pooling import AvgPool, Mean
+from modnorm.ops.registry import builtin
+from modnorm.ops.reshape import Enumerate, Flatten, MergeHeads, SplitHeads
+from modnorm.ops.scalars import Identity, Mul
+from modnorm.ops.types import Type
+from modnorm.ops.vectors import Bias, Scale
+
+OPS = list(builtin().values())
+
+# -- the modular norm: the table of declared and certified values -----------------------------
+
+ROOT_HALF = 1 / math.sqrt(2)
+NO_BOUND = str
+VALUES: list[tuple[Op, Any, Any, Sharpness | None]] = [
+    (Linear(4), 1, 1, Sharpness(0, 1, 0)),
+    (Conv2D(4), 1, 1, Sharpness(0, 1, 0)),
+    (Embed(4, 4), 1, 1, Sharpness(0, 1, 0)),
+    (Unembed("e"), 1, 1, Sharpness(0, 1, 0)),
+    (Bias(), 1, 1, LINEAR),
+    (Scale(), 1, 1, Sharpness(0, 1, 0)),
+    (Identity(), 1, 1, LINEAR),
+    (Add(), 1, 1, LINEAR),
+    (WeightedSum((Fraction(1, 3), -2)), 2, 2, LINEAR),
+    (Mul(Fraction(-2, 3)), Fraction(2, 3), Fraction(2, 3), LINEAR),
+    (Select(0), 1, 1, LINEAR),
+    (Flatten(), 1, 1, LINEAR),
+    (SplitHeads(4), 1, 2, LINEAR),
+    (SplitHeads(2), 1, math.sqrt(2), LINEAR),
+    (MergeHeads(), 1, 1, LINEAR),
+    (Enumerate(), 1, 0, LINEAR),
+    (Abs(), 1, 1, None),
+    (ReLU(), ROOT_HALF, 1, None),
+    (GELU(), ROOT_HALF, 1.128904145, Sharpness(0, 0, math.sqrt(2 / math.pi))),
+    (SiLU(), 1, 1.099839320, Sharpness(0, 0, 0.5)),
+    (Tanh(), 1, 1, Sharpness(0, 0, 4 / (3 * math.sqrt(3)))),
+    (Softmax(Fraction(3, 2)), Fraction(3, 2), Fraction(3, 2), Sharpness(0, 0, 2.25)),
+    (Softmax(-2), 2, 2, Sharpness(0, 0, 4)),
+    (MeanSubtract(), 1, 1, LINEAR),
+    (RMSDivide(), 1, NO_BOUND, Sharpness(0, 0, 2 / math.sqrt(3))),
+    (RMSDivide(eps=4), 1, 0.5, Sharpness(0, 0, 2 / math.sqrt(3))),
+    (RMSDivide(eps=0), 1, NO_BOUND, Sharpness(0, 0, 2 / math.sqrt(3))),
+    (LayerNorm(), 1, NO_BOUND, Sharpness(0, 0, 2 / math.sqrt(3))),
+    (Mean(1), 1, 1, LINEAR),
+    (AvgPool(3), 1, 1, LINEAR),
+    (Attention(), 1, 1, Sharpness(0, 0, 2)),
+    (Attention(scale=3), 3, 3, Sharpness(0, 0, 12)),
+    (Attention(scale=Fraction(-1, 2)), 1, 1, Sharpness(0, 0, 0.75)),
+    (RoPE(), 1, 1, LINEAR),
+]
+
+
+@pytest.mark.parametrize(
+    ("op", "declared", "certified", "sharpness"),
+    VALUES,
+    ids=[f"{v[0].name}-{n}" for n, v in enumerate(VALUES)],
+)
+def test_values(op: Op, declared: Any, certified: Any, sharpness: Sharpness | None) -> None:
+    """Certified values and sharpness are rounded up, by less than one part in ten thousand."""
+    assert op.sensitivity == pytest.approx(declared, rel=1e-15)
+    assert isinstance(op.sensitivity, float) == isinstance(declared, float)
+    if certified is NO_BOUND:
+        assert isinstance(op.certified, str)
+        assert "0" in op.certified
+    else:
+        assert not isinstance(op.certified, str)
+        assert certified <= op.certified <= certified * 1.0001
+    assert (op.sharpness is None) == (sharpness is None)
+    if op.sharpness is not None and sharpness is not None:
+        given, wanted = dataclasses.astuple(op.sharpness), dataclasses.astuple(sharpness)
+        for a, b in zip(given, wanted, strict=True):
+            assert b <= a <= b * 1.0001
+
+
+def test_every_operation_is_in_the_table() -> None:
+    assert {type(op) for op, *_ in VALUES} == set(OPS)
+
+
+# -- rewrites -------------------------------------------------------------------------------
+
+THIRD = Fraction(1, 3)
+ABSORBED: list[tuple[Op, tuple[Any, ...], Any]] = [
+    (Linear(4), (THIRD,), (Linear(4), THIRD)),
+    (Bias(), (THIRD,), None),
+    (Identity(), (THIRD, THIRD), (Identity(), THIRD)),
+    (Identity(), (THIRD, 2), None),
+    (Mul(2), (THIRD,), (Mul(2), THIRD)),
+    (ReLU(), (THIRD,), (ReLU(), THIRD)),
+    (ReLU(), (-THIRD,), None),
+    (Abs(), (-THIRD,), (Abs(), THIRD)),
+    (Tanh(), (-1,), (Tanh(), -1)),
+    (Tanh(), (THIRD,), None),
+    (GELU(), (THIRD,), None),
+    (SiLU(), (-1,), None),
+    (Softmax(2), (THIRD,), (Softmax(Fraction(2, 3)), 1)),
+    (RMSDivide(eps=1), (-THIRD,), (RMSDivide(eps=9), -1)),
+    (RMSDivide(eps=0), (2,), (RMSDivide(eps=0), 1)),
+    (RMSDivide(eps=1.0), (1e-200,), None),
+    (LayerNorm(eps=1), (2,), (LayerNorm(eps=Fraction(1, 4)), 1)),
+    (Add(), (1, 1), (Add(), 1)),
+    (Add(), (2, 2), (WeightedSum((2, 2)), 1)),
+    (Add(), (1 - THIRD, THIRD), (WeightedSum((1 - THIRD, THIRD)), 1)),
+    (WeightedSum((2, 3)), (THIRD, -1), (WeightedSum((Fraction(2, 3), -3)), 1)),
+    (Select(1), (5, 7), (Select(1), 7)),
+    (Attention(scale=3), (THIRD, 2, 7), (Attention(scale=2), 7)),
+    (RoPE(), (2, 2), (RoPE(), 2)),
+    (RoPE(), (2, 3), None),
+    (Enumerate(), (2,), (Enumerate(), 1)),
+    (Mean(1), (2,), (Mean(1), 2)),
+]
+
+
+@pytest.mark.parametrize(
+    ("op", "scalars", "expected"),
+    ABSORBED,
+    ids=[f"{a[0].name}-{n}" for n, a in enumerate(ABSORBED)],
+)
+def test_what_absorbs(op: Op, scalars: tuple[Any, ...], expected: Any) -> None:
+    """Exactly what is expected; that it is right is tested with torch."""
+    assert op.absorb(scalars) == expected
+
+
+def test_what_fuses() -> None:
+    x = f(B, 3, 8, 8)
+    mean, rms = MeanSubtract((-1, -2)).resolve(x)[0], RMSDivide((2, 3), 1).resolve(x)[0]
+    assert rms.fuse(mean) == LayerNorm((2, 3), 1)
+    assert rms.fuse(MeanSubtract()) is None
+    assert rms.fuse(Abs()) is None
+    assert MergeHeads().fuse(SplitHeads(3)) == Identity()
+
+
+# -- emission -------------------------------------------------------------------------------
+
+IMAGE = f(B, 3, 8, 8)
+EMITTED: list[tuple[Op, Any, Type, str]] = [
+    (Linear(4), "x", f(B, 5), "linear(x, {weight})"),
+    (Conv2D(4), "x", IMAGE, "F.conv2d(x, {weight}, padding=1)"),
+    (Conv2D(4, stride=2, padding=0), "x", IMAGE, "F.conv2d(x, {weight}, stride=2)"),
+    (Unembed("e", count=65, dim=8), "x", f(B, 8), "linear(x / 8, {weight})"),
+    (Unembed("e", count=2, dim=8), "x", f(B, 8), "linear(x, {weight}) / 8"),
+    (Bias(), "x", IMAGE, "x + {weight}[:, None, None]"),
+    (Bias(), "x", f(B, 5), "x + {weight}"),
+    (Identity(), ("a", "b"), tup(f(B), f(B)), "(a, b)"),
+    (Mul(THIRD), "x", f(B), "1/3 * x"),
+    (Mul(-1), "x", f(B), "-x"),
+    (Mul(2.0), ("a", "b"), tup(f(B), f(B)), "(2 * a, 2 * b)"),
+    (Mul(Fraction(1, 2)), ("a",), tup(f(B)), "(0.5 * a,)"),
+    (Add(), ("a", "b"), tup(f(B), f(B)), "a + b"),
+    (Add(), "x", tup(f(B), f(B)), "x[0] + x[1]"),
+    (WeightedSum((1 - THIRD, THIRD)), ("a", "b"), tup(f(B), f(B)), "lerp(a, b, 1/3)"),
+    (WeightedSum((1, -1)), ("a", "b"), tup(f(B), f(B)), "a - b"),
+    (WeightedSum((2, 1)), ("a", "b"), tup(f(B), f(B)), "torch.add(b, a, alpha=2)"),
+    (WeightedSum((2, 3, 1)), ("a", "b", "c"), tup(f(B), f(B), f(B)),
+     "torch.add(torch.add(c, a, alpha=2), b, alpha=3)"),
+    (WeightedSum((-2, 3)), ("a", "b"), tup(f(B), f(B)), "torch.add(-2 * a, b, alpha=3)"),
+    (RMSDivide(), "x", f(B, 5), "F.rms_norm(x, (5,), eps=1e-12)"),
+    (RMSDivide(), "x", f(B, T), "F.rms_norm(x, x.shape[-1:], eps=1e-12)"),
+    (RMSDivide((1, 2, 3)), "x", IMAGE, "F.rms_norm(x, (3, 8, 8), eps=1e-12)"),
+    (RMSDivide(1), "x", IMAGE,
+     "x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-12)"),
+    (LayerNorm(), "x", f(B, 5), "F.layer_norm(x, (5,), eps=1e-12)"),
+    (Attention(True), ("q", "k", "v"), tup(*[f(B, 2, T, 8)] * 3),
+     "F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.125)"),
+    (RoPE(), ("q", "k"), tup(f(B, T, 8), f(B, T, 8)), "(rope(q), rope(k))"),
+    (RoPE(500), "q", f(B, T, 8), "rope(q, 500)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("op", "x", "type", "code"), EMITTED, ids=[f"{e[0].name}-{n}" for n, e in enumerate(EMITTED)]
+)
+def test_emission(op: Op, x: Any, type: Type, code: str) -> None:
+    """The text; that it computes the operation is tested with torch."""
+    assert op.resolve(type)[0].emit(x, type) == code
+
+
+def test_helpers_are_functions_under_the_names_that_are_called() -> None:
+    assert RoPE().helpers()[0].startswith("def rope(x: Tensor,")
+    assert WeightedSum((THIRD, 1 - THIRD)).helpers()[0].startswith("def lerp(x: Tensor,")
+    assert WeightedSum((2, 1)).helpers() == ()

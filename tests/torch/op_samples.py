@@ -1,0 +1,195 @@
+"""Random operations with inputs that fit, for every registered class, without naming one."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import math
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, assume, settings
+from hypothesis import strategies as st
+
+import modnorm.ops  # noqa: F401  (registers them)
+from modnorm.ops import runtime
+from modnorm.ops.base import Atom, Misfit, Op, Reader
+from modnorm.ops.registry import builtin
+from modnorm.ops.types import Size, Symbol, Tensor, TupleType, Type
+
+LONG = bool(os.environ.get("MODNORM_LONG"))
+OPS = list(builtin().values())
+torch.set_num_threads(1)
+
+
+def examples(normal: int, long: int) -> Any:
+    """Hypothesis settings for a test that draws operations."""
+    return settings(
+        max_examples=long if LONG else normal,
+        derandomize=not LONG,
+        deadline=None,
+        suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
+    )
+
+
+class Case(NamedTuple):
+    """A resolved operation, its input's type and its output's."""
+
+    op: Op
+    type: Type
+    out: Type
+
+
+NUMBERS = [Fraction(1), Fraction(-1), Fraction(1, 3), Fraction(-5, 2), Fraction(7, 8), 2, 2**0.5]
+AXES = [-1, 0, 1, 2, -2, (1, 2), (1, 2, 3), (-1, -2), (0, 2), (3, 1)]
+WIDTHS = [1, 2, 3, 4, 6, 8, 12]
+
+
+@st.composite
+def operations(draw: Any, cls: type[Op]) -> Op:
+    """An operation of the class with random arguments, not resolved."""
+    values: dict[str, Any] = {}
+    for argument in cls.arguments():
+        if argument.inferred or (not argument.required and draw(st.booleans())):
+            continue
+        kinds: dict[str, Any] = {
+            "size": st.integers(1, 4),
+            "index": st.integers(0, 2),
+            "number": st.sampled_from(NUMBERS),
+            "flag": st.booleans(),
+            "axes": st.sampled_from(AXES),
+            "embed": st.just("embed"),
+        }
+        values[argument.field] = draw(kinds[argument.kind])
+    if issubclass(cls, Reader):
+        values |= {"count": draw(st.integers(1, 9)), "dim": draw(st.sampled_from(WIDTHS))}
+    for field in dataclasses.fields(cls):
+        if "kind" in field.metadata or field.name in values:
+            continue
+        if field.default is dataclasses.MISSING or field.name == "coefficients":
+            assert field.name == "coefficients", f"do not know how to draw {field.name} of {cls}"
+            values["coefficients"] = tuple(draw(st.sampled_from(COEFFICIENTS)))
+    return cls(**values)
+
+
+COEFFICIENTS: list[list[Any]] = [
+    [Fraction(1, 4), Fraction(3, 4)],
+    [1 - 2**0.5 / 2, 2**0.5 / 2],
+    [Fraction(1, 2), -1],
+    [1, 1],
+    [1, Fraction(2, 7)],
+    [Fraction(-1, 3), Fraction(4, 3)],
+    [2, 1, Fraction(-1, 3)],
+    [Fraction(1, 9)],
+]
+
+
+def candidates(batch: int, seq: int, other: int, d: int) -> Iterator[Type]:
+    """Inputs of the shapes that models have."""
+
+    def f(*shape: Size) -> Tensor:
+        return Tensor("float", shape)
+
+    yield from (f(batch, d), f(batch, seq, d), f(batch, other, seq, d), f(batch, d, other, seq))
+    yield from (f(d), f(batch, 2, other, seq, d))
+    yield from (Tensor("int", (batch, seq), 3), Tensor("int", (seq,), 3))
+    yield TupleType((f(batch, seq, d), f(seq, d)))
+    yield TupleType((f(batch, seq, d), f(batch, seq, d)))
+    yield TupleType((f(batch, 1, d), f(batch, seq, 1), f(batch, seq, d)))
+    yield TupleType((f(batch, other, seq, d), f(batch, other, 5, d), f(batch, other, 5, 3)))
+    yield TupleType((f(batch, seq, d),) * 3)
+    yield TupleType((f(batch, d),))
+    yield TupleType((TupleType((f(seq, d), f(seq, d))), f(seq, d)))
+
+
+@st.composite
+def cases(draw: Any, cls: type[Op]) -> Case:
+    """An operation of the class, resolved for an input that fits."""
+    op = draw(operations(cls))
+    sizes = (draw(st.integers(1, 4)), draw(st.integers(1, 9)), draw(st.integers(1, 5)))
+    found = []
+    width = op.dim if isinstance(op, Reader) else draw(st.sampled_from(WIDTHS))
+    for type in candidates(*sizes, width):
+        try:
+            found.append(Case(*_resolve(op, type)))
+        except Misfit:
+            continue
+    assume(found)
+    return draw(st.sampled_from(found))
+
+
+def _resolve(op: Op, type: Type) -> tuple[Op, Type, Type]:
+    resolved, out = op.resolve(type)
+    return resolved, type, out
+
+
+def value(type: Type, generator: torch.Generator, *, grad: bool = False) -> Any:
+    """A random value of a type without symbolic sizes."""
+    if isinstance(type, TupleType):
+        return tuple(value(member, generator, grad=grad) for member in type.members)
+    if type.dtype == "int":
+        bound = type.bound if isinstance(type.bound, int) else 1
+        return torch.randint(bound, type.shape, generator=generator)
+    x = torch.randn(type.shape, generator=generator, dtype=torch.float64)
+    return x.requires_grad_(grad)
+
+
+def weight(op: Op, generator: torch.Generator, *, grad: bool = False) -> torch.Tensor | None:
+    """A random weight, for an operation that uses one."""
+    if isinstance(op, Reader):
+        shape: tuple[int, ...] = (op.count, op.dim)
+    elif isinstance(op, Atom):
+        shape = op.weight_shape
+    else:
+        return None
+    w = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return w.requires_grad_(grad)
+
+
+def emitted(op: Op, x: Any, type: Type, w: torch.Tensor | None) -> Any:
+    """What the operation's emission evaluates to, as the generated file would run it."""
+    names = {k: v for k, v in vars(runtime).items() if own(v) != runtime.__name__}
+    names |= {"torch": torch, "F": F, "math": math, "weight": w}
+    for helper in op.helpers():
+        exec(helper, names)
+
+    def name(v: Any, path: str) -> Any:
+        if isinstance(v, tuple):
+            return tuple(name(member, f"{path}{i}") for i, member in enumerate(v))
+        names[path] = v
+        return path
+
+    code = op.emit(name(x, "x"), type).replace("{weight}", "weight")
+    ast.parse(code, mode="eval")
+    return eval(code, names)
+
+
+def own(v: Any) -> str | None:
+    """The module that defines a function."""
+    return getattr(v, "__module__", None)
+
+
+def leaves(x: Any) -> list[torch.Tensor]:
+    """The tensors of a value."""
+    return [t for member in x for t in leaves(member)] if isinstance(x, tuple) else [x]
+
+
+def symbolic(type: Type, names: dict[int, str]) -> Type:
+    """The type with sizes replaced by symbols: `names` maps a size to its name."""
+    if isinstance(type, TupleType):
+        return TupleType(tuple(symbolic(member, names) for member in type.members))
+    shape = tuple(
+        Symbol((names[s],)) if isinstance(s, int) and s in names else s for s in type.shape
+    )
+    return Tensor(type.dtype, shape, type.bound)
+
+
+def concrete(size: Size, sizes: dict[str, int]) -> int:
+    """A size with numbers for its names."""
+    if isinstance(size, int):
+        return size
+    return size.factor * math.prod(int(eval(name, {}, sizes)) for name in size.names)
