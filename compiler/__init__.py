@@ -9,4 +9,24 @@ Nothing here imports torch before a model is loaded.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modnorm.api import ModnormError, Report, analyse_text, compile, load, report
+
 __version__ = "0.1.0"
+
+__all__ = ["ModnormError", "Report", "__version__", "analyse_text", "compile", "load", "report"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from modnorm import api
+
+    # the package `modnorm.report` takes the name of the function, and can be called like it
+    return globals().get(name) or getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

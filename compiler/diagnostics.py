@@ -8,8 +8,9 @@ the source.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from heapq import nsmallest
 from typing import Literal
 
 Severity = Literal["error", "warning"]
@@ -41,6 +42,11 @@ class Span:
     def to(self, other: Span) -> Span:
         """The span from the start of this one to the end of the other."""
         return Span(self.source, self.line, self.column, other.end_line, other.end_column)
+
+    def text(self, most: int) -> str:
+        """The text itself, or `…` where it is longer than that or goes over several lines."""
+        line = self.source.line(self.line)[self.column - 1 : self.end_column - 1]
+        return line if self.end_line == self.line and len(line) <= most else "…"
 
     def __str__(self) -> str:
         return f"{self.source.name}:{self.line}"
@@ -82,21 +88,35 @@ class ModnormError(Exception):
         super().__init__("\n".join(str(d.message) for d in self.diagnostics))
 
 
+MAX_LABELS = 4
+"""Further places kept of one finding."""
+
+
 class Diagnostics:
-    """Collects findings in the order of discovery; the same finding is kept once."""
+    """Collects findings in the order of discovery.
+
+    The same finding is kept once, with the further places of each time that it was made.
+    """
 
     def __init__(self) -> None:
-        self._found: dict[Diagnostic, None] = {}
+        self._found: dict[Diagnostic, Diagnostic] = {}
 
     def add(self, diagnostic: Diagnostic) -> None:
-        self._found.setdefault(diagnostic)
+        key = replace(diagnostic, others=())
+        known = self._found.get(key)
+        if known is not None and len(known.others) < MAX_LABELS:
+            others = dict.fromkeys((*known.others, *diagnostic.others))
+            diagnostic = replace(known, others=tuple(others)[:MAX_LABELS])
+        elif known is not None:
+            return
+        self._found[key] = diagnostic
 
     def extend(self, diagnostics: Iterable[Diagnostic]) -> None:
         for diagnostic in diagnostics:
             self.add(diagnostic)
 
     def __iter__(self) -> Iterator[Diagnostic]:
-        return iter(self._found)
+        return iter(self._found.values())
 
     @property
     def errors(self) -> tuple[Diagnostic, ...]:
@@ -108,9 +128,18 @@ class Diagnostics:
             raise ModnormError(self)
 
 
+MAX_NAME = 60
+MAX_KNOWN = 500
+"""Names are compared up to this length, with so many of the most similar length."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`"did you mean `x`?"` for the closest known name, or an empty string."""
+    if len(name) > MAX_NAME:
+        return ""
     known = list(known)
+    if len(known) > MAX_KNOWN:
+        known = nsmallest(MAX_KNOWN, known, key=lambda other: abs(len(other) - len(name)))
     folded = {k.lower(): k for k in known}
     if name.lower() in folded and folded[name.lower()] != name:
         return f"did you mean `{folded[name.lower()]}`?"

@@ -94,7 +94,8 @@ def _analyse(
     diagnostics: Diagnostics,
     hook: Hook | None,
 ) -> Analysis:
-    diagnostics.check()
+    if loaded is None or any(file.is_cut for file in loaded.files):
+        diagnostics.check()
     assert loaded is not None
     try:
         with _room():

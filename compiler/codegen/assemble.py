@@ -19,60 +19,68 @@ from modnorm.passes.rewrite import DropIdentities, FoldScalars, Fuse, ShareEqual
 REWRITES: tuple[Pass, ...] = (DropIdentities(), ShareEqual(), FoldScalars(), Fuse())
 """Rewrites before code is generated: scalars out of the way first, then what they kept apart."""
 
-IMPORTS = {
-    "hashlib": "import hashlib",
-    "math": "import math",
-    "defaultdict": "from collections import defaultdict",
-    "Callable": "from collections.abc import Callable",
-    "Iterable": "from collections.abc import Iterable",
-    "deepcopy": "from copy import deepcopy",
-    "Any": "from typing import Any",
-    "NamedTuple": "from typing import NamedTuple",
-    "adam": "from torch.optim.adam import adam",
-    "torch": "import torch",
-    "F": "import torch.nn.functional as F",
-    "Tensor": "from torch import Tensor",
-    "nn": "from torch import nn",
-}
-"""What a generated file may import, by the name that it then uses."""
+MODEL_IMPORTS = (
+    "import math",
+    "import os",
+    "import platform",
+    "from functools import cache",
+    "import torch",
+    "import torch.nn.functional as F",
+    "from torch import Tensor",
+    "from torch import nn",
+    "from typing import Any",
+    "from typing import NamedTuple",
+)
+"""What the model's part of a generated file may import; an optimizer's section names its own."""
 
 
 def generate(program: Program) -> str:
     """The source of the generated file for an analysed program."""
     lean = run_passes(program, REWRITES, Diagnostics())
-    classes = Classes(lean)
-    model = classes.write()
     norms = list(dict.fromkeys(w.op.norm.name for w in program.weights))
-    runtime = kernels.region(files("modnorm.codegen").joinpath("runtime.py").read_text("utf-8"))
+    sections = kernels.needed(norms)
+    plan, *others = (kernels.source(section.name).strip() for section in sections)
+    *measures, optimizer = others
+    classes = Classes(lean, taken=[n for s in sections for n in kernels.defines(s.name)])
+    model = classes.write()
+    table = ", ".join(f'"{s.norm}": {s.norm_class}' for s in sections if s.norm in norms)
     body = "\n\n\n".join(
         [
             _rule("Plan"),
-            kernels.source("plan"),
+            plan,
             f"{plan_text(program)}\nPLAN_HASH = plan_hash(PLAN)",
             _rule("Model"),
-            runtime,
+            _runtime(),
             _inputs(program, classes.model),
             model,
             _rule("Optimizers"),
-            *(kernels.source(section) for section in kernels.sections(norms)),
-            kernels.norms_table(norms),
-            kernels.source("optimizer"),
+            *measures,
+            f"NORMS: dict[str, type[Norm]] = {{{table}}}",
+            optimizer,
         ]
     )
-    return f"{_docstring(program)}\n\n{_imports(body)}\n\n{body}\n"
+    lines = dict.fromkeys(MODEL_IMPORTS)
+    for section in sections:
+        lines.update(dict.fromkeys(kernels.imports(section.name)))
+    return f"{_docstring(program)}\n\n{_imports(list(lines), body)}\n\n{body}\n"
 
 
-def _imports(body: str) -> str:
+def _runtime() -> str:
+    text = files("modnorm.codegen").joinpath("runtime.py").read_text("utf-8")
+    return text.split(kernels.BEGIN)[1].split(kernels.END)[0].strip()
+
+
+def _imports(lines: list[str], body: str) -> str:
     """The imports that the body needs, in ruff's order."""
     used = {node.id for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name)}
-    lines = [line for name, line in IMPORTS.items() if name in used]
-    library = [line for line in lines if "torch" not in line]
-    torch = [line for line in lines if "torch" in line]
-    merged = _merge(library), _merge(torch)
-    return "\n\n".join(["from __future__ import annotations", *("\n".join(m) for m in merged if m)])
+    lines = [line for line in lines if line.split()[-1].partition(".")[0] in used]
+    torch = [line for line in lines if line.split()[1].startswith("torch")]
+    library = [line for line in lines if line not in torch]
+    blocks = ["from __future__ import annotations", *map(_merged, (library, torch))]
+    return "\n\n".join(block for block in blocks if block)
 
 
-def _merge(lines: list[str]) -> list[str]:
+def _merged(lines: list[str]) -> str:
     """Plain imports first; several names from one module on one line."""
     plain = sorted(line for line in lines if line.startswith("import"))
     names: dict[str, list[str]] = {}
@@ -81,7 +89,7 @@ def _merge(lines: list[str]) -> list[str]:
             _, module, _, name = line.split()
             names.setdefault(module, []).append(name)
     joined = [f"from {m} import {', '.join(sorted(n))}" for m, n in sorted(names.items())]
-    return plain + joined
+    return "\n".join(plain + joined)
 
 
 def _docstring(program: Program) -> str:

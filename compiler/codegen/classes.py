@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
+from collections.abc import Iterable
 
-from modnorm.codegen.forward import COLUMN, Forward, local_name, place_of, singular
+from modnorm.codegen.forward import COLUMN, File, Forward, place_of, singular
 from modnorm.codegen.layout import (
     INDEX,
     Copies,
@@ -22,6 +24,7 @@ from modnorm.ops.types import TupleType, Type
 from modnorm.passes.program import Program
 
 FACTORY = "**factory"
+FUNCTION = re.compile(r"^def (\w+)", re.MULTILINE)
 WIDTH = 100
 LINE = 80
 """Longest construction of parts on one line."""
@@ -30,12 +33,18 @@ LINE = 80
 class Classes:
     """Writes the classes of a program, in an order in which each uses only those before it."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, taken: Iterable[str] = ()) -> None:
         self.program = program
-        self.names = Names(TAKEN)
+        self.helpers = dict.fromkeys(h for a in program.flow.applies() for h in a.op.helpers())
+        functions = [name for h in self.helpers for name in FUNCTION.findall(h)]
+        self.taken = TAKEN.union(taken, functions)
+        self.names = Names(self.taken)
+        self.locals: dict[str, str] = {}
+        self.local_names = Names(self.taken | {"self", "x"})
+        codes, types = _first_uses(program.flow)
+        self.file = File(self.borrows, self.local, self.taken, codes, types)
         self.model = self.names.claim(program.name)
         self.atoms: dict[tuple[type[Atom], str], str] = {}
-        self.helpers: dict[str, None] = {}
         self.parts: dict[str, str] = {}
         self.texts: list[str] = []
 
@@ -54,28 +63,24 @@ class Classes:
         key = (op.__class__, code)
         if key not in self.atoms:
             name = self.atoms[key] = self.names.claim(op.name)
-            self.add_helpers(op)
             self.texts.append(_atom_class(name, op, code))
         return self.atoms[key]
-
-    def add_helpers(self, op: object) -> None:
-        for helper in op.helpers():  # type: ignore[attr-defined]
-            self.helpers.setdefault(helper)
 
     # -- regions -----------------------------------------------------------------------------
 
     def region_class(self, name: str, region: Region, prefix: str, loop: Loop | None) -> str:
         """A class for a region: the model itself where `loop` is None."""
         found = layout(region, prefix)
-        for number in region.numbers():
-            value = region[number]
-            if isinstance(value, Apply):
-                self.add_helpers(value.op)
         types = _input_types(region)
-        held = [line for key, node in found.root.children.items()
-                for line in self.register(key, node, types, at_root=loop is None)]
+        held = [
+            line
+            for key, node in found.root.children.items()
+            for line in self.register(key, node, types, at_root=loop is None)
+        ]
         inputs = self.inputs(region, loop)
-        forward = Forward(region, found, inputs, self.borrows)
+        around = inputs if loop is None else map(self.local, self.borrows(loop))
+        kept = frozenset((around,) if isinstance(around, str) else around)
+        forward = Forward(region, found, inputs, self.file, kept)
         out = forward.write()
         lines = forward.lines
         if lines and lines[-1].startswith(f"{out} = "):
@@ -89,7 +94,7 @@ class Classes:
     def inputs(self, region: Region, loop: Loop | None) -> str | tuple[str, ...]:
         if loop is not None:
             return "x"
-        used = Names({"self"} | TAKEN)
+        used = Names({"self"} | self.taken)
         names = tuple(used.claim(i.name) for i in self.program.inputs)
         return names[0] if len(names) == 1 else names
 
@@ -109,10 +114,12 @@ class Classes:
                 *(f"{a}: {i.type}" for a, i in zip(arguments, self.program.inputs, strict=True)),
             ]
         else:
-            extra = "".join(f", {local_name(p)}: Any" for p in self.borrows(loop))
+            extra = "".join(f", {self.local(p)}: Any" for p in self.borrows(loop))
             signature = f"x: {_annotation(region[region.input].type)}{extra}"
-            doc = [f"One of {loop.count} copies, {place_of(loop.span)}: x is"
-                   f" {region[region.input].type}."]
+            doc = [
+                f"One of {loop.count} copies, {place_of(loop.span)}: x is"
+                f" {region[region.input].type}."
+            ]
         init = "self, **factory: Any"
         if loop is None:
             init = "self, device: Any = None, dtype: Any = None, generator: Any = None"
@@ -129,19 +136,25 @@ class Classes:
         text += [f"        {line}".rstrip() for line in lines]
         return "\n".join(text)
 
+    def local(self, path: str) -> str:
+        """The variable for something borrowed from the model's root; for copies, for their list."""
+        holder, _, last = path.rpartition(".")
+        path = holder if INDEX.fullmatch(last) else path
+        if path not in self.locals:
+            self.locals[path] = self.local_names.claim(path.replace(".", "_"))
+        return self.locals[path]
+
     def borrows(self, loop: Loop) -> tuple[str, ...]:
         """What the class of a repetition takes from the model's root."""
         found: dict[str, str] = {}
         for run in loop.runs:
             for path in layout(run.region, run.path).borrowed:
-                found.setdefault(local_name(path), path)
+                found.setdefault(self.local(path), path)
         return tuple(found.values())
 
     # -- registration ------------------------------------------------------------------------
 
-    def register(
-        self, key: str, node: Node, types: dict[int, Type], *, at_root: bool
-    ) -> list[str]:
+    def register(self, key: str, node: Node, types: dict[int, Type], *, at_root: bool) -> list[str]:
         """The statements of `__init__` that make one part."""
         if isinstance(node, Copies):
             return self.numbered(node, types)
@@ -157,8 +170,9 @@ class Classes:
         match node:
             case Held(value=value):
                 assert isinstance(value.op, Atom)
-                sizes = ", ".join(map(str, dict(zip(value.op.axes, value.op.weight_shape,
-                                                    strict=True)).values()))
+                sizes = ", ".join(
+                    map(str, dict(zip(value.op.axes, value.op.weight_shape, strict=True)).values())
+                )
                 return f"{self.atom(value, types[id(value)])}({sizes}, {FACTORY})"
             case Copies():
                 return self.module_list(node, types)
@@ -260,8 +274,33 @@ def _input_types(region: Region) -> dict[int, Type]:
     return types
 
 
+def _first_uses(region: Region) -> tuple[dict[str, str], dict[str, Type]]:
+    """What every atom computes from `x` where it is first used, and every copy's type of input."""
+    codes: dict[str, str] = {}
+    types: dict[str, Type] = {}
+    for number in region.numbers():
+        value = region[number]
+        if isinstance(value, Apply) and isinstance(value.op, Atom):
+            codes.setdefault(value.path, value.op.emit("x", region[value.inputs[0]].type))
+        elif isinstance(value, Loop):
+            for run in value.runs:
+                types.setdefault(run.path, run.region[run.region.input].type)
+                inner_codes, inner_types = _first_uses(run.region)
+                codes, types = inner_codes | codes, inner_types | types
+    return codes, types
+
+
 def _annotation(type: Type) -> str:
     return "tuple[Tensor, ...]" if isinstance(type, TupleType) else "Tensor"
+
+
+def _wrapped(signature: str) -> list[str]:
+    """The head of a method without result, over three lines where one is too long."""
+    line = f"{signature} -> None:"
+    if len(line) <= WIDTH:
+        return [line]
+    head, _, arguments = signature.removesuffix(")").partition("(")
+    return [f"{head}(", f"        {arguments}", "    ) -> None:"]
 
 
 def _atom_class(name: str, op: Atom, code: str) -> str:
@@ -277,9 +316,9 @@ def _atom_class(name: str, op: Atom, code: str) -> str:
         lines.append('    """')
     lines += [
         "",
-        f"    def __init__(self, {arguments}, device: Any, dtype: Any, generator: Any) -> None:",
+        *_wrapped(f"    def __init__(self, {arguments}, generator: Any = None, **factory: Any)"),
         "        super().__init__()",
-        f"        weight, dtype = blank({shape}, device=device, dtype=dtype)",
+        f"        weight, dtype = blank({shape}, **factory)",
         "        with torch.no_grad():",
         *(f"            {line}" for line in op.init.splitlines()),
         "        self.weight = nn.Parameter(weight.to(dtype))",
@@ -288,4 +327,3 @@ def _atom_class(name: str, op: Atom, code: str) -> str:
         f"        return {code}",
     ]
     return "\n".join(lines)
-

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from modnorm.codegen.layout import INDEX, Layout, Part, is_list, is_weighted
-from modnorm.codegen.names import TAKEN
+from modnorm.codegen.layout import INDEX, Layout, Part, is_list, is_weighted, layout
 from modnorm.diagnostics import Span
 from modnorm.graph.dataflow import Apply, Input, Loop, Pack, Region
 from modnorm.ops.base import Atom
@@ -37,28 +35,42 @@ def commented(statement: str, span: Span, type: Type) -> list[str]:
     return [indent + comment, statement]
 
 
-def local_name(path: str) -> str:
-    """A local variable for something borrowed from the model's root; for copies, for their list."""
-    holder, _, last = path.rpartition(".")
-    return re.sub(r"\W+", "_", holder if INDEX.fullmatch(last) else path).strip("_")
-
-
 def singular(name: str) -> str:
     return name[:-1] if len(name) > 2 and name.endswith("s") and not name.endswith("ss") else name
+
+
+@dataclass(frozen=True)
+class File:
+    """What the statements of a region need to know of the file around them.
+
+    `borrows` says which borrowed paths the class of a repetition takes as arguments, `local` how it
+    calls them, and `taken` which names mean something else at module level. By path, `codes` has
+    what the class of every atom computes from `x`, and `types` the input of every copy's class.
+    """
+
+    borrows: Callable[[Loop], tuple[str, ...]]
+    local: Callable[[str], str]
+    taken: frozenset[str]
+    codes: Mapping[str, str]
+    types: Mapping[str, Type]
 
 
 @dataclass
 class Forward:
     """Writes the forward pass of one region.
 
-    `borrows` says which borrowed paths the class of a repetition takes as arguments. `inputs` are
-    the expressions of the region's input: one name, or a tuple of names where it is a tuple.
+    `inputs` are the expressions of the region's input: one name, or a tuple of names where it is a
+    tuple. `kept` are names that keep the meaning that they have around these statements. `holder` is
+    what holds the region's weights, and `outside` says how to reach others.
     """
 
     region: Region
     layout: Layout
     inputs: Any
-    borrows: Callable[[Loop], tuple[str, ...]]
+    file: File
+    kept: frozenset[str] = frozenset()
+    holder: str = "self"
+    outside: Callable[[str], str] | None = None
     lines: list[str] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
     last: dict[int, float] = field(default_factory=dict)
@@ -111,9 +123,7 @@ class Forward:
     def choose(self, number: int, value: Apply | Loop) -> str:
         """A name for a value: that of its input, if that is used no more, or of its part."""
         operands = self.operands(number)
-        live = self.model_inputs() | {
-            name for i, name in self.names.items() if self.last[i] > number
-        }
+        live = self.live(number)
         dying = [self.names[i] for i in operands if self.last[i] <= number and i in self.names]
         free = [name for name in dying if name not in live]
         if isinstance(value, Loop) or len(operands) > 1:
@@ -128,11 +138,9 @@ class Forward:
                 return name
         return self.unique("y", live)
 
-    def model_inputs(self) -> set[str]:
-        """Names of the model's inputs, which keep their meaning."""
-        if self.layout.prefix:
-            return set()
-        return {self.inputs} if isinstance(self.inputs, str) else set(self.inputs)
+    def live(self, number: int) -> set[str]:
+        """The names that are used after a value, or elsewhere."""
+        return {name for i, name in self.names.items() if self.last[i] > number} | self.kept
 
     def scope(self, value: Apply | Loop) -> str:
         """The innermost named part around a value, as a variable.
@@ -146,7 +154,7 @@ class Forward:
             name = inside[depth]
             if INDEX.fullmatch(name) or (weighted and self.repeated(name)):
                 continue
-            return f"{name}_" if name in TAKEN or name == "self" else name
+            return f"{name}_" if name in self.file.taken or name == "self" else name
         return ""
 
     def repeated(self, name: str) -> bool:
@@ -168,18 +176,18 @@ class Forward:
     # -- statements --------------------------------------------------------------------------
 
     def access(self, path: str) -> str:
-        """The module at a path."""
+        """The module at a path; for copies, the one that they stand in."""
         if not self.layout.owns(path):
-            return local_name(path)
-        inside = path[len(self.layout.prefix) :].strip(".") if self.layout.prefix else path
-        return f"self.{inside}"
+            return self.outside(path) if self.outside else self.file.local(path)
+        inside = path[len(self.layout.prefix) :].strip(".").split(".")
+        names = inside[:-1] if INDEX.fullmatch(inside[-1]) else inside
+        return ".".join([self.holder, *names])
 
     def apply(self, number: int, value: Apply) -> None:
         (x,) = value.inputs
         argument, type = self.expression(x), self.region[x].type
-        if isinstance(value.op, Atom):
-            assert value.weight is not None
-            code = f"{self.access(value.weight)}({_text(argument)})"
+        if isinstance(value.op, Atom) and value.op.emit("x", type) == self.file.codes[value.path]:
+            code = f"{self.access(value.path)}({_text(argument)})"
         else:
             code = value.op.emit(argument, type)
             if value.weight is not None:
@@ -192,28 +200,36 @@ class Forward:
         (x,) = value.inputs
         argument = _text(self.expression(x))
         name = self.choose(number, value)
-        if not is_weighted(value):
-            self.inline(number, value, name, argument)
-            return
         self.names[number] = name
         if name != argument:
             self.lines.append(f"{name} = {argument}")
-        extra = "".join(f", {self.access(path)}" for path in self.borrows(value))
+        if not is_weighted(value):
+            self.inline(number, value, name)
+        elif any(r.region[r.region.input].type != self.file.types[r.path] for r in value.runs):
+            self.opened(number, value, name)
+        else:
+            self.calls(number, value, name)
+
+    def calls(self, number: int, value: Loop, name: str) -> None:
+        """A repetition: each copy is called."""
+        extra = "".join(f", {self.access(path)}" for path in self.file.borrows(value))
         path = value.runs[0].path
-        holder, _, index = path.rpartition(".")
-        match = INDEX.fullmatch(index)
-        assert match is not None, path
+        where, last = self.access(path), path.rpartition(".")[2]
         if self.held_as_list(path):
-            item = self.fresh(singular(holder.rpartition(".")[2]))
-            self.lines.append(f"for {item} in {self.access(holder)}:")
-            self.lines += commented(
-                f"    {name} = {item}({name}{extra})", value.span, value.type
-            )
-            return
-        where = self.access(holder) if holder and holder != self.layout.prefix else "self"
-        call = f'{where}.get_submodule(f"{{i}}{match[2]}")({name}{extra})'
-        self.lines.append(f"for i in range({value.runs[0].start}, {_end(value)}):")
+            item = self.fresh(singular(where.rpartition(".")[2]), number)
+            self.lines.append(f"for {item} in {where}:")
+            call = f"{item}({name}{extra})"
+        else:
+            item = self.fresh("i", number)
+            self.lines.append(f"for {item} in range({value.runs[0].start}, {_end(value)}):")
+            call = f"{self.submodule(where, last, item)}({name}{extra})"
         self.lines += commented(f"    {name} = {call}", value.span, value.type)
+
+    @staticmethod
+    def submodule(where: str, last: str, index: str) -> str:
+        match = INDEX.fullmatch(last)
+        assert match is not None, last
+        return f'{where}.get_submodule(f"{{{index}}}{match[2]}")'
 
     def held_as_list(self, path: str) -> bool:
         """Whether a repetition stands in an `nn.ModuleList` of its own."""
@@ -227,22 +243,37 @@ class Forward:
         assert isinstance(part, Part)
         return part is not self.layout.root and is_list(part)
 
-    def fresh(self, name: str) -> str:
-        taken = {*self.names.values(), *map(local_name, self.layout.borrowed)}
-        return name if name.isidentifier() and name not in taken | TAKEN else f"{name}_item"
+    def fresh(self, name: str, number: int) -> str:
+        """A name for the variable of a loop."""
+        live = self.live(number) | self.file.taken
+        return name if name.isidentifier() and name not in live else self.unique(f"{name}_", live)
 
-    def inline(self, number: int, value: Loop, name: str, argument: str) -> None:
+    def inline(self, number: int, value: Loop, name: str) -> None:
         """A repetition without weights of its own: a plain loop."""
-        self.names[number] = name
-        if name != argument:
-            self.lines.append(f"{name} = {argument}")
+        kept = frozenset(self.live(number) - {name})
         for run in value.runs:
-            inner = Forward(run.region, self.layout, name, self.borrows)
-            out = inner.write()
-            self.lines.append(f"for _ in range({run.count}):")
-            self.lines += [f"    {line}" for line in inner.lines]
-            if out != name:
-                self.lines.append(f"    {name} = {out}")
+            body = self.body(run.region, self.layout, name, kept, self.holder, self.outside)
+            if body:
+                self.lines += [f"for _ in range({run.count}):", *body]
+
+    def opened(self, number: int, value: Loop, name: str) -> None:
+        """A shared repetition whose class is for another type of input: its weights are used."""
+        for run in value.runs:
+            index = self.fresh("i", number)
+            copy = self.unique("copy", self.live(number) | {index})
+            kept = frozenset(self.live(number) - {name} | {index, copy})
+            where, last = self.access(run.path), run.path.rpartition(".")[2]
+            inside = layout(run.region, run.path)
+            body = self.body(run.region, inside, name, kept, copy, self.access)
+            self.lines.append(f"for {index} in range({run.start}, {run.start + run.count}):")
+            self.lines += [f"    {copy}: Any = {self.submodule(where, last, index)}", *body]
+
+    def body(self, region: Region, layout: Layout, name: str, *rest: Any) -> list[str]:
+        """The indented statements that replace a value by what a region makes of it."""
+        inner = Forward(region, layout, name, self.file, *rest)
+        out = inner.write()
+        lines = inner.lines if out == name else [*inner.lines, f"{name} = {out}"]
+        return [f"    {line}" for line in lines]
 
 
 def _end(value: Loop) -> int:
@@ -254,4 +285,3 @@ def _text(expression: Any) -> str:
         inner = ", ".join(map(_text, expression))
         return f"({inner},)" if len(expression) == 1 else f"({inner})"
     return str(expression)
-

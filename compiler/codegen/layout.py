@@ -83,20 +83,24 @@ def layout(region: Region, prefix: str) -> Layout:
         elif found.borrowed.get(path) is None:
             found.borrowed[path] = node
 
-    for number in region.numbers():
-        value = region[number]
-        if isinstance(value, Apply) and value.weight is not None:
-            hold(value.weight, Held(value) if isinstance(value.op, Atom) else None)
-        elif isinstance(value, Loop):
-            if is_weighted(value):
+    def visit(region: Region) -> None:
+        for number in region.numbers():
+            value = region[number]
+            if isinstance(value, Apply) and value.weight is not None:
+                hold(value.weight, Held(value) if isinstance(value.op, Atom) else None)
+            elif isinstance(value, Loop) and is_weighted(value):
+                for run in value.runs:  # shared parts first, as in the plan
+                    for path, node in layout(run.region, run.path).borrowed.items():
+                        hold(path, node)
                 path = value.runs[0].path
                 match = INDEX.fullmatch(path.rpartition(".")[2])
                 assert match is not None, path
                 hold(path, Copies(value, match[2]))
-            for run in value.runs:
-                inner = layout(run.region, run.path if is_weighted(value) else prefix)
-                for path, node in inner.borrowed.items():
-                    hold(path, node)
+            elif isinstance(value, Loop):
+                for run in value.runs:
+                    visit(run.region)
+
+    visit(region)
     return found
 
 

@@ -7,9 +7,10 @@ import keyword
 from collections.abc import Iterable
 
 TAKEN = frozenset(
-    ["annotations", "Any", "Callable", "Iterable", "NamedTuple", "Tensor", "F", "nn", "torch", "math", "hashlib", "defaultdict", "deepcopy", "Input", "Part", "blank", "Weight", "Norm", "Batch", "PLAN", "PLAN_HASH", "INPUTS", "MODEL", "NORMS", "NEWTON_SCHULZ", "NormedOptimizer", "NormedAdam", "NormedSGD", "DualizedSGD", "Spectral", "SpectralTaps", "RowRMS", "RMS", "MaxAbs", "STATE_TYPES", "BATCH_ENTRIES", "BATCH_ENTRIES_ELSEWHERE"]
+    "Any Callable Iterable NamedTuple Tensor F nn torch math hashlib ast adam defaultdict deepcopy "
+    "Input Part blank PLAN PLAN_HASH INPUTS MODEL NORMS".split()
 ) | frozenset(dir(builtins))
-"""Names at module level that no class of a model may take."""
+"""Names that no class of a model and no variable may take, beside what the optimizers define."""
 
 
 class Names:

@@ -97,9 +97,8 @@ class _PlanWriter:
         return lines
 
     def loop(self, loop: Loop, loops: tuple[str, ...]) -> list[str]:
-        lines: list[str] = []
+        lines = [line for run in loop.runs for line in self.hoisted(run.region, run.path)]
         for run in loop.runs:
-            lines += self.hoisted(run.region, run.path)
             own = any(w.path.startswith(run.path + ".") for w in self.weights.values())
             if not own:
                 continue
@@ -158,4 +157,8 @@ class _PlanWriter:
         if len(line) + len(place) + 18 <= 100:
             return [f"{line}  {place}"]
         rest = arguments.removeprefix(f"{quoted}, ")
-        return [f"Weight(  {place}", f"    {quoted},", f"    {rest}, {numbers},", "),"]
+        first, rest = f'"{op.name}", {op.weight_shape}', rest.partition("), ")[2]
+        tail = [f"    {first}, {rest}, {numbers},"]
+        if len(tail[0]) > 80:
+            tail = [f"    {first}, {rest},", f"    {numbers},"]
+        return [f"Weight(  {place}", f"    {quoted},", *tail, "),"]

@@ -34,4 +34,6 @@ def blank(
     dtype = dtype or torch.get_default_dtype()
     wide = dtype if dtype in (torch.float32, torch.float64) else torch.float32
     return torch.empty(shape, device=device, dtype=wide), dtype
+
+
 # modnorm: end

@@ -68,9 +68,15 @@ def build_bond(
             else f"`{definition.name}` is not defined everywhere: {violation.reason}",
             definition.sensitivity.span if steep else definition.formula.span,
             others=(Label(span, "used here"),),
-            hint=f"declare `sensitivity {violation.slope:.6g}` or more" if steep else "",
+            hint=f"declare `sensitivity {_above(violation.slope)}` or more" if steep else "",
         )
     return Leaf(op, span)
+
+
+def _above(slope: float) -> str:
+    """Six digits of a slope, rounded up."""
+    rounded = float(f"{slope:.6g}")
+    return f"{rounded if rounded >= slope else slope * (1 + 5e-6):.6g}"
 
 
 def _params(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from modnorm.diagnostics import Label, Span, did_you_mean
-from modnorm.graph.modules import Leaf, Module, Scope, Shared, Tare
+from modnorm.graph.checks import Checks
+from modnorm.graph.modules import Leaf, Scope, Shared, Tare
 from modnorm.graph.names import Namespace
-from modnorm.graph.numbers import show
+from modnorm.graph.numbers import fits_float, show
 from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_number
 from modnorm.ops import registry
 from modnorm.ops.base import Argument, Atom, Reader
+from modnorm.ops.types import Real
 from modnorm.syntax import tree
 
 if TYPE_CHECKING:
@@ -19,12 +22,83 @@ if TYPE_CHECKING:
 
 MAX_SIZE = 2**31 - 1
 """Largest size of an axis."""
+MAX_AXIS = 64
+"""Largest axis that can be named."""
 MAX_ELEMENTS = 2**40
 """Largest number of entries of one weight."""
 
 
 class _Rejected(Exception):
     """An argument was wrong; it has been reported."""
+
+
+@dataclass
+class Given:
+    """The arguments of a call by name, each with its place; `good` if nothing was reported."""
+
+    values: dict[str, tuple[Value, Span]] = field(default_factory=dict)
+    good: bool = True
+
+
+def bind(
+    evaluator: Evaluator,
+    called: str,
+    names: Sequence[str],
+    by_position: Sequence[str],
+    signature: Callable[[], str],
+    arguments: tuple[tree.Argument, ...],
+    frame: Frame,
+    here: tuple[Label, ...] = (),
+) -> Given:
+    """The arguments of a call, each under its name. All are evaluated, whatever is wrong."""
+    given = Given()
+    places: dict[str, Span] = {}
+    position = 0
+
+    def fail(message: str, span: Span, others: tuple[Label, ...], hint: str = "") -> None:
+        evaluator.fail("E301", message, span, others=others, hint=hint)
+        given.good = False
+
+    for argument in arguments:
+        value = evaluator.value(argument.value, frame)
+        name = argument.name
+        if name is None:
+            position += 1
+            if position == len(by_position) + 1:
+                wanted = amount(len(by_position), "argument")
+                by = " by position" if len(by_position) < len(names) else ""
+                message = f"`{called}` takes {wanted}{by}, this is number {position}"
+                if not names:
+                    message = f"`{called}` takes no arguments"
+                fail(message, argument.span, here, f"write `{signature()}`")
+            if position > len(by_position):
+                continue
+            name = by_position[position - 1]
+        if name not in names:
+            hint = did_you_mean(name, names) or f"write `{signature()}`"
+            fail(f"`{called}` has no argument `{name}`", argument.span, here, hint)
+        elif name in places:
+            first = (Label(places[name], "first given here"),)
+            fail(f"`{called}` gets its argument `{name}` twice", argument.span, first)
+        else:
+            given.values[name] = value, argument.value.span
+            places[name] = argument.span
+    return given
+
+
+def amount(count: int, what: str) -> str:
+    """`no arguments`, `1 argument`, `2 arguments`."""
+    return f"{count or 'no'} {what}{'' if count == 1 else 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: `` `a`, `b` and `c` ``."""
+    quoted = [f"`{name}`" for name in names]
+    return " and ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
+
+
+def _missing(names: Sequence[str]) -> str:
+    return f"its argument{'s' if len(names) > 1 else ''} {listed(names)}"
 
 
 def bind_formals(
@@ -42,83 +116,61 @@ def bind_formals(
     formals = definition.formals if isinstance(definition, tree.Def) else definition.formals[1:]
     names = [f.name for f in formals]
     here = (Label(definition.name_span, f"`{definition.name}` is defined here"),)
-    signature = f"{definition.name}({', '.join(names)})"
-    bound: dict[str, Value] = {}
-    places: dict[str, Span] = {}
-    good = True
-    position = 0
-    for argument in arguments:
-        value = evaluator.value(argument.value, frame)
-        name = argument.name
-        if name is None:
-            if position >= len(names):
-                evaluator.fail(
-                    "E301",
-                    f"`{definition.name}` takes {len(names)} arguments, this is number"
-                    f" {position + 1}",
-                    argument.span,
-                    others=here,
-                    hint=f"write `{signature}`" if names else f"write `{definition.name}`",
-                )
-                return None
-            name = names[position]
-            position += 1
-        if name not in names:
-            evaluator.fail(
-                "E301",
-                f"`{definition.name}` has no argument `{name}`",
-                argument.span,
-                others=here,
-                hint=did_you_mean(name, names) or f"write `{signature}`",
-            )
-            good = False
-        elif name in bound:
-            evaluator.fail(
-                "E301",
-                f"`{definition.name}` gets its argument `{name}` twice",
-                argument.span,
-                others=(Label(places[name], "first given here"),),
-            )
-            good = False
-        else:
-            bound[name], places[name] = value, argument.span
-    for formal in formals:
-        if formal.name in bound:
-            continue
-        if formal.default is None:
-            evaluator.fail(
-                "E301",
-                f"`{definition.name}` needs its argument `{formal.name}`",
-                span,
-                others=here,
-                hint=f"write `{signature}`",
-            )
-            good = False
-        else:
-            bound[formal.name] = evaluator.value(formal.default, Frame(space))
-    if not good or any(isinstance(v, Poison) for v in bound.values()):
+
+    def signature() -> str:
+        shown = (f"{f.name} = {f.default.span.text(20)}" if f.default else f.name for f in formals)
+        return f"{definition.name}({', '.join(shown)})" if formals else definition.name
+
+    given = bind(evaluator, definition.name, names, names, signature, arguments, frame, here)
+    missing = [f.name for f in formals if f.default is None and f.name not in given.values]
+    if missing and given.good:
+        evaluator.fail(
+            "E301",
+            f"`{definition.name}` needs {_missing(missing)}",
+            span,
+            others=here,
+            hint=f"write `{signature()}`",
+        )
+    if missing or not given.good:
         return None
-    return {f.name: bound[f.name] for f in formals}
+    bound: dict[str, Value] = {}
+    for formal in formals:
+        if formal.name in given.values:
+            bound[formal.name] = given.values[formal.name][0]
+        elif formal.default is not None:
+            bound[formal.name] = evaluator.value(formal.default, Frame(space))
+    return None if any(isinstance(v, Poison) for v in bound.values()) else bound
 
 
 def build_op(
-    evaluator: Evaluator, name: str, values: Mapping[str, tuple[Value, Span]], span: Span
+    evaluator: Checks,
+    name: str,
+    values: Mapping[str, tuple[Value, Span]],
+    span: Span,
+    *,
+    complete: bool = True,
 ) -> Leaf | Poison:
-    """An operation with its arguments checked, or POISON, and reported."""
+    """An operation with its arguments checked, or POISON, and reported.
+
+    `complete` is False where an argument is missing because it was reported already.
+    """
     op = registry.find(name)
     assert op is not None, name
     fields: dict[str, Any] = {}
-    good = True
+    required = [a.name for a in op.arguments() if a.required]
+    missing = [argument for argument in required if argument not in values]
+    if missing and complete:
+        written = f"`{name}({', '.join(required)})`"
+        full = f"`{op.signature()}`"
+        evaluator.fail(
+            "E301",
+            f"`{name}` needs {_missing(missing)}",
+            span,
+            hint=f"write {written}" + (f", or in full {full}" if full != written else ""),
+        )
+    good = complete and not missing
     for argument in op.arguments():
         if argument.name not in values:
-            if argument.required:
-                evaluator.fail(
-                    "E301",
-                    f"`{name}` needs its argument `{argument.name}`",
-                    span,
-                    hint=f"write `{op.signature()}`",
-                )
-                good = False
             continue
         value, place = values[argument.name]
         if isinstance(value, Poison):
@@ -142,10 +194,11 @@ def build_op(
         return POISON
     if isinstance(built, Atom) and not _weight_fits(evaluator, built, span):
         return POISON
-    return Leaf(built, span)
+    places = {argument: place for argument, (_, place) in values.items()}
+    return Leaf(built, span, places=places)
 
 
-def _weight_fits(evaluator: Evaluator, op: Atom, span: Span) -> bool:
+def _weight_fits(evaluator: Checks, op: Atom, span: Span) -> bool:
     total = 1
     for argument in op.arguments():
         value = getattr(op, argument.field)
@@ -154,7 +207,8 @@ def _weight_fits(evaluator: Evaluator, op: Atom, span: Span) -> bool:
     if total > MAX_ELEMENTS:
         evaluator.fail(
             "E305",
-            f"a weight of `{op.name}` would have {show(total)} entries; at most {MAX_ELEMENTS} fit",
+            f"a weight of `{op.name}` would have {show(total)} entries;"
+            f" at most {MAX_ELEMENTS:,} are allowed",
             span,
         )
         return False
@@ -162,14 +216,17 @@ def _weight_fits(evaluator: Evaluator, op: Atom, span: Span) -> bool:
 
 
 def _converted(
-    evaluator: Evaluator, name: str, argument: Argument, value: Value, span: Span
+    evaluator: Checks, name: str, argument: Argument, value: Value, span: Span
 ) -> dict[str, Any]:
     """The value as the operation's field(s)."""
     what = f"`{argument.name}` of `{name}`"
 
     def reject(code: str, wanted: str, hint: str = "") -> _Rejected:
         shown = show(value) if is_number(value) else describe(value)
-        evaluator.fail(code, f"{what} must be {wanted}, but it is {shown}", span, hint=hint)
+        return refuse(code, f"must be {wanted}, but it is {shown}", hint)
+
+    def refuse(code: str, why: str, hint: str, others: tuple[Label, ...] = ()) -> _Rejected:
+        evaluator.fail(code, f"{what} {why}", span, others=others, hint=hint)
         return _Rejected()
 
     match argument.kind:
@@ -189,37 +246,46 @@ def _converted(
         case "number":
             if not is_number(value):
                 raise reject("E302", "a number")
-            if argument.name == "mass" and value < 0:  # type: ignore[operator]
+            number: Real = value  # type: ignore[assignment]
+            if argument.name == "mass" and number < 0:
                 raise reject("E307", "at least 0")
+            if argument.name == "mass" and not fits_float(number):
+                raise reject("E305", "0 or a number that a float can hold")
             return {argument.field: value}
         case "flag":
             if not isinstance(value, bool):
                 raise reject("E302", "true or false")
             return {argument.field: value}
         case "axes":
-            axes = value if isinstance(value, tuple) else (value,)
-            if not axes or not all(isinstance(a, int) and not isinstance(a, bool) for a in axes):
+            given = value if isinstance(value, tuple) else (value,)
+            axes = [a for a in given if isinstance(a, int) and not isinstance(a, bool)]
+            if not axes or len(axes) < len(given):
                 raise reject("E302", "an axis or a tuple of axes, such as `-1` or `(1, 2, 3)`")
-            if any(abs(a) > 64 for a in axes):  # type: ignore[arg-type]
-                raise reject("E305", "an axis between -64 and 64")
+            if any(abs(axis) > MAX_AXIS for axis in axes):
+                raise reject("E305", f"between -{MAX_AXIS} and {MAX_AXIS}")
             return {argument.field: value}
         case "embed":
-            return _read(value, reject)
+            return _read(value, refuse)
 
 
-def _read(value: Value, reject: Any) -> dict[str, Any]:
+def _read(value: Value, refuse: Callable[..., _Rejected]) -> dict[str, Any]:
     """The fields of a reader: which shared weight it reads, and that weight's sizes."""
-    wanted = "a `shared` Embed, by its name"
-    hint = "declare it as `shared embed = Embed(count, dim)`"
-    if not isinstance(value, Shared):
-        raise reject("E308", wanted, hint)
-    body: Module = value.body
-    while isinstance(body, Scope | Tare):
-        body = body.body
-    if not isinstance(body, Leaf) or not isinstance(body.op, Atom):
-        raise reject("E308", wanted, hint)
-    fields = Reader.fields_from(body.op)
-    if fields is None:
-        raise reject("E308", wanted, hint)
-    return {"embed": value.key, **fields}
-
+    code, wanted = "E308", "must be the name of a `shared` Embed, but"
+    declare = "declare it as `shared embed = Embed(count, dim)`"
+    match value:
+        case Shared(body=body):
+            name = value.key.rpartition(":")[2]
+            here = (Label(value.definition, f"`{name}` is declared here"),)
+            while isinstance(body, Scope | Tare):
+                body = body.body
+            op = body.op if isinstance(body, Leaf) else None
+            fields = Reader.fields_from(op) if isinstance(op, Atom) else None
+            if fields is not None:
+                return {"embed": value.key, **fields}
+            what = f"`{op.name}`" if op is not None else "module of several parts"
+            raise refuse(code, f"{wanted} `{name}` is a shared {what}", "", here)
+        case Scope(name=name):
+            here = (Label(value.definition, f"`{name}` is defined here"),)
+            why = f"{wanted} `{name}` is a definition: each mention has weights of its own"
+            raise refuse(code, why, f"declare it as `shared {name} = …`", here)
+    raise refuse(code, f"{wanted} it is {describe(value)}", declare)

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import networkx as nx
+
 from modnorm.diagnostics import Span
 from modnorm.graph.modules import (
     Compose,
+    Hole,
     Leaf,
     Module,
     Repeat,
@@ -90,7 +92,7 @@ Value: TypeAlias = Input | Apply | Pack | Loop
 class Region:
     """Values in topological order of their numbers; edges carry the operand's position as key."""
 
-    graph: nx.MultiDiGraph
+    graph: nx.MultiDiGraph[int]
     input: int
     output: int
 
@@ -121,7 +123,7 @@ class Builder:
     """Builds a region value by value."""
 
     def __init__(self, input_type: Type) -> None:
-        self.graph = nx.MultiDiGraph()
+        self.graph: nx.MultiDiGraph[int] = nx.MultiDiGraph()
         self.input = self.add(Input(input_type))
 
     def add(self, value: Value) -> int:
@@ -144,9 +146,7 @@ def lower(tree: Module, types: dict[int, tuple[Type, Type]]) -> Region:
     return builder.finish(_lower(tree, builder.input, builder, types))
 
 
-def _lower(
-    module: Module, x: int, builder: Builder, types: dict[int, tuple[Type, Type]]
-) -> int:
+def _lower(module: Module, x: int, builder: Builder, types: dict[int, tuple[Type, Type]]) -> int:
     match module:
         case Leaf():
             return builder.add(
@@ -174,9 +174,8 @@ def _lower(
                 runs.append(LoopRun(lower(run.body, types), run.count, start, run.path))
                 start += run.count
             type = types[module.id][1]
-            return builder.add(
-                Loop(tuple(runs), (x,), type, module.span, module.path, module.id)
-            )
+            return builder.add(Loop(tuple(runs), (x,), type, module.span, module.path, module.id))
         case Scope(body=body) | Shared(body=body) | Tare(body=body):
             return _lower(body, x, builder, types)
-
+        case Hole():
+            raise AssertionError("a hole got past the inference of shapes")

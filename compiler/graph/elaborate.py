@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Rational, Real
 
 from modnorm.diagnostics import (
     Diagnostic,
@@ -18,16 +19,18 @@ from modnorm.diagnostics import (
 from modnorm.graph.calls import MAX_SIZE
 from modnorm.graph.evaluate import Evaluator, OutOfSteps
 from modnorm.graph.modules import Module
-from modnorm.graph.names import Namespace, Resolver, build
-from modnorm.graph.numbers import Impossible, checked, show
+from modnorm.graph.names import Namespace, Resolver, build, mentions
+from modnorm.graph.numbers import FUNCTIONS, Impossible, checked, show
 from modnorm.graph.place import place
-from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_number
+from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_module, is_number
 from modnorm.ops.types import Size, Symbol, Tensor
 from modnorm.syntax import tree
 from modnorm.syntax.parser import parse_expression
 
 MAX_AXES = 16
 DTYPES = ("int", "float")
+SHOWN = 5
+"""Models shown where one has to be chosen."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def elaborate(
     model: str | None,
     diagnostics: Diagnostics,
 ) -> Elaborated:
-    """Evaluate the file's model.
+    """Evaluate the file's model. There may be errors among the diagnostics afterwards.
 
     `overrides` are values of params: numbers, bools, or text in the language.
 
@@ -81,11 +84,14 @@ def elaborate(
                 inputs.append(_input(statement, space, evaluator))
         if chosen is not None:
             body = evaluator.module(
-                evaluator.body(chosen.body, Frame(space)), chosen.body.value.span, "`model`"
+                evaluator.body(chosen.body, Frame(space)),
+                chosen.body.value.span,
+                "a `model` is a module",
             )
     except OutOfSteps:
         diagnostics.check()
-    if not inputs and chosen is not None:
+    unread = any(broken.is_input for broken in main.broken)
+    if not inputs and not unread and chosen is not None:
         diagnostics.add(
             Diagnostic(
                 "E404",
@@ -94,24 +100,26 @@ def elaborate(
                 hint="say what the model takes: `input x: float[batch, 784]`",
             )
         )
-    diagnostics.check()
-    assert chosen is not None
-    assert not isinstance(body, Poison)
-    placed = place(body, chosen.name_span, diagnostics)  # type: ignore[arg-type]
-    diagnostics.check()
-    assert placed is not None
     known = tuple(i for i in inputs if i is not None)
+    unread = unread or len(known) < len(inputs) or not known
+    if chosen is None or isinstance(body, Poison) or unread:
+        diagnostics.check()
+        raise AssertionError("a mistake that was not reported")
+    placed = place(body, chosen.name_span, diagnostics)  # type: ignore[arg-type]
+    if placed is None:
+        diagnostics.check()
+        raise AssertionError("a mistake that was not reported")
     return Elaborated(chosen.name, chosen.name_span, params, known, placed)
 
 
-def _choose(
-    space: Namespace, model: str | None, diagnostics: Diagnostics
-) -> tree.Model | None:
+def _choose(space: Namespace, model: str | None, diagnostics: Diagnostics) -> tree.Model | None:
     """The model to compile; None, and reported, if there is no such one."""
     models = [s for s in space.file.statements if isinstance(s, tree.Model)]
     names = [m.name for m in models]
     source = space.file.source
     start = Span(source, 1, 1, 1, 1)
+    if space.file.broken and (not models if model is None else model in space.broken):
+        return None  # it may be among what could not be read
     if not models:
         diagnostics.add(
             Diagnostic(
@@ -141,7 +149,9 @@ def _choose(
                 "E206",
                 "this file defines several models; say which one to compile",
                 models[1].name_span,
-                others=(Label(models[0].name_span, "another one"),),
+                others=tuple(
+                    Label(m.name_span, "another one") for m in (models[0], *models[2:SHOWN])
+                ),
                 hint=f"use `--model {models[0].name}`",
             )
         )
@@ -155,6 +165,8 @@ def _overrides(
     params = [n for n, d in space.own.items() if isinstance(d, tree.Param)]
     values: dict[str, Value] = {}
     for name, given in overrides.items():
+        if name in space.broken:
+            continue
         if name not in params:
             listed = ", ".join(f"`{p}`" for p in params)
             diagnostics.add(
@@ -171,46 +183,90 @@ def _overrides(
 
 
 def _given(name: str, given: object, space: Namespace, diagnostics: Diagnostics) -> Value:
-    """A value from the command line or from Python."""
+    """A value from the command line or from Python, of the kind of the param's default."""
+    default = _default(name, space)
+    value: Value = POISON
     if isinstance(given, bool):
-        return given
-    if isinstance(given, int | float | Fraction):
+        value = given
+    elif isinstance(given, Real):
         try:
-            return checked(Fraction(str(given)) if isinstance(given, float) else given)
-        except (Impossible, ValueError) as error:
-            reason = "it is not finite" if isinstance(error, ValueError) else str(error)
-            diagnostics.add(Diagnostic("E103", f"param `{name}` cannot be {given}: {reason}"))
-            return POISON
-    if not isinstance(given, str):
+            value = _exact(given)
+        except (Impossible, ValueError, OverflowError) as error:
+            reason = str(error) if isinstance(error, Impossible) else "it is not finite"
+            diagnostics.add(Diagnostic("E103", f"param `{name}` cannot be {show(given)}: {reason}"))
+    elif isinstance(given, str):
+        value = _read(name, given, isinstance(default, str), diagnostics)
+    else:
+        kind = type(given).__name__
+        message = f"param `{name}` must be a number, a truth value or a string, not {kind}"
+        diagnostics.add(Diagnostic("E302", message))
+    if not isinstance(value, Poison) and _kind(value) != (_kind(default) or _kind(value)):
+        definition = space.own[name]
         diagnostics.add(
             Diagnostic(
                 "E302",
-                f"param `{name}` must be a number, a bool or a string, not"
-                f" {type(given).__name__}",
+                f"the param `{name}` is {_kind(default)}, but it is given {describe(value)}",
+                definition.name_span,
             )
         )
         return POISON
+    return value
+
+
+def _exact(given: Real) -> int | Fraction:
+    """A number from Python as it is written there: 0.1 is one tenth."""
+    if isinstance(given, Rational):
+        exact = Fraction(int(given.numerator), int(given.denominator))
+    else:
+        exact = Fraction(str(float(given)))
+    result = checked(exact)
+    assert not isinstance(result, float)
+    return result
+
+
+def _kind(value: Value) -> str:
+    """What a param can be: a number, true or false, a string; empty for what is not known."""
+    if isinstance(value, Poison):
+        return ""
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, str):
+        return "a string"
+    return "a number" if is_number(value) else "a module or a tuple"
+
+
+def _default(name: str, space: Namespace) -> Value:
+    """The value that a param has in the file, if it has one without what is overridden."""
+    definition = space.own[name]
+    assert isinstance(definition, tree.Param)
     try:
-        expr = parse_expression(given, f"-p {name}={given}")
+        return Evaluator(space, {}, Diagnostics()).param(space, definition)
+    except OutOfSteps:
+        return POISON
+
+
+def _read(name: str, given: str, is_text: bool, diagnostics: Diagnostics) -> Value:
+    """A value written in the language; quotes may be left out where a string is expected."""
+    where = f"-p {name}"
+    if is_text and not given.strip().startswith(('"', "'")):
+        return given
+    try:
+        expr = parse_expression(given, where)
     except ModnormError as error:
         diagnostics.extend(error.diagnostics)
         return POISON
-    file = tree.File(Source(f"-p {name}={given}", given), ())
-    alone = Evaluator(Namespace(file, is_main=False), {}, diagnostics)
-    definition = space.own[name]
-    default = definition.value if isinstance(definition, tree.Param) else None
-    if isinstance(expr, tree.Name) and isinstance(default, tree.String):
-        return expr.text
-    if isinstance(expr, tree.Name):
-        diagnostics.add(
-            Diagnostic("E201", f"unknown name `{expr.text}`", expr.span, hint="give a number")
-        )
+    unknown = [n for n, called, _ in mentions(expr) if not (called and n.text in FUNCTIONS)]
+    for mention in unknown:
+        message = f"`{mention.text}` has no meaning here"
+        hint = "an option's value is a number, `true`, `false` or a string"
+        diagnostics.add(Diagnostic("E201", message, mention.span, hint=hint))
+    if unknown:
         return POISON
+    space = Namespace(tree.File(Source(where, given), ()), is_main=False)
     try:
-        value = alone.value(expr, Frame(alone.main))
+        return Evaluator(space, {}, diagnostics).value(expr, Frame(space))
     except OutOfSteps:
         return POISON
-    return value
 
 
 def _check_param(statement: tree.Param, value: Value, evaluator: Evaluator) -> None:
@@ -235,14 +291,19 @@ def _input(statement: tree.Input, space: Namespace, evaluator: Evaluator) -> Inp
         )
         return None
     if len(statement.sizes) > MAX_AXES:
-        evaluator.fail("E404", f"an input has at most {MAX_AXES} axes", statement.span)
+        message = f"an input has at most {MAX_AXES} axes, but here are {len(statement.sizes)}"
+        evaluator.fail("E404", message, statement.span)
         return None
     sizes = [_size(size, space, evaluator, "a size") for size in statement.sizes]
     bound: Size | None = None
     if statement.bound is not None:
         if statement.dtype != "int":
             evaluator.fail(
-                "E404", "only an `int` input has a bound", statement.bound.span
+                "E404",
+                "only an `int` input has a bound",
+                statement.bound.span,
+                others=(Label(statement.dtype_span, "this input holds real numbers"),),
+                hint="a bound says which integers occur: `input tokens: int[batch, seq] < vocab`",
             )
             return None
         bound = _size(statement.bound, space, evaluator, "a bound")
@@ -255,19 +316,37 @@ def _input(statement: tree.Input, space: Namespace, evaluator: Evaluator) -> Inp
     return InputValue(statement.name, type, statement.span)
 
 
+def _may_be_number(name: str, space: Namespace) -> bool:
+    """Whether a size's name is that of a param or a definition, not a free one."""
+    found = space.find(name)
+    if found is None:
+        return False
+    definition = found[1]
+    return isinstance(definition, tree.Param) or (
+        isinstance(definition, tree.Def) and not definition.formals
+    )
+
+
 def _size(expr: tree.Expr, space: Namespace, evaluator: Evaluator, what: str) -> Size | None:
-    if isinstance(expr, tree.Name) and len(expr.parts) == 1 and space.find(expr.text) is None:
-        return None if expr.text in space.broken else Symbol((expr.text,))
+    name = expr.text if isinstance(expr, tree.Name) and len(expr.parts) == 1 else None
+    if name is not None and not _may_be_number(name, space):
+        return None if name in space.broken else Symbol((name,))
     value = evaluator.value(expr, Frame(space))
     if isinstance(value, Poison):
         return None
+    if name is not None and is_module(value):
+        return Symbol((name,))
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    found = space.find(name) if name is not None else None
+    others = () if found is None else (Label(found[1].name_span, f"`{name}` is defined here"),)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         shown = show(value) if is_number(value) else describe(value)
-        evaluator.fail(
-            "E304", f"{what} must be a positive whole number, but it is {shown}", expr.span
-        )
+        message = f"{what} must be a positive whole number, but it is {shown}"
+        evaluator.fail("E304", message, expr.span, others=others)
         return None
     if value > MAX_SIZE:
-        evaluator.fail("E305", f"{what} may be at most {MAX_SIZE}", expr.span)
+        message = f"{what} may be at most {MAX_SIZE}, but it is {show(value)}"
+        evaluator.fail("E305", message, expr.span, others=others)
         return None
     return value

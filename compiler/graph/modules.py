@@ -6,8 +6,8 @@ its own `id` and path. A repetition is one node, whatever its count.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from modnorm.diagnostics import Span
@@ -22,6 +22,7 @@ class Leaf:
     """An operation. `path` has one `{}` for the index of each enclosing repetition.
 
     `weight` is the path of the weight that is used here: the leaf's own, or the one that it reads.
+    `places` are where the arguments given to the operation stand, by name.
     """
 
     op: Op
@@ -29,6 +30,7 @@ class Leaf:
     id: int = UNPLACED
     path: str = ""
     weight: str | None = None
+    places: Mapping[str, Span] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,13 +111,24 @@ class Tare:
     id: int = UNPLACED
 
 
-Module: TypeAlias = Leaf | Compose | Tuple | Repeat | Scope | Shared | Tare
+@dataclass(frozen=True, eq=False)
+class Hole:
+    """A part with a mistake in it, which has been reported: nothing is known about its output.
+
+    It lets the parts around it be checked, and never gets past the inference of shapes.
+    """
+
+    span: Span
+    id: int = UNPLACED
+
+
+Module: TypeAlias = Leaf | Compose | Tuple | Repeat | Scope | Shared | Tare | Hole
 
 
 def children(module: Module) -> tuple[Module, ...]:
     """The modules directly inside, in execution order; a run's body once."""
     match module:
-        case Leaf():
+        case Leaf() | Hole():
             return ()
         case Compose(steps=steps):
             return steps

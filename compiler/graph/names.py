@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Label, Span, did_you_mean
+from modnorm.grammar import library
 from modnorm.graph.numbers import FUNCTIONS
 from modnorm.ops import registry
 from modnorm.ops.formula_tree import KNOWN as FORMULA_FUNCTIONS
 from modnorm.syntax import tree
+
+ALSO = 2
+"""Further mentions shown of a name that is unknown."""
+MAX_HINTS = 50
+"""Unknown names of a file for which a similar one is looked for."""
 
 
 class Resolver(Protocol):
@@ -34,7 +40,9 @@ class Namespace:
     modules: dict[str, tuple[Namespace, Span]] = field(default_factory=dict)
     names: dict[str, tuple[Namespace, str, Span]] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
-    """Names whose import failed: reported once, then silent."""
+    """Names whose import failed or whose definition could not be read: reported, then silent."""
+    twice: bool = False
+    """Whether a name is defined twice: reported, and then not said to be unused."""
 
     def find(self, name: str) -> tuple[Namespace, Definition] | None:
         """The definition that a name means here, and the namespace that it belongs to."""
@@ -65,6 +73,7 @@ def build(main: tree.File, resolver: Resolver, diagnostics: Diagnostics) -> Name
 
         def claim(name: str, span: Span) -> bool:
             if name in places:
+                space.twice = True
                 diagnostics.add(
                     Diagnostic(
                         "E202",
@@ -72,7 +81,7 @@ def build(main: tree.File, resolver: Resolver, diagnostics: Diagnostics) -> Name
                         span,
                         "defined again here",
                         (Label(places[name], "first defined here"),),
-                        "every name of a file is defined once; rename one of the two",
+                        "rename one of the two",
                     )
                 )
                 return False
@@ -99,13 +108,11 @@ def build(main: tree.File, resolver: Resolver, diagnostics: Diagnostics) -> Name
                     space.names[local] = (other, name, span)
             elif claim(statement.name, statement.name_span):
                 space.own[statement.name] = statement
-        return space
-
-    top = of(main)
-    for space in list(spaces.values()):
         for local, (other, name, span) in space.names.items():
-            if space.find(local) is None and name not in other.broken:
-                space.broken.add(local)
+            if space.find(local) is not None:
+                continue
+            space.broken.add(local)
+            if name not in other.broken:
                 diagnostics.add(
                     Diagnostic(
                         "E201",
@@ -114,6 +121,11 @@ def build(main: tree.File, resolver: Resolver, diagnostics: Diagnostics) -> Name
                         hint=did_you_mean(name, other.known()),
                     )
                 )
+        for broken in file.broken:
+            space.broken |= broken.names - places.keys()
+        return space
+
+    top = of(main)
     for space in spaces.values():
         _Checker(space, diagnostics).run()
     return top
@@ -153,9 +165,11 @@ class _Checker:
     def __init__(self, space: Namespace, diagnostics: Diagnostics) -> None:
         self.space, self.diagnostics = space, diagnostics
         self.used: set[str] = set()
+        self.unknown: dict[str, Diagnostic] = {}
 
     def run(self) -> None:
-        for statement in self.space.file.statements:
+        file = self.space.file
+        for statement in file.statements:
             match statement:
                 case tree.Param():
                     self.expression(statement.value, {}, statement.name)
@@ -173,7 +187,9 @@ class _Checker:
                     self.expression(statement.sensitivity, constants, statement.name)
                 case _:
                     pass
-        if self.space.is_main:
+        self.diagnostics.extend(self.unknown.values())
+        # a name that is misspelt, or mentioned in what could not be read, is not unused
+        if self.space.is_main and not (self.unknown or self.space.twice or file.broken):
             self.unused()
 
     def formals(self, formals: tuple[tree.Formal, ...], owner: str) -> dict[str, Span]:
@@ -187,13 +203,15 @@ class _Checker:
         found: dict[str, Span] = {}
         for name, span in names:
             if name in found:
+                self.space.twice = True
                 self.diagnostics.add(
                     Diagnostic(
                         "E202",
                         f"`{name}` is defined twice",
                         span,
-                        others=(Label(found[name], "first defined here"),),
-                        hint="rename one of the two",
+                        "defined again here",
+                        (Label(found[name], "first defined here"),),
+                        "rename one of the two",
                     )
                 )
             found.setdefault(name, span)
@@ -210,8 +228,8 @@ class _Checker:
                 n.parts[0] for n, _, _ in mentions(binding.value) if n.parts[0] != binding.name
             }
         for name, span in where.items():
-            if name not in used and self.space.is_main:
-                self.warn_unused("where", name, span)
+            if name not in used and self.space.is_main and not self.space.twice:
+                self.warn_unused("local definition", name, span)
 
     def input(self, statement: tree.Input) -> None:
         for size in statement.sizes:
@@ -231,9 +249,9 @@ class _Checker:
                 continue
             if head != owner:
                 self.used.add(head)
-            if called and len(name.parts) == 1:
-                if head in FUNCTIONS or (formula and head in FORMULA_FUNCTIONS):
-                    continue
+            function = head in FUNCTIONS or (formula and head in FORMULA_FUNCTIONS)
+            if called and len(name.parts) == 1 and function:
+                continue
             self.name(name, [*local, *loops], formula=formula)
 
     def name(self, name: tree.Name, local: Iterable[str], *, formula: bool) -> None:
@@ -245,10 +263,10 @@ class _Checker:
                 return
             if head in space.modules:
                 _, span = space.modules[head]
-                self.unknown(
+                self.report(
                     name,
                     f"`{head}` is an imported file, not a value",
-                    f"name one of its definitions: `{head}.…`",
+                    lambda: f"name one of its definitions: `{head}.…`",
                     (Label(span, "imported here"),),
                 )
                 return
@@ -257,28 +275,47 @@ class _Checker:
             known = [*local, *space.known(), *registry.names(), *FUNCTIONS]
             if formula:
                 known += FORMULA_FUNCTIONS
-            self.unknown(name, f"unknown name `{head}`", did_you_mean(head, known))
+            self.report(name, f"unknown name `{head}`", lambda: did_you_mean(head, known))
             return
         if head not in space.modules:
-            self.unknown(
-                name,
-                f"`{head}` is not an imported file",
-                did_you_mean(head, space.modules) or f"add `import std.{head}` at the top",
-            )
+            message = f"`{head}` is not an imported file"
+            self.report(name, message, lambda: self.mend_module(name))
             return
         other, _ = space.modules[head]
-        rest = name.parts[1:]
-        if len(rest) > 1 or (other.find(rest[0]) is None and rest[0] not in other.broken):
-            self.unknown(
-                name,
-                f"`{other.file.source.name}` defines no `{'.'.join(rest)}`",
-                did_you_mean(rest[0], other.own),
-            )
+        _, member, *more = name.parts
+        if more:
+            message = f"`{head}.{member}` has no parts that can be named"
+            self.report(name, message, lambda: f"write `{head}.{member}`")
+        elif other.find(member) is None and member not in other.broken:
+            message = f"`{other.file.source.name}` defines no `{member}`"
+            self.report(name, message, lambda: did_you_mean(member, other.own))
 
-    def unknown(
-        self, name: tree.Name, message: str, hint: str, others: tuple[Label, ...] = ()
+    def mend_module(self, name: tree.Name) -> str:
+        """What to write for `head.member` where no file is imported as `head`."""
+        head, member, *more = name.parts
+        if head == "std" and member in library() and len(more) == 1:
+            added = "" if member in self.space.modules else f"add `import std.{member}` and "
+            return f"{added}write `{member}.{more[0]}`"
+        if head in library():
+            return f"add `import std.{head}` at the top"
+        near = did_you_mean(head, self.space.modules)
+        return near or f'import it first: `import "{head}.mod"`'
+
+    def report(
+        self,
+        name: tree.Name,
+        message: str,
+        hint: Callable[[], str],
+        others: tuple[Label, ...] = (),
     ) -> None:
-        self.diagnostics.add(Diagnostic("E201", message, name.span, "", others, hint))
+        """An unknown name, once however often it is mentioned."""
+        known = self.unknown.get(name.text)
+        if known is None:
+            shown = hint() if len(self.unknown) < MAX_HINTS else ""
+            known = Diagnostic("E201", message, name.span, "", others, shown)
+        elif len(known.others) < len(others) + ALSO:
+            known = replace(known, others=(*known.others, Label(name.span, "and here")))
+        self.unknown[name.text] = known
 
     def unused(self) -> None:
         for statement in self.space.file.statements:
@@ -288,22 +325,15 @@ class _Checker:
                         kind = type(statement).__name__.lower()
                         self.warn_unused(kind, statement.name, statement.name_span)
                 case tree.ImportModule():
-                    if statement.alias not in self.used:
+                    if statement.alias not in self.used | self.space.broken:
                         self.warn_unused("import", statement.alias, statement.span)
                 case tree.ImportNames():
                     for _, local, span in statement.names:
-                        if local not in self.used:
+                        if local not in self.used | self.space.broken:
                             self.warn_unused("import", local, span)
                 case _:
                     pass
 
     def warn_unused(self, kind: str, name: str, span: Span) -> None:
-        article = "an" if kind == "import" else "a"
-        self.diagnostics.add(
-            Diagnostic(
-                "W601",
-                f"{article} {kind} that is never used: `{name}`",
-                span,
-                hint="remove it, or use it",
-            )
-        )
+        message = f"the {kind} `{name}` is never used"
+        self.diagnostics.add(Diagnostic("W601", message, span, hint="remove it, or use it"))

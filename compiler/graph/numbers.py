@@ -10,6 +10,7 @@ from modnorm.ops.types import Real
 
 MAX_BITS = 4096
 """Longest numerator or denominator of an exact number."""
+LONG = f"the result is an exact number of more than {MAX_BITS} bits"
 
 
 class Impossible(Exception):
@@ -30,7 +31,7 @@ def checked(value: Real) -> Real:
         value = value.numerator
     bits = max(abs(value.numerator).bit_length(), value.denominator.bit_length())
     if bits > MAX_BITS:
-        raise Impossible(f"an exact number may have at most {MAX_BITS} bits, this one has {bits}")
+        raise Impossible(LONG)
     return value
 
 
@@ -39,6 +40,15 @@ def _as_float(value: Real) -> float:
         return float(value)
     except OverflowError:
         raise Impossible("the number is too large for a float") from None
+
+
+def fits_float(value: Real) -> bool:
+    """Whether a float can hold a number: it neither overflows nor underflows to 0."""
+    try:
+        nearest = float(value)
+    except OverflowError:
+        return False
+    return math.isfinite(nearest) and (nearest == 0) == (value == 0)
 
 
 def arithmetic(operator: str, a: Real, b: Real) -> Real:
@@ -72,29 +82,29 @@ def power(a: Real, b: Real) -> Real:
     """a to the power b, exact for whole b.
 
     Raises:
-        Impossible: for a negative number to a broken power, 0 to a negative one, or out of bounds.
+        Impossible: where there is no real result, or it is out of bounds.
     """
     if a == 0 and b < 0:
-        raise Impossible("zero to a negative power")
+        raise Impossible("0 has no negative power")
     if not isinstance(b, float) and Fraction(b).denominator == 1 and not isinstance(a, float):
         bits = max(abs(a.numerator).bit_length(), a.denominator.bit_length()) - 1
-        if bits * abs(b) > MAX_BITS + 64:
-            raise Impossible(f"an exact number may have at most {MAX_BITS} bits")
+        if bits * abs(int(b)) > MAX_BITS + 64:
+            raise Impossible(LONG)
         return checked(Fraction(a) ** int(b))
     if a < 0 and b != int(b):
-        raise Impossible("a negative number to a broken power")
+        raise Impossible(f"{show(a)} is negative and has no power {show(b)}")
     return checked(_as_float(a) ** _as_float(b))
 
 
 def _sqrt(a: Real) -> Real:
     if a < 0:
-        raise Impossible("the square root of a negative number")
+        raise Impossible(f"{show(a)} is negative and has no square root")
     return checked(math.sqrt(_as_float(a)))
 
 
 def _log2(a: Real) -> Real:
     if a <= 0:
-        raise Impossible("the logarithm of a number that is not positive")
+        raise Impossible(f"{show(a)} is not positive and has no logarithm")
     return checked(math.log2(_as_float(a)))
 
 
@@ -114,9 +124,11 @@ def show(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Fraction):
-        return f"{value.numerator}/{value.denominator}"
+        text = f"{value.numerator}/{value.denominator}"
+        return text if len(text) <= 30 or not fits_float(value) else f"{float(value):.6g}"
     if isinstance(value, int) and abs(value) >= 10**15:
-        return f"{value:.6g}" if abs(value) < 10**300 else f"a number of {len(str(value))} digits"
+        digits = int(value.bit_length() * math.log10(2)) + 1
+        return f"{value:.6g}" if digits < 300 else f"a number of about {digits} digits"
     if isinstance(value, float):
         return f"{value:.6g}"
     return str(value)

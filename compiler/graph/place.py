@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from modnorm.diagnostics import Diagnostic, Diagnostics, Span
 from modnorm.graph.modules import (
     Compose,
+    Hole,
     Leaf,
     Module,
     Repeat,
@@ -34,7 +35,16 @@ MAX_WEIGHTS = 200_000
 """Weights of a model, every copy counted."""
 
 RESERVED = frozenset(
-    ["T_destination", "add_module", "apply", "bfloat16", "buffers", "call_super_init", "children", "compile", "cpu", "cuda", "double", "dump_patches", "eval", "extra_repr", "float", "forward", "get_buffer", "get_extra_state", "get_parameter", "get_submodule", "half", "ipu", "load_state_dict", "modules", "mtia", "named_buffers", "named_children", "named_modules", "named_parameters", "parameters", "register_backward_hook", "register_buffer", "register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook", "register_full_backward_pre_hook", "register_load_state_dict_post_hook", "register_load_state_dict_pre_hook", "register_module", "register_parameter", "register_state_dict_post_hook", "register_state_dict_pre_hook", "requires_grad_", "set_extra_state", "set_submodule", "share_memory", "state_dict", "to", "to_empty", "train", "training", "type", "weight", "xpu", "zero_grad", "append", "extend", "insert", "self"]
+    "T_destination add_module apply bfloat16 buffers call_super_init children compile cpu "
+    "cuda double dump_patches eval extra_repr float forward get_buffer get_extra_state "
+    "get_parameter get_submodule half ipu load_state_dict modules mtia named_buffers "
+    "named_children named_modules named_parameters parameters register_backward_hook "
+    "register_buffer register_forward_hook register_forward_pre_hook "
+    "register_full_backward_hook register_full_backward_pre_hook "
+    "register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module "
+    "register_parameter register_state_dict_post_hook register_state_dict_pre_hook "
+    "requires_grad_ set_extra_state set_submodule share_memory state_dict to to_empty train "
+    "training type weight xpu zero_grad append extend insert self".split()
 )
 """Attributes that a torch module has already; a part of that name gets an underscore."""
 
@@ -88,9 +98,9 @@ class _Placer:
 
     def has_weights(self, module: Module) -> bool:
         if id(module) not in self.weighted:
-            self.weighted[id(module)] = isinstance(
-                getattr(module, "op", None), Atom
-            ) or any(map(self.has_weights, children(module)))
+            self.weighted[id(module)] = isinstance(getattr(module, "op", None), Atom) or any(
+                map(self.has_weights, children(module))
+            )
         return self.weighted[id(module)]
 
     def new_id(self) -> int:
@@ -115,12 +125,14 @@ class _Placer:
         number = self.new_id()
         match module:
             case Leaf(op=op):
-                name = snake(op.name)
+                name = snake(op.label)
                 if isinstance(op, Atom):
                     path = at.claim(self.safe(name, module.span))
                     return replace(module, id=number, path=path, weight=path)
                 weight = op.embed if isinstance(op, Reader) else None
                 return replace(module, id=number, path=at.join(name), weight=weight)
+            case Hole():
+                return replace(module, id=number)
             case Compose(steps=steps):
                 placed = tuple(self.place(step, at) for step in steps)
                 return replace(module, id=number, steps=placed)
@@ -249,7 +261,7 @@ def _link(module: Module, weights: dict[str, str], diagnostics: Diagnostics) -> 
                     )
                 )
             return replace(module, weight=path)
-        case Leaf():
+        case Leaf() | Hole():
             return module
         case Compose(steps=steps):
             return replace(module, steps=tuple(_link(s, weights, diagnostics) for s in steps))

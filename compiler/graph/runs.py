@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 
 from modnorm.graph.modules import (
     Compose,
+    Hole,
     Leaf,
     Module,
     Repeat,
@@ -42,6 +43,8 @@ def _number(module: Module, numbers: dict[Hashable, int]) -> int:
     match module:
         case Leaf(op=op):
             key = ("op", op)
+        case Hole():
+            key = ("hole",)
         case Compose(steps=steps):
             key = ("compose", *map(inner, steps))
         case Tuple(members=members):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from modnorm.diagnostics import Span
-from modnorm.graph.modules import Compose, Leaf, Module, Repeat, Scope, Shared, Tare, Tuple
+from modnorm.graph.modules import Compose, Hole, Leaf, Module, Repeat, Scope, Shared, Tare, Tuple
 from modnorm.graph.names import Namespace
 from modnorm.graph.numbers import show
 from modnorm.ops.types import Real
@@ -21,7 +21,7 @@ POISON = Poison()
 
 Value: TypeAlias = "Real | bool | str | tuple[Value, ...] | Module | Poison"
 
-MODULES = (Leaf, Compose, Tuple, Repeat, Scope, Shared, Tare)
+MODULES = (Leaf, Compose, Tuple, Repeat, Scope, Shared, Tare, Hole)
 
 
 def is_module(value: Value) -> bool:
@@ -64,7 +64,7 @@ class Frame:
     space: Namespace
     local: dict[str, Value | Lazy] = field(default_factory=dict)
 
-    def inner(self, **names: Value) -> Frame:
+    def inner(self, /, **names: Value) -> Frame:
         return Frame(self.space, {**self.local, **names})
 
 

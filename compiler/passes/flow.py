@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import networkx as nx
+
 from modnorm.diagnostics import Diagnostics
 from modnorm.graph.dataflow import Loop, Region, lower
 from modnorm.passes.program import Program

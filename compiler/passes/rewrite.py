@@ -76,13 +76,13 @@ class ShareEqual(_Rewrite):
     name: ClassVar[str] = "share-equal"
 
     def region(self, region: Region) -> Region:
-        seen: dict[tuple[int, Hashable], int] = {}
+        seen: dict[Hashable, int] = {}
 
         def emit(builder: Builder, value: Value, new: dict[int, int]) -> int:
             if isinstance(value, Apply) and value.weight is None:
-                key = (id(builder), (value.op, value.inputs))
+                key: Hashable = (builder, value.op, value.inputs)
             elif isinstance(value, Pack):
-                key = (id(builder), value.inputs)
+                key = (builder, value.inputs)
             else:
                 return builder.add(value)
             if key not in seen:
@@ -150,8 +150,7 @@ class _Folding:
                     self.factor[number] = tuple(self.factor[i] for i in inputs)
                 case Loop(inputs=(x,)):
                     runs = tuple(
-                        LoopRun(fold.region(r.region), r.count, r.start, r.path)
-                        for r in value.runs
+                        LoopRun(fold.region(r.region), r.count, r.start, r.path) for r in value.runs
                     )
                     self.keep(number, replace(value, runs=runs), (self.exact(x),))
                     self.factor[number] = _ones(value.type)
@@ -229,9 +228,7 @@ class _Folding:
             assert isinstance(factor, tuple)
             members = tuple(
                 new_member if _is_one(f) else self.multiplied(new_member, f, self.old[old_member])
-                for new_member, f, old_member in zip(
-                    value.inputs, factor, old.inputs, strict=True
-                )
+                for new_member, f, old_member in zip(value.inputs, factor, old.inputs, strict=True)
             )
             return self.builder.add(replace(value, inputs=members))
         assert uniform is not None, "factors of a tuple that is no Pack are equal"

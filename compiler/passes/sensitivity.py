@@ -58,9 +58,7 @@ def power(a: Real, n: int) -> Real:
         return math.inf
 
 
-def combine(
-    tree: Module, leaf: Callable[[Leaf], Bound], values: dict[int, Bound]
-) -> Bound:
+def combine(tree: Module, leaf: Callable[[Leaf], Bound], values: dict[int, Bound]) -> Bound:
     """Fill `values` with every part's value: products along compositions, sums over tuples.
 
     A string, the reason why there is no value, spreads to everything around it.
@@ -132,7 +130,7 @@ class Sensitivities:
             diagnostics.add(
                 Diagnostic(
                     "E501",
-                    f"`{leaf.op.name}` has sensitivity {show(value)}; it must be positive and"
+                    f"`{leaf.op.label}` has sensitivity {show(value)}; it must be positive and"
                     " finite",
                     leaf.span,
                 )
@@ -143,7 +141,7 @@ class Sensitivities:
     def certified(self, leaf: Leaf) -> Bound:
         value = leaf.op.certified
         if isinstance(value, str):
-            return f"{leaf.op.name} at line {leaf.span.line}: {value}"
+            return f"{leaf.op.label} at line {leaf.span.line}: {value}"
         return value
 
     def verify(self, program: Program) -> None:

@@ -8,6 +8,7 @@ from typing import ClassVar
 from modnorm.diagnostics import Diagnostic, Diagnostics, Label
 from modnorm.graph.modules import (
     Compose,
+    Hole,
     Leaf,
     Module,
     Repeat,
@@ -50,6 +51,8 @@ class _Inference:
         match module:
             case Leaf():
                 return self.leaf(module, x)
+            case Hole():
+                return module, None
             case Compose(steps=steps):
                 done: list[Module] = []
                 for step in steps:

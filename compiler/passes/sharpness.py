@@ -9,6 +9,7 @@ from typing import ClassVar
 from modnorm.diagnostics import Diagnostics
 from modnorm.graph.modules import (
     Compose,
+    Hole,
     Leaf,
     Module,
     Repeat,
@@ -132,6 +133,8 @@ class SharpnessPass:
                 return total
             case Scope(body=body) | Shared(body=body) | Tare(body=body):
                 return self.of(body, program, values)
+            case Hole():
+                raise AssertionError("a hole got past the inference of shapes")
 
     def verify(self, program: Program) -> None:
         assert program.tree.id in program.sharpness

@@ -95,9 +95,7 @@ class Targets:
         for use in uses:
             assert use.value.weight is not None
             by_weight.setdefault(use.value.weight, []).append(use)
-        weights = tuple(
-            self.weight(path, group, program) for path, group in by_weight.items()
-        )
+        weights = tuple(self.weight(path, group, program) for path, group in by_weight.items())
         return replace(program, weights=weights)
 
     def weight(self, path: str, uses: list[_Use], program: Program) -> Weight:

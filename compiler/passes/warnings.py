@@ -6,7 +6,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Label
-from modnorm.graph.modules import Compose, Leaf, Module, Repeat, Scope, Shared, Tare, Tuple, walk
+from modnorm.graph.modules import (
+    Compose,
+    Hole,
+    Leaf,
+    Module,
+    Repeat,
+    Scope,
+    Shared,
+    Tare,
+    Tuple,
+    walk,
+)
 from modnorm.graph.numbers import show
 from modnorm.ops.base import Atom
 from modnorm.passes.program import Program
@@ -35,7 +46,7 @@ class Warnings:
             diagnostics.add(
                 Diagnostic(
                     "W602",
-                    f"`{leaf.op.name}` has mass 0: its weight is frozen",
+                    f"`{leaf.op.label}` has mass 0: its weight is frozen",
                     leaf.span,
                     hint="give it a positive mass if it should learn",
                 )
@@ -50,7 +61,7 @@ class Warnings:
             if not skips or len(skips) == len(before.members):
                 continue
             total = program.sensitivities[before.id] * program.sensitivities[add.id]
-            if abs(total - 1) <= TOLERANCE:
+            if abs(float(total) - 1) <= TOLERANCE:
                 continue
             parts = tuple(
                 Label(m.span, f"sensitivity {show(program.sensitivities[m.id])}")
@@ -95,5 +106,5 @@ def _is_skip(module: Module) -> bool:
             return all(map(_is_skip, parts))
         case Scope(body=body) | Shared(body=body) | Tare(body=body):
             return _is_skip(body)
-        case Repeat() | Tuple():
+        case Repeat() | Tuple() | Hole():
             return False

@@ -1,0 +1,309 @@
+"""The command line: `modnorm compile`, `report` and `explain`.
+
+Everything but click is imported by the command that needs it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import PurePath
+from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from modnorm import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from modnorm.diagnostics import Diagnostic
+    from modnorm.pipeline import Analysis
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as of a shell."""
+WIDTH = 80
+MAX_WIDTH = 100
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Failed(click.ClickException):
+    """The input is at fault: what is wrong goes to stderr, and the exit status is 1."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        _say(self.message)
+
+
+# --- options ---------------------------------------------------------------------------------
+
+
+def _settings(
+    context: click.Context, option: click.Parameter, given: tuple[str, ...]
+) -> Mapping[str, str]:
+    settings: dict[str, str] = {}
+    for setting in given:
+        name, equals, value = setting.partition("=")
+        if not equals or not name.strip():
+            raise click.BadParameter(f"'{setting}' is not of the form NAME=VALUE.", context, option)
+        settings[name.strip()] = value
+    return settings
+
+
+def _model_options(command: Command) -> Command:
+    """The options that choose and size a model."""
+    for decorate in (
+        click.option("--model", metavar="NAME", help="Which of the file's models to take."),
+        click.option(
+            "-p",
+            "params",
+            metavar="NAME=VALUE",
+            multiple=True,
+            callback=_settings,
+            help="Set a param of the file; may be repeated.",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+# --- commands --------------------------------------------------------------------------------
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="modnorm", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Compile a neural network, written as a tree of modules, into a PyTorch model
+    with an optimizer that measures updates in the modular norm of that network.
+
+    \b
+    Examples:
+      modnorm compile gpt.mod                      writes gpt.py
+      modnorm compile gpt.mod -o small.py -p d_embed=64
+      modnorm report gpt.mod                       masses, sensitivities, targets
+      modnorm explain gpt.mod '*.attention.q.*'    how a weight's target comes about
+    """
+
+
+@cli.command("compile", short_help="Compile a model into one Python file.")
+@click.argument("file", metavar="FILE.mod")
+@click.option(
+    "-o",
+    "--output",
+    metavar="OUT.py",
+    help="Where to write; - is standard output. By default FILE.py in the current folder.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Do not say what was written.")
+@_model_options
+def compile_(
+    file: str, output: str | None, quiet: bool, params: Mapping[str, str], model: str | None
+) -> None:
+    """Compile FILE.mod into one self-contained Python file.
+
+    The file is written whole or, if something is wrong, not at all.
+
+    \b
+    Examples:
+      modnorm compile gpt.mod
+      modnorm compile gpt.mod -o models/wide.py -p d_embed=512 -p heads=8
+      modnorm compile zoo.mod --model ResMLP -o - | less
+    """
+    with _failing():
+        from modnorm.codegen.assemble import generate
+        from modnorm.report.words import plural
+
+        analysis = _analyse(file, params, model)
+        text = generate(analysis.program)
+        _warn(analysis.diagnostics)
+        if output is None:
+            output = f"{PurePath(file).stem}.py"
+        if output == "-":
+            _emit(text)
+        else:
+            _write(output, text, file)
+        if not quiet:
+            program = analysis.program
+            weights = plural(sum(weight.copies for weight in program.weights), "weight")
+            size = plural(program.entries, "parameter")
+            where = "standard output" if output == "-" else output
+            _say(f"{where}: {program.name}, {weights}, {size}\n")
+
+
+@cli.command(short_help="Show masses, sensitivities and targets.")
+@click.argument("file", metavar="FILE.mod")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Text for people, JSON for programs.",
+)
+@click.option("-o", "--output", metavar="OUT", help="Where to write, instead of standard output.")
+@_model_options
+def report(
+    file: str, form: str, output: str | None, params: Mapping[str, str], model: str | None
+) -> None:
+    """Show the masses, sensitivities and targets of the model in FILE.mod.
+
+    \b
+    Examples:
+      modnorm report gpt.mod
+      modnorm report gpt.mod -p blocks=12 --format json -o gpt.json
+    """
+    with _failing():
+        analysis = _analyse(file, params, model)
+        to_stdout = output in (None, "-")
+        if form == "json":
+            from modnorm.report.as_json import dumps
+            from modnorm.report.as_json import report as collect
+
+            text = dumps(collect(analysis))
+        else:
+            from modnorm.report.text import render
+
+            wide, color = (_width(), _is_colored(sys.stdout)) if to_stdout else (WIDTH, False)
+            text = render(analysis, width=wide, color=color)
+        if output is not None and not to_stdout:
+            _write(output, text, file)
+        elif form == "json":
+            _emit(text)
+        else:
+            _show(text)
+
+
+@cli.command(short_help="Show how a weight's target comes about.")
+@click.argument("file", metavar="FILE.mod")
+@click.argument("path")
+@_model_options
+def explain(file: str, path: str, params: Mapping[str, str], model: str | None) -> None:
+    """Show how the target of one weight of FILE.mod comes about, factor by factor.
+
+    PATH is a weight's name, with or without `.weight`, a part of it, or a pattern with `*`.
+
+    \b
+    Examples:
+      modnorm explain gpt.mod head.linear.weight
+      modnorm explain gpt.mod body.block.2
+      modnorm explain gpt.mod '*.attention.q.*' -p blocks=12
+    """
+    with _failing():
+        from modnorm.report.explain import explanation
+
+        _show(explanation(_analyse(file, params, model).program, path))
+
+
+def main() -> NoReturn:
+    """Run the command line and exit: 0 done, 1 the input is at fault, 2 usage."""
+    gc.disable()  # over before collecting would pay
+    if hasattr(os, "fork"):  # a reader that goes away ends the program, as it ends any other
+        import signal
+
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        cli.main(prog_name="modnorm", standalone_mode=False)
+        status = 0
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        status = INTERRUPTED
+    sys.exit(status)
+
+
+# --- what the commands share -----------------------------------------------------------------
+
+
+def _analyse(file: str, params: Mapping[str, str], model: str | None) -> Analysis:
+    from modnorm.pipeline import analyse
+
+    return analyse(file, params, model)
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
+    """Turn what is wrong with the input, or with a plugin, into a message and status 1."""
+    from modnorm.diagnostics import ModnormError
+    from modnorm.report.output import CannotWrite
+
+    try:
+        yield
+    except click.ClickException:
+        raise
+    except ModnormError as error:
+        raise Failed(_rendered(error.diagnostics)) from None
+    except CannotWrite as error:
+        raise Failed(f"error: {error}\n") from None
+    except Exception as error:
+        from modnorm.report.plugins import culprit
+
+        plugin = culprit(error)
+        if not plugin:
+            raise
+        raise Failed(f"error: {plugin} failed: {type(error).__name__}: {error}\n") from error
+
+
+def _rendered(diagnostics: Iterable[Diagnostic]) -> str:
+    from modnorm.report.diagnostics import render
+
+    return render(diagnostics, color=_is_colored(sys.stderr))
+
+
+def _warn(diagnostics: Iterable[Diagnostic]) -> None:
+    _say(_rendered(diagnostics))
+
+
+def _is_colored(stream: IO[str] | None) -> bool:
+    """Whether to colour what goes to a stream: a terminal, unless `NO_COLOR` is set."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return stream is not None and stream.isatty()
+
+
+def _width() -> int:
+    """How wide a report on standard output may be."""
+    try:
+        columns = os.get_terminal_size(sys.stdout.fileno()).columns
+    except (AttributeError, OSError, ValueError):  # no terminal
+        return WIDTH
+    return min(columns or WIDTH, MAX_WIDTH)
+
+
+def _say(text: str) -> None:
+    """Print to stderr."""
+    if sys.stderr is not None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def _show(text: str) -> None:
+    """Print to standard output, in signs that it can show."""
+    from modnorm.report.words import encodable
+
+    if sys.stdout is not None:
+        _emit(encodable(text, sys.stdout.encoding), sys.stdout.encoding)
+
+
+def _emit(text: str, encoding: str | None = "utf-8") -> None:
+    """Write a text to standard output; source text and JSON are UTF-8 whatever the terminal is."""
+    if sys.stdout is None:
+        return
+    from modnorm.report.output import CannotWrite
+
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode(encoding or "ascii", "backslashreplace"))
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        # nothing may be left to flush at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise CannotWrite("standard output", (error.strerror or str(error)).lower()) from None
+
+
+def _write(output: str, text: str, source: str) -> None:
+    from modnorm.report.output import write
+
+    write(output, text, source=source)

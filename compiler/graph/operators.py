@@ -1,0 +1,180 @@
+"""The operators of the language, on numbers, truth values and modules."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from modnorm.diagnostics import Span
+from modnorm.graph.calls import build_op
+from modnorm.graph.checks import Checks
+from modnorm.graph.modules import Hole, Module, Repeat, Run, Tuple, compose
+from modnorm.graph.numbers import Impossible, arithmetic, show
+from modnorm.graph.values import (
+    POISON,
+    Frame,
+    Poison,
+    Value,
+    describe,
+    is_module,
+    is_number,
+)
+from modnorm.ops.types import Real
+from modnorm.syntax import tree
+
+COMPARISONS = {"==", "!=", "<", "<=", ">", ">="}
+ORDER = {
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+}
+
+
+class Operators(Checks, ABC):
+    """Evaluates unary and binary expressions."""
+
+    @abstractmethod
+    def value(self, expr: tree.Expr, frame: Frame) -> Value:
+        """Evaluate an expression."""
+
+    def unary(self, expr: tree.Unary, frame: Frame) -> Value:
+        value = self.value(expr.operand, frame)
+        if isinstance(value, Poison):
+            return POISON
+        if expr.operator == "not":
+            if not isinstance(value, bool):
+                return self.not_a_condition(value, expr.operand.span)
+            return not value
+        if is_number(value):
+            return -value if expr.operator == "-" else value  # type: ignore[operator]
+        what = f"`{expr.operator}` takes a number or a module"
+        module = self.module(value, expr.operand.span, what)
+        if isinstance(module, Poison) or expr.operator == "+":
+            return module
+        return self.scaled(module, -1, expr.span, after=True)
+
+    def scaled(self, module: Module, factor: Real, span: Span, *, after: bool) -> Value:
+        """The module with `Mul(factor)` after or before it."""
+        leaf = build_op(self, "Mul", {"a": (factor, span)}, span)
+        if isinstance(leaf, Poison):
+            return POISON
+        return compose((module, leaf) if after else (leaf, module), span)
+
+    def binary(self, expr: tree.Binary, frame: Frame) -> Value:
+        operator = expr.operator
+        if operator in ("and", "or"):
+            return self.logical(expr, frame)
+        left, right = self.value(expr.left, frame), self.value(expr.right, frame)
+        if operator in ("@", ">>", "+", "-"):
+            left = self.patched(left, right, expr.left.span)
+            right = self.patched(right, left, expr.right.span)
+        if isinstance(left, Poison) or isinstance(right, Poison):
+            return POISON
+        if operator in COMPARISONS:
+            return self.comparison(expr, left, right)
+        if is_number(left) and is_number(right) and operator not in ("@", ">>"):
+            try:
+                return arithmetic(operator, left, right)  # type: ignore[arg-type]
+            except Impossible as impossible:
+                return self.fail("E303", str(impossible), expr.span)
+        return self.modules(expr, left, right)
+
+    def patched(self, value: Value, beside: Value, span: Span) -> Value:
+        """A hole for what could not be evaluated, if the module beside it can be checked still."""
+        return Hole(span) if isinstance(value, Poison) and is_module(beside) else value
+
+    def modules(self, expr: tree.Binary, left: Value, right: Value) -> Value:
+        """The operators on modules."""
+        operator, what = expr.operator, f"`{expr.operator}` takes modules"
+        if operator == "**":
+            what = "`**` repeats a module or takes a number to a power"
+            if is_number(left):
+                what = f"the exponent of {show(left)} must be a number"
+                return self.fail("E302", f"{what}, but this is {describe(right)}", expr.right.span)
+            module = self.module(left, expr.left.span, what)
+            count = self.count(right, expr.right.span, "the exponent of a module")
+            if isinstance(module, Poison) or isinstance(count, Poison):
+                return POISON
+            return self.repeat((Run(module, count),), expr.span)
+        if operator in ("*", "/"):
+            if operator == "*" and is_number(left):
+                module = self.module(right, expr.right.span, "`*` takes numbers and modules")
+                if isinstance(module, Poison):
+                    return POISON
+                return self.scaled(module, left, expr.left.span, after=True)  # type: ignore[arg-type]
+            if is_number(right):
+                module = self.module(
+                    left, expr.left.span, f"`{operator}` takes numbers and modules"
+                )
+                if isinstance(module, Poison):
+                    return POISON
+                factor: Real = right  # type: ignore[assignment]
+                if operator == "/":
+                    try:
+                        factor = arithmetic("/", 1, factor)
+                    except Impossible as impossible:
+                        return self.fail("E303", str(impossible), expr.right.span)
+                return self.scaled(module, factor, expr.right.span, after=False)
+            both = is_module(left) and is_module(right)
+            here = "two modules" if both else f"{describe(left)} and {describe(right)}"
+            return self.fail(
+                "E302",
+                f"`{operator}` takes a module and a number, but here are {here}",
+                expr.span,
+                hint="compose modules with `@` or `>>`"
+                if operator == "*"
+                else "only a module can be divided by a number: `f / 2`",
+            )
+        a = self.module(left, expr.left.span, what)
+        b = self.module(right, expr.right.span, what)
+        if isinstance(a, Poison) or isinstance(b, Poison):
+            return POISON
+        if operator == "@":
+            return compose((b, a), expr.span)
+        if operator == ">>":
+            return compose((a, b), expr.span)
+        if operator == "-":
+            negative = self.scaled(b, -1, expr.operator_span, after=True)
+            if isinstance(negative, Poison):
+                return POISON
+            b = negative  # type: ignore[assignment]
+        add = build_op(self, "Add", {}, expr.operator_span)
+        if isinstance(add, Poison):
+            return POISON
+        return compose((Tuple((a, b), expr.span), add), expr.span)
+
+    def repeat(self, runs: tuple[Run, ...], span: Span) -> Value:
+        runs = tuple(run for run in runs if run.count > 0)
+        if not runs:
+            return build_op(self, "Identity", {}, span)
+        return Repeat(runs, span)
+
+    def logical(self, expr: tree.Binary, frame: Frame) -> Value:
+        left = self.value(expr.left, frame)
+        if isinstance(left, Poison):
+            return POISON
+        if not isinstance(left, bool):
+            return self.not_a_condition(left, expr.left.span)
+        if left == (expr.operator == "or"):
+            return left
+        right = self.value(expr.right, frame)
+        if isinstance(right, Poison):
+            return POISON
+        if not isinstance(right, bool):
+            return self.not_a_condition(right, expr.right.span)
+        return right
+
+    def comparison(self, expr: tree.Binary, left: Value, right: Value) -> Value:
+        if is_module(left) or is_module(right):
+            return self.fail("E302", "modules cannot be compared", expr.span)
+        if expr.operator in ("==", "!="):
+            same = is_number(left) == is_number(right) and left == right
+            return same == (expr.operator == "==")
+        both_numbers = is_number(left) and is_number(right)
+        if not both_numbers and not (isinstance(left, str) and isinstance(right, str)):
+            return self.fail(
+                "E302",
+                f"`{expr.operator}` cannot order {describe(left)} and {describe(right)}",
+                expr.span,
+            )
+        return bool(ORDER[expr.operator](left, right))

@@ -1,0 +1,122 @@
+"""The report as text for a terminal. The only place that needs rich."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from modnorm.graph.numbers import show
+from modnorm.passes.program import Program
+from modnorm.pipeline import Analysis
+from modnorm.report.diagnostics import clean
+from modnorm.report.diagnostics import render as render_diagnostics
+from modnorm.report.parts import Part, rows
+from modnorm.report.words import as_float, exact, plural, short
+
+WIDTH = 80
+BAR = 10
+"""Columns of a bar that is full."""
+PERCENT = 7
+SENSITIVITY = "sensitivity"
+TARGET = "target"
+NO_BREAK = "\u00a0"
+"""A space at which no line ends."""
+GAP = "  "
+EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def report(analysis: Analysis, width: int = WIDTH) -> RenderableType:
+    """The report as something that rich can show: header, parts, warnings."""
+    program = analysis.program
+    sections: list[RenderableType] = [_header(program), Text(), _parts(program, width)]
+    if analysis.diagnostics:
+        found = render_diagnostics(analysis.diagnostics, color=True, width=width)
+        sections += [Text(), Text.from_ansi(found.rstrip("\n"))]
+    return Group(*sections)
+
+
+def render(analysis: Analysis, *, width: int = WIDTH, color: bool = False) -> str:
+    """The report as a string, with ANSI colours or without."""
+    console = Console(
+        file=io.StringIO(),
+        width=width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        legacy_windows=False,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+    with console.capture() as captured:
+        console.print(report(analysis, width))
+    return "\n".join(line.rstrip() for line in captured.get().replace(NO_BREAK, " ").split("\n"))
+
+
+def _header(program: Program) -> Table:
+    table = Table.grid(padding=(0, len(GAP)))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in _facts(program):
+        table.add_row(label, Text(value, style="bold" if label == "model" else ""))
+    return table
+
+
+def _facts(program: Program) -> Iterator[tuple[str, str]]:
+    yield "model", program.name
+    yield "source", clean(program.source.name)
+    if program.params:
+        params = (f"{name} = {clean(show(value))}" for name, value in program.params.items())
+        yield "params", ", ".join(param.replace(" ", NO_BREAK) for param in params)
+    copies = sum(weight.copies for weight in program.weights)
+    yield "size", f"{plural(copies, 'weight')}, {plural(program.entries, 'parameter')}"
+    yield "mass", exact(program.mass)
+    yield "sensitivity", exact(program.sensitivity)
+    certified = program.certified[program.tree.id]
+    yield "certified", f"no bound: {certified}" if isinstance(certified, str) else exact(certified)
+    sharpness = program.sharpness[program.tree.id]
+    if sharpness is not None:
+        triple = (sharpness.alpha, sharpness.beta, sharpness.gamma)
+        signs = zip("αβγ", triple, strict=True)
+        yield "sharpness", "  ".join(f"{sign} {short(value)}" for sign, value in signs)
+
+
+def _parts(program: Program, width: int) -> Table:
+    found = list(rows(program))
+    targets = [_target(row.part) for row in found]
+    taken = BAR + PERCENT + len(SENSITIVITY) + max(map(len, (TARGET, *targets))) + 3 * len(GAP)
+    table = Table(box=None, padding=(0, len(GAP), 0, 0), pad_edge=False, header_style="dim")
+    # what is too long is a name, never a number
+    table.add_column("part", no_wrap=True, max_width=max(width - taken, len("part")))
+    table.add_column("share of mass", no_wrap=True)
+    table.add_column(SENSITIVITY, no_wrap=True, justify="right")
+    table.add_column(TARGET, no_wrap=True)
+    whole = as_float(program.mass)
+    for row, target in zip(found, targets, strict=True):
+        part = row.part
+        style = "" if part.targets is None else "bold"
+        name = Text.assemble((row.guide, "dim"), (part.title, style))
+        table.add_row(name, _share(part, whole), short(part.sensitivity), target)
+    return table
+
+
+def _share(part: Part, whole: float) -> Text:
+    share = part.mass / whole if whole else 0.0
+    eighths = max(round(share * BAR * 8), 1 if share else 0)
+    full, rest = divmod(eighths, 8)
+    bar = "█" * full + (EIGHTHS[rest] if rest else "")
+    percent = f"{share:.1%}" if share >= 0.0005 or not share else "< 0.1%"
+    return Text.assemble((f"{bar:<{BAR}}", "cyan"), f"{percent:>{PERCENT}}")
+
+
+def _target(part: Part) -> str:
+    if part.targets is None:
+        return ""
+    first, last = part.targets
+    if last == 0:
+        return "0 (frozen)"
+    one, other = short(first), short(last)
+    return one if one == other else f"{one} … {other}"

@@ -1,0 +1,109 @@
+"""How numbers, operations and weights are written in reports."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+from modnorm.diagnostics import Span
+from modnorm.graph.modules import Leaf, Module, Scope, Shared, children
+from modnorm.graph.numbers import show
+from modnorm.ops.base import Op, Reader
+from modnorm.ops.types import Real
+from modnorm.passes.program import Program
+
+SHORT = 9_999
+"""Numerators and denominators up to here are shown as a fraction."""
+
+
+def exact(value: Real) -> str:
+    """A number as a person would write it: a short fraction as one, else six digits."""
+    if isinstance(value, Fraction) and value.denominator > 1:
+        long = max(abs(value.numerator), value.denominator) > SHORT
+        return short(value, 6) if long else show(value)
+    return short(value, 6) if isinstance(value, float) else show(int(value))
+
+
+def short(value: Real, digits: int = 4) -> str:
+    """A number as a decimal of so many digits."""
+    number = as_float(value)
+    if not math.isfinite(number) and not isinstance(value, float):
+        return show(value)
+    return f"{number:.{digits}g}"
+
+
+def as_float(value: Real) -> float:
+    """The nearest float; infinite where an exact number is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def call(op: Op) -> str:
+    """An operation with its arguments, as the language writes it; defaults are left out."""
+    arguments = ", ".join(_arguments(op))
+    return f"{op.label}({arguments})" if arguments else op.label
+
+
+def _arguments(op: Op) -> Iterator[str]:
+    for argument in op.arguments():
+        value = getattr(op, argument.field)
+        if argument.named_only or value is None:
+            continue
+        if isinstance(op, Reader) and argument.kind == "embed":
+            yield str(value).rpartition(":")[2]
+        elif argument.required or argument.inferred:
+            yield _value(value)
+        elif value != argument.default:
+            yield f"{argument.name} = {_value(value)}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, tuple):
+        inner = ", ".join(map(_value, value))
+        return f"({inner},)" if len(value) == 1 else f"({inner})"
+    return show(value) if isinstance(value, bool) else exact(value)
+
+
+def place(span: Span, program: Program) -> dict[str, int | str]:
+    """The line of a place, and its file where that is not the model's own."""
+    if span.source is program.source or span.source.name == program.source.name:
+        return {"line": span.line}
+    return {"line": span.line, "file": span.source.name}
+
+
+def shared_name(module: Shared) -> str:
+    """The name under which a module is shared."""
+    return module.key.rpartition(":")[2]
+
+
+def shared_path(module: Shared) -> str:
+    """The path of a shared module; it has one from the root, wherever it is mentioned."""
+    inner: Module = module.body
+    while not isinstance(inner, Leaf | Scope):
+        inner = children(inner)[0]
+    return inner.path.partition(".")[0]
+
+
+ASCII = str.maketrans(
+    dict(zip("├└│─█▉▊▋▌▍▎▏×…·–", "|`|-########x~*-", strict=True))
+    | {"√": "sqrt", "σ": "sigma", "α": "alpha", "β": "beta", "γ": "gamma", "κ": "kappa"}
+)
+"""What stands for the signs of reports where only ASCII can be shown."""
+
+
+def encodable(text: str, encoding: str | None) -> str:
+    """The text, in signs that an encoding has."""
+    try:
+        text.encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return text.translate(ASCII).encode("ascii", "replace").decode()
+    return text
+
+
+def plural(number: int, what: str) -> str:
+    """`1 weight`, `1,000 weights`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
