@@ -12,7 +12,7 @@ param blocks_mass = 5
 
 input tokens: int[batch, seq] < vocab
 
-def attention = Linear(d_embed) @ MergeHeads @ (1/3 * Attention(causal = true)) @ (q, k, v)
+def attention = Linear(d_embed) @ MergeHeads @ Attention(causal = true) / 3 @ (q, k, v)
   where
     q = SplitHeads(heads) @ Linear(d_embed)
     k = SplitHeads(heads) @ Linear(d_embed)

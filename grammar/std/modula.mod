@@ -1,6 +1,5 @@
 # The architectures of the package modula (0.0.0.0.0.2, the PyTorch release), exactly, to compare
-# with. Its attention divides queries, keys and values by 3, where std.transformer divides the
-# output; `blocks_mass` and the order of the weights are its own too.
+# with: its functions, masses and order of weights. It needs more than one block, as modula does.
 
 from std.nn import LayerNorm, ScaledGELU, residual
 

@@ -1,10 +1,10 @@
 # Transformers over values (batch, seq, d). Attention divides its logits by the head size d, not by
-# its root, and its output by 3, so that queries, keys and values together have sensitivity 1.
+# its root, and queries, keys and values by 3, so that together they have sensitivity 1.
 
 from std.nn import LayerNorm, ScaledGELU, residual
 
 def attention(d, heads, causal = true) =
-    Linear(d) @ MergeHeads @ (1/3 * Attention(causal)) @ (q, k, v)
+    Linear(d) @ MergeHeads @ Attention(causal) / 3 @ (q, k, v)
   where
     q = SplitHeads(heads) @ Linear(d)
     k = SplitHeads(heads) @ Linear(d)
@@ -12,7 +12,7 @@ def attention(d, heads, causal = true) =
 
 # The same with rotary position embedding on queries and keys.
 def rotary(d, heads, causal = true, base = 10000) =
-    Linear(d) @ MergeHeads @ (1/3 * Attention(causal)) @ (RoPE(base) @ q, RoPE(base) @ k, v)
+    Linear(d) @ MergeHeads @ Attention(causal) / 3 @ (RoPE(base) @ q, RoPE(base) @ k, v)
   where
     q = SplitHeads(heads) @ Linear(d)
     k = SplitHeads(heads) @ Linear(d)

@@ -1,0 +1,278 @@
+"""A compiled module in training: loading it, one step of it, and a checkpoint bit for bit.
+
+Every failure that the user can mend is a `Trouble` (exit 1) or a click.UsageError (exit 2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+import torch
+from tasks import Task, Trouble, cross_entropy, probe
+
+OPTIMIZERS = {
+    "normed_adam": "NormedAdam",
+    "normed_sgd": "NormedSGD",
+    "dualized_sgd": "DualizedSGD",
+}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run's weights depend on; a checkpoint is resumed only under the same."""
+
+    model: str
+    optimizer: str
+    lr: float
+    weight_decay: float
+    steps: int
+    batch: int
+    context: int | None
+    seed: int
+    data: str
+    data_sha256: str
+    device: str
+    dtype: str
+    compile: bool
+
+
+def constant(text: str) -> tuple[str, object]:
+    """NAME=VALUE with VALUE a number (exact: 1/3, 0.1), true, false or a string."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip().isidentifier():
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="-p")
+    for kind in (int, Fraction):
+        with contextlib.suppress(ValueError, ZeroDivisionError):
+            return name.strip(), kind(value)
+    return name.strip(), {"true": True, "false": False}.get(value.strip().lower(), value)
+
+
+def load_module(path: Path, constants: Mapping[str, object]) -> ModuleType:
+    """The module that `modnorm compile` wrote, or a .mod file compiled in memory."""
+    if path.suffix == ".mod":
+        try:
+            import modnorm
+        except ImportError as error:
+            raise Trouble(f"compiling {path} needs modnorm: pip install modnorm") from error
+        try:
+            compiled: ModuleType = modnorm.load(path, **constants)
+            return compiled
+        except modnorm.ModnormError as error:
+            raise Trouble(str(error), as_it_is=True) from error
+    if constants:
+        raise click.UsageError(
+            f"-p works on a .mod file; the constants of {path.name} were fixed when it was compiled"
+        )
+    spec = importlib.util.spec_from_file_location("compiled_model", path)
+    if path.suffix != ".py" or spec is None or spec.loader is None:
+        raise Trouble(f"{path} is neither a .py that modnorm compile wrote nor a .mod file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["compiled_model"] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a stranger's file raises when it is run
+        raise Trouble(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    missing = [
+        name for name in ("MODEL", "INPUTS", "PLAN", "PLAN_HASH") if not hasattr(module, name)
+    ]
+    if missing:
+        raise Trouble(
+            f"{path} has no {', '.join(missing)}: it is not a file that modnorm compile wrote"
+        )
+    return module
+
+
+def has_weight_decay(module: ModuleType, name: str) -> bool:
+    """Whether that optimizer of the module takes a weight decay."""
+    made = getattr(module, OPTIMIZERS[name], None)
+    return made is not None and "weight_decay" in inspect.signature(made).parameters
+
+
+def build_optimizer(
+    module: ModuleType, model: torch.nn.Module, name: str, lr: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """One of the module's own optimizers. Raises Trouble where it refuses its settings."""
+    made = getattr(module, OPTIMIZERS[name], None)
+    if made is None:
+        raise Trouble(f"the module has no {OPTIMIZERS[name]}: compile it anew with this modnorm")
+    options: dict[str, float] = {"lr": lr}
+    if has_weight_decay(module, name):
+        options["weight_decay"] = weight_decay
+    elif weight_decay:
+        raise Trouble(f"{OPTIMIZERS[name]} has no weight decay: give --weight-decay 0")
+    try:
+        optimizer: torch.optim.Optimizer = made(model.named_parameters(), **options)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise Trouble(f"{OPTIMIZERS[name]}: {error}") from error
+    return optimizer
+
+
+class Run:
+    """A model in training: everything that a checkpoint has to hold to go on bit for bit."""
+
+    def __init__(self, module: ModuleType, task: Task, settings: Settings) -> None:
+        self.module, self.task, self.settings = module, task, settings
+        device, dtype = torch.device(settings.device), DTYPES[settings.dtype]
+        torch.manual_seed(settings.seed)
+        # made on the CPU, so that a seed gives the same weights on every device
+        self.model = getattr(module, module.MODEL)(
+            device="cpu", dtype=dtype, generator=torch.Generator().manual_seed(settings.seed)
+        )
+        task.to(torch.device("cpu"), dtype)
+        probe(module, self.model, task)
+        self.model.to(device)
+        task.to(device, dtype)
+        self.optimizer = build_optimizer(
+            module, self.model, settings.optimizer, settings.lr, settings.weight_decay
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: 1 - step / settings.steps
+        )
+        self.forward: Callable[[torch.Tensor], torch.Tensor] = self.model
+        if settings.compile:
+            self.forward = self.compiled()
+        self.batches = torch.Generator().manual_seed(settings.seed)
+        self.step = 0
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self.loss_count = 0
+
+    def compiled(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The model through torch.compile, tried out both ways before anything depends on it."""
+        forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(self.model)
+        x, y = self.task.draw(torch.Generator().manual_seed(0))
+        try:
+            cross_entropy(forward(x), y).backward()
+        except Exception as error:  # the compiler's own errors have no common base
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            raise Trouble(
+                f"torch.compile failed ({lines[0] if lines else type(error).__name__}): leave "
+                "--compile out, or see that a C++ compiler is installed"
+            ) from error
+        self.optimizer.zero_grad(set_to_none=True)
+        return forward
+
+    def train_step(self) -> torch.Tensor:
+        """One step; the training loss before it."""
+        x, y = self.task.draw(self.batches)
+        loss = cross_entropy(self.forward(x), y)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.schedule.step()
+        self.step += 1
+        self.loss_sum += loss.detach()
+        self.loss_count += 1
+        return loss.detach()
+
+    def mean_loss(self) -> float | None:
+        """The mean training loss since this was last asked."""
+        count, self.loss_count = self.loss_count, 0
+        mean = float(self.loss_sum) / count if count else None
+        self.loss_sum.zero_()
+        return mean
+
+    @torch.no_grad()
+    def held_out(self) -> tuple[float, float]:
+        """Mean loss and accuracy on the held-out batches, which are the same every time."""
+        loss, right, count = 0.0, 0, 0
+        for x, y in self.task.held_out():
+            output = self.forward(x)
+            loss += float(cross_entropy(output, y)) * y.numel()
+            right += int((output.argmax(-1) == y).sum())
+            count += y.numel()
+        return loss / count, right / count
+
+    def state(self) -> dict[str, Any]:
+        cuda = self.settings.device.startswith("cuda")
+        return {
+            "plan": self.module.PLAN_HASH,
+            "settings": asdict(self.settings),
+            "torch": str(torch.__version__),
+            "threads": torch.get_num_threads(),
+            "step": self.step,
+            "loss_sum": float(self.loss_sum),
+            "loss_count": self.loss_count,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "batches": self.batches.get_state(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if cuda else [],
+        }
+
+    def save(self, path: Path) -> None:
+        """Writes the checkpoint whole or not at all, and never one with ruined weights."""
+        if not all(torch.isfinite(weight).all() for weight in self.model.parameters()):
+            raise Trouble(
+                f"weights are no longer finite at step {self.step}, so {path} was left as it was: "
+                "give a smaller --lr"
+            )
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(self.state(), file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except (OSError, RuntimeError) as error:
+            raise Trouble(f"the checkpoint {path} cannot be written: {error}") from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+    def restore(self, path: Path, notice: Callable[[str], None]) -> None:
+        """Goes on from a checkpoint. Raises Trouble where it is damaged or of another run."""
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+            plan, settings = found["plan"], found["settings"]
+        except Exception as error:  # torch.load raises many kinds on a damaged file
+            raise Trouble(
+                f"{path} is damaged or no checkpoint of this program ({type(error).__name__})"
+            ) from error
+        if plan != self.module.PLAN_HASH:
+            raise Trouble(
+                f"{path} belongs to another plan ({plan[:12]}, this model's is "
+                f"{self.module.PLAN_HASH[:12]}): give the model it was made with, or another "
+                "--checkpoint"
+            )
+        now = asdict(self.settings)
+        other = [
+            f"{key} {settings.get(key)} there, {now[key]} here"
+            for key in now
+            if settings.get(key) != now[key]
+        ]
+        if other:
+            raise Trouble(
+                f"{path} was made with other settings ({'; '.join(other)}): give the same, or "
+                "another --checkpoint"
+            )
+        try:
+            self.model.load_state_dict(found["model"])
+            self.optimizer.load_state_dict(found["optimizer"])
+            self.schedule.load_state_dict(found["schedule"])
+            self.batches.set_state(found["batches"])
+            torch.set_rng_state(found["rng"])
+            if found["cuda_rng"]:
+                torch.cuda.set_rng_state_all(found["cuda_rng"])
+            self.step, self.loss_count = found["step"], found["loss_count"]
+            self.loss_sum.fill_(found["loss_sum"])
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            raise Trouble(f"{path} cannot be resumed: {str(error).splitlines()[0]}") from error
+        for key, value in (("torch", torch.__version__), ("threads", torch.get_num_threads())):
+            if found.get(key) != value:
+                notice(
+                    f"{path.name} was made with {key} {found.get(key)}, this run has {value}: "
+                    "it goes on, but perhaps not to the same last bit"
+                )
