@@ -1,0 +1,21 @@
+"""The norm of Scale weights."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .plan import Norm, reciprocal
+
+
+# modnorm: begin
+class MaxAbs(Norm):
+    """The largest entry of a vector (n,), in size."""
+
+    @classmethod
+    def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return reciprocal(u.abs().amax(1, keepdim=True)), None
+
+    @classmethod
+    def dualize(cls, u: Tensor) -> Tensor:
+        return u.sign()
+# modnorm: end

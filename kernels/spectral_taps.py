@@ -1,0 +1,39 @@
+"""The norm of Conv2D weights: every tap of the kernel is a matrix of its own."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .spectral import Spectral
+
+
+# modnorm: begin
+class SpectralTaps(Spectral):
+    """k²·√(in/out)·(the largest σ_max of a tap) of a convolution's (out, in, k, k) weight.
+
+    Each tap is scaled by itself, as the norm allows (Large et al. 2024, arXiv 2405.14813).
+    """
+
+    axes = 4
+
+    @classmethod
+    def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        assert x is not None
+        count, _, width, high, wide = u.shape
+        rows = x.flatten(2).mT.reshape(-1, width)
+        factor, new = super().measure(cls.taps(u), rows)
+        assert new is not None
+        new = new.view(count, high * wide, width).mT.reshape(x.shape)
+        return factor.div_(high * wide).view(count, 1, 1, high, wide), new
+
+    @classmethod
+    def dualize(cls, u: Tensor) -> Tensor:
+        count, out, width, high, wide = u.shape
+        sign = super().dualize(cls.taps(u)).div_(high * wide)
+        return sign.reshape(count, high, wide, out, width).permute(0, 3, 4, 1, 2)
+
+    @staticmethod
+    def taps(u: Tensor) -> Tensor:
+        """(k, out, in, high, wide) as a stack of (out, in) matrices, tap by tap."""
+        return u.flatten(3).permute(0, 3, 1, 2).reshape(-1, *u.shape[1:3])
+# modnorm: end

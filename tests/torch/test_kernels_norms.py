@@ -1,0 +1,247 @@
+"""The norms by themselves, on stacks of weights, against float64 linear algebra."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+import modnorm.kernels
+from modnorm.kernels.max_abs import MaxAbs
+from modnorm.kernels.plan import Norm, Weight, plan_hash
+from modnorm.kernels.rms import RMS
+from modnorm.kernels.row_rms import RowRMS
+from modnorm.kernels.spectral import NEWTON_SCHULZ, Spectral, orthogonalize, times
+from modnorm.kernels.spectral_taps import SpectralTaps
+
+SHAPES: dict[type[Norm], tuple[int, ...]] = {
+    Spectral: (7, 5),
+    SpectralTaps: (4, 6, 3, 3),
+    RowRMS: (9, 4),
+    RMS: (11,),
+    MaxAbs: (11,),
+}
+
+
+def exact_norm(norm: type[Norm], w: Tensor) -> float:
+    """The norm of one weight, from its definition."""
+    w = w.double()
+    if norm is Spectral:
+        return float(math.sqrt(w.shape[1] / w.shape[0]) * torch.linalg.matrix_norm(w, 2))
+    if norm is SpectralTaps:
+        out, width, high, wide = w.shape
+        taps = w.permute(2, 3, 0, 1)
+        largest = torch.linalg.matrix_norm(taps, 2).max()
+        return float(high * wide * math.sqrt(width / out) * largest)
+    if norm is RowRMS:
+        return float(w.square().mean(1).sqrt().max())
+    if norm is RMS:
+        return float(w.square().mean().sqrt())
+    return float(w.abs().max())
+
+
+def settled(norm: type[Norm], u: Tensor, calls: int = 300) -> Tensor:
+    """The factors after the power iteration has converged."""
+    x = torch.randn(len(u), *u.shape[2:], dtype=u.dtype) if norm.vector else None
+    for _ in range(calls if norm.vector else 1):
+        factor, x = norm.measure(u, x)
+    return factor
+
+
+@pytest.mark.parametrize("norm", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_factors_give_norm_one(norm: type[Norm], dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    u = torch.randn(3, *SHAPES[norm], dtype=dtype) * torch.tensor([1e-3, 1, 1e3])[
+        (...,) + (None,) * len(SHAPES[norm])
+    ].to(dtype)
+    for w in (u * settled(norm, u)).unbind():
+        assert exact_norm(norm, w) == pytest.approx(1, rel=1e-5)
+
+
+def test_every_tap_is_scaled_by_itself() -> None:
+    torch.manual_seed(0)
+    u = torch.randn(2, 5, 4, 3, 3, dtype=torch.float64)
+    u[:, :, :, 0, 1] *= 100
+    u[:, :, :, 2, 2] = 0
+    scaled = (u * settled(SpectralTaps, u)).permute(0, 3, 4, 1, 2)
+    sigma = torch.linalg.matrix_norm(scaled, 2) * 9 * math.sqrt(4 / 5)
+    expected = torch.ones(2, 3, 3, dtype=torch.float64)
+    expected[:, 2, 2] = 0
+    torch.testing.assert_close(sigma, expected, rtol=1e-6, atol=0)
+
+
+def test_every_row_is_scaled_by_itself_and_zero_rows_stay() -> None:
+    u = torch.randn(1, 4, 3) * torch.tensor([1e-10, 1.0, 0.0, 1e10])[:, None]
+    factor, _ = RowRMS.measure(u, None)
+    rms = (u * factor).square().mean(2).sqrt()
+    torch.testing.assert_close(rms, torch.tensor([[1.0, 1.0, 0.0, 1.0]]))
+
+
+@pytest.mark.parametrize("norm", SHAPES)
+@pytest.mark.parametrize("scale", [0.0, 1e-42])
+def test_nothing_to_measure(norm: type[Norm], scale: float) -> None:
+    """Zero and denormal updates get factor 0 and leave the vector as it is."""
+    torch.manual_seed(0)
+    u = torch.randn(2, *SHAPES[norm])
+    u[0] *= scale
+    x = torch.randn(2, *SHAPES[norm][1:]) if norm.vector else None
+    factor, new = norm.measure(u, x)
+    assert (factor[0] == 0).all()
+    assert (factor[1] > 0).all()
+    assert (u * factor).isfinite().all()
+    if x is not None and new is not None:
+        assert torch.equal(new[0], x[0])
+        assert new.isfinite().all()
+        assert not torch.equal(new[1], x[1])
+
+
+@pytest.mark.parametrize("norm", SHAPES)
+def test_dual_map_is_the_steepest_direction(norm: type[Norm]) -> None:
+    """<g, t> reaches the dual norm, t has norm 1, and no other t of norm 1 does better."""
+    torch.manual_seed(0)
+    g = torch.randn(2, *SHAPES[norm], dtype=torch.float64)
+    dual = norm.dualize(g)
+    for one, t in zip(g.unbind(), dual.unbind(), strict=True):
+        assert 0.9955 <= exact_norm(norm, t) <= 1 + 1e-9
+        best = float((one * t).sum())
+        for _ in range(50):
+            other = torch.randn_like(one) + 3 * t
+            other /= exact_norm(norm, other)
+            assert float((one * other).sum()) <= best * 1.005
+
+
+@given(
+    st.integers(1, 12), st.integers(1, 12), st.integers(-18, 18), st.integers(0, 2**32 - 1)
+)
+def test_orthogonalize_against_the_svd(n: int, m: int, exponent: int, seed: int) -> None:
+    n, m = min(n, m), max(n, m)
+    generator = torch.Generator().manual_seed(seed)
+    u, _ = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64))
+    v, _ = torch.linalg.qr(torch.randn(m, n, generator=generator, dtype=torch.float64))
+    # Singular values over a range of 100: the bound of σ_max costs the rest of the 1/0.003.
+    s = torch.logspace(0, -2, n, dtype=torch.float64)
+    g = (u * s) @ v.mT * 10.0**exponent
+    result = orthogonalize(g.float().unsqueeze(0))[0].double()
+    inside = u.mT @ result @ v
+    diagonal = torch.diagonal(inside)
+    assert (diagonal > 0.9955).all()
+    assert (diagonal < 0.9997).all()
+    assert (inside - torch.diag(diagonal)).abs().max() < 2e-3
+    torch.testing.assert_close(result, u @ v.mT, rtol=0, atol=7e-3)
+
+
+def test_newton_schulz_never_exceeds_one() -> None:
+    """The polynomial itself, in float64, over all of (0, 1]."""
+    x = torch.logspace(-8, 0, 200_001, dtype=torch.float64)
+    for a, b, c in NEWTON_SCHULZ:
+        x = (a * x + b * x**3 + c * x**5) / 1024
+    assert float(x.max()) < 0.99935
+    assert float(x[-63_000:].min()) > 0.9955  # from 10^-2.52 = 0.003 on
+
+
+def test_orthogonalize_starts_from_a_tight_bound() -> None:
+    """σ_min/σ_max = 0.0031 among 64 is in reach, although σ_min/‖G‖_F is a mere 0.0004."""
+    torch.manual_seed(0)
+    u, _ = torch.linalg.qr(torch.randn(64, 64, dtype=torch.float64))
+    v, _ = torch.linalg.qr(torch.randn(80, 64, dtype=torch.float64))
+    s = torch.cat([torch.ones(63), torch.tensor([0.0031])]).double()
+    result = orthogonalize(((u * s) @ v.mT).unsqueeze(0))[0]
+    assert float(torch.diagonal(u.mT @ result @ v).min()) > 0.9955
+
+
+def test_orthogonalize_zero_beside_others() -> None:
+    torch.manual_seed(0)
+    g = torch.randn(3, 4, 6)
+    g[1] = 0
+    result = orthogonalize(g)
+    assert torch.equal(result[1], torch.zeros(4, 6))
+    assert result.isfinite().all()
+    torch.testing.assert_close(result[[0, 2]], orthogonalize(g[[0, 2]]))
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7), (1, 90, 70), (4, 70, 90), (2, 1, 5000), (2, 5000, 1)])
+def test_times_on_both_of_its_paths(shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    u, x = torch.randn(shape, dtype=torch.float64), torch.randn(shape[0], shape[2]).double()
+    torch.testing.assert_close(times(u, x), (u @ x.unsqueeze(2)).squeeze(2))
+
+
+def test_plan_hash_depends_on_every_field() -> None:
+    weight = Weight("a", "Linear", (2, 3), "spectral", 1.0, 0.5)
+    others = [
+        weight._replace(name="b"),
+        weight._replace(atom="Embed"),
+        weight._replace(shape=(3, 2)),
+        weight._replace(norm="row_rms"),
+        weight._replace(mass=2.0),
+        weight._replace(target=0.5000000000000001),
+    ]
+    hashes = {plan_hash([w]) for w in [weight, *others]}
+    assert len(hashes) == 7
+    assert all(len(h) == 64 for h in hashes)
+    assert plan_hash([weight, others[0]]) != plan_hash([others[0], weight])
+    # Equal plans have equal hashes, whatever types of number or sequence they were made of.
+    assert plan_hash([Weight("a", "Linear", [2, 3], "spectral", 1, 0.5)]) == plan_hash([weight])  # type: ignore[arg-type]
+
+
+def test_the_package_is_read_without_torch() -> None:
+    program = (
+        "import sys, modnorm.kernels as k\n"
+        "for s in k.SECTIONS: k.source(s.name), k.imports(s.name), k.defines(s.name)\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_regions() -> None:
+    for section in modnorm.kernels.SECTIONS:
+        text = modnorm.kernels.source(section.name)
+        assert "import " not in text
+        assert "modnorm" not in text
+        if section.norm_class:
+            assert section.norm_class in modnorm.kernels.defines(section.name)
+    with pytest.raises(ValueError, match="nonsense"):
+        modnorm.kernels.source("nonsense")
+    with pytest.raises(ValueError, match="nonsense"):
+        modnorm.kernels.needed(["spectral", "nonsense"])
+
+
+@pytest.mark.parametrize(
+    "norms", [["spectral", "row_rms"], ["spectral_taps"], ["rms", "max"], ["spectral", "max"]]
+)
+def test_the_regions_make_a_module(norms: list[str], tmp_path: Path) -> None:
+    """Pasted together as the compiler does it, with only the sections that the norms need."""
+    sections = modnorm.kernels.needed(norms)
+    lines = {line for section in sections for line in modnorm.kernels.imports(section.name)}
+    classes = [f"{s.norm!r}: {s.norm_class}" for s in sections if s.norm in norms]
+    shapes = {"spectral": (4, 3), "spectral_taps": (2, 3, 3, 3), "row_rms": (5, 2)}
+    plan = [Weight(n, "Atom", shapes.get(n, (6,)), n, 1.0, 0.25) for n in norms]
+    text = "\n".join(
+        [
+            "from __future__ import annotations",
+            *sorted(lines),
+            *(modnorm.kernels.source(section.name) for section in sections),
+            f"NORMS = {{{', '.join(classes)}}}",
+            f"PLAN = ({', '.join(map(repr, plan))},)",
+        ]
+    )
+    (tmp_path / "generated.py").write_text(text)
+    program = (
+        "import sys, torch, generated\n"
+        "named = [(w.name, torch.nn.Parameter(torch.ones(w.shape))) for w in generated.PLAN]\n"
+        "for kind in (generated.NormedAdam, generated.NormedSGD, generated.DualizedSGD):\n"
+        "    optimizer = kind(named, lr=0.1)\n"
+        "    for _, p in named: p.grad = torch.randn(p.shape)\n"
+        "    optimizer.step()\n"
+        "assert all((p != 1).any() and p.isfinite().all() for _, p in named)\n"
+        "assert 'modnorm' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
