@@ -226,7 +226,7 @@ def _analyse(file: str, params: Mapping[str, str], model: str | None) -> Analysi
 @contextmanager
 def _failing() -> Iterator[None]:
     """Turn what is wrong with the input, or with a plugin, into a message and status 1."""
-    from modnorm.diagnostics import ModnormError
+    from modnorm.diagnostics import Diagnostic, ModnormError
     from modnorm.report.output import CannotWrite
 
     try:
@@ -237,6 +237,9 @@ def _failing() -> Iterator[None]:
         raise Failed(_rendered(error.diagnostics)) from None
     except CannotWrite as error:
         raise Failed(f"error: {error}\n") from None
+    except RecursionError:
+        deep = Diagnostic("E104", "the model is nested too deeply to compile")
+        raise Failed(_rendered([deep])) from None
     except Exception as error:
         from modnorm.report.plugins import culprit
 

@@ -140,11 +140,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = list(known)
     if len(known) > MAX_KNOWN:
         known = nsmallest(MAX_KNOWN, known, key=lambda other: abs(len(other) - len(name)))
-    folded = {k.lower(): k for k in known}
-    if name.lower() in folded and folded[name.lower()] != name:
-        return f"did you mean `{folded[name.lower()]}`?"
-    close = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean `{close[0]}`?" if close else ""
+    folded = {k.lower(): k for k in known if k != name}
+    near = name.lower()
+    close = get_close_matches(near, folded, n=1, cutoff=0.65) or [
+        k
+        for k in folded
+        if min(len(k), len(near)) > 2 and (near.startswith(k) or k.startswith(near))
+    ]
+    return f"did you mean `{folded[close[0]]}`?" if close else ""
 
 
 CODES: dict[str, str] = {

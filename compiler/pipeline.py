@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from modnorm.passes.shapes import Shapes
 from modnorm.passes.sharpness import SharpnessPass
 from modnorm.passes.targets import Targets
 from modnorm.passes.warnings import Warnings
+from modnorm.stack import room
 from modnorm.syntax.loader import Loaded, load, load_text
 
 ANALYSIS: tuple[Pass, ...] = (
@@ -33,9 +32,6 @@ ANALYSIS: tuple[Pass, ...] = (
 )
 """The passes of the analysis, in order: each needs what those before it filled in."""
 
-RECURSION = 20_000
-"""Python frames that the bounds on nesting may need."""
-
 
 @dataclass(frozen=True)
 class Analysis:
@@ -43,17 +39,6 @@ class Analysis:
 
     program: Program
     diagnostics: tuple[Diagnostic, ...]
-
-
-@contextmanager
-def _room() -> Iterator[None]:
-    """Room on the stack for the deepest nesting that the bounds allow."""
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(before, RECURSION))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(before)
 
 
 def analyse(
@@ -98,7 +83,7 @@ def _analyse(
         diagnostics.check()
     assert loaded is not None
     try:
-        with _room():
+        with room():
             found = elaborate(loaded.main, loaded, params or {}, model, diagnostics)
             program = Program(
                 found.name,

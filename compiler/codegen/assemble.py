@@ -5,16 +5,17 @@ from __future__ import annotations
 import ast
 import textwrap
 from importlib.resources import files
-from pathlib import PurePath
 
 from modnorm import __version__, kernels
 from modnorm.codegen.classes import Classes
+from modnorm.codegen.forward import file_name
 from modnorm.codegen.plan import plan_text
 from modnorm.diagnostics import Diagnostics
 from modnorm.graph.numbers import show
 from modnorm.ops.types import Size
 from modnorm.passes.program import Pass, Program, run_passes
 from modnorm.passes.rewrite import DropIdentities, FoldScalars, Fuse, ShareEqual
+from modnorm.stack import room
 
 REWRITES: tuple[Pass, ...] = (DropIdentities(), ShareEqual(), FoldScalars(), Fuse())
 """Rewrites before code is generated: scalars out of the way first, then what they kept apart."""
@@ -36,6 +37,11 @@ MODEL_IMPORTS = (
 
 def generate(program: Program) -> str:
     """The source of the generated file for an analysed program."""
+    with room():
+        return _generate(program)
+
+
+def _generate(program: Program) -> str:
     lean = run_passes(program, REWRITES, Diagnostics())
     norms = list(dict.fromkeys(w.op.norm.name for w in program.weights))
     sections = kernels.needed(norms)
@@ -98,7 +104,7 @@ def _docstring(program: Program) -> str:
     lines = [
         f'"""{name}: a model and its normed optimizers, compiled by modnorm {__version__}.',
         "",
-        f"Source: {PurePath(program.source.name).name}" + (f", with {params}" if params else ""),
+        f"Source: {file_name(program.source)}" + (f", with {params}" if params else ""),
         "",
         f"    model = {name}()",
         "    optimizer = NormedAdam(model.named_parameters(), lr=0.5)",

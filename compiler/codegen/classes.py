@@ -46,6 +46,7 @@ class Classes:
         self.model = self.names.claim(program.name)
         self.atoms: dict[tuple[type[Atom], str], str] = {}
         self.parts: dict[str, str] = {}
+        self.loops: dict[int, list[tuple[str, int, int]]] = {}
         self.texts: list[str] = []
 
     def write(self) -> str:
@@ -209,7 +210,9 @@ class Classes:
 
     def copies(self, node: Copies, types: dict[int, Type]) -> list[tuple[str, int, int]]:
         """(class, start, count) of the runs of a repetition; neighbours of one class are one."""
-        found: list[tuple[str, int, int]] = []
+        if id(node.loop) in self.loops:
+            return self.loops[id(node.loop)]
+        found = self.loops[id(node.loop)] = []
         for run in node.loop.runs:
             holder = run.path.rpartition(".")[0].rpartition(".")[2]
             base = singular(holder) if holder and not INDEX.fullmatch(holder) else "layer"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
+import networkx as nx
+
 from modnorm.codegen.layout import INDEX, Layout, Part, is_list, is_weighted, layout
-from modnorm.diagnostics import Span
+from modnorm.diagnostics import Source, Span
 from modnorm.graph.dataflow import Apply, Input, Loop, Pack, Region
 from modnorm.ops.base import Atom
 from modnorm.ops.types import TupleType, Type
@@ -17,20 +20,29 @@ from modnorm.ops.types import TupleType, Type
 COLUMN = 56
 """Comments stand here, after the statement, where there is room."""
 ROOM = 90
+NUMBER = re.compile(r"\d+\.\d+(e-?\d+)?|\d+e-?\d+|\d+/\d+")
+"""Constants, which all count as equally long, so that a file's length does not depend on them."""
 OUTPUT = math.inf
 """The last use of what a region gives back."""
 
 
+def file_name(source: Source) -> str:
+    """A file's name as it can stand in a comment or a docstring."""
+    name = PurePath(source.name).name
+    return "".join(c if c.isprintable() and c not in '"\\' else "?" for c in name)
+
+
 def place_of(span: Span) -> str:
     """Where something stands in the source: `gpt.mod:12`."""
-    return f"{PurePath(span.source.name).name}:{span.line}"
+    return f"{file_name(span.source)}:{span.line}"
 
 
 def commented(statement: str, span: Span, type: Type) -> list[str]:
     """A statement with its source line and the type of its value, beside it or above."""
     indent = statement[: len(statement) - len(statement.lstrip())]
     comment = f"# {place_of(span)} {str(type).replace('float[', '[')}"
-    if len(statement) <= COLUMN and COLUMN + len(comment) < ROOM:
+    room = len(NUMBER.sub("0.123456789012345", statement))
+    if room <= COLUMN and len(statement) <= COLUMN and COLUMN + len(comment) < ROOM:
         return [f"{statement:<{COLUMN}}  {comment}"]
     return [indent + comment, statement]
 
@@ -60,8 +72,8 @@ class Forward:
     """Writes the forward pass of one region.
 
     `inputs` are the expressions of the region's input: one name, or a tuple of names where it is a
-    tuple. `kept` are names that keep the meaning that they have around these statements. `holder` is
-    what holds the region's weights, and `outside` says how to reach others.
+    tuple. `kept` are names that keep the meaning that they have around these statements. `holder`
+    is what holds the region's weights, and `outside` says how to reach others.
     """
 
     region: Region
@@ -78,17 +90,19 @@ class Forward:
 
     def write(self) -> str:
         """Fill in `lines`; returns the expression of the region's output."""
-        for number in reversed(self.region.numbers()):
+        output = self.region.output
+        needed = sorted(nx.ancestors(self.region.graph, output) | {output, self.region.input})
+        for number in reversed(needed):
             self.last[number] = self.last_use(number)
         if isinstance(self.inputs, str):
             self.names[self.region.input] = self.inputs
-        for number in self.region.numbers():
+        for number in needed:
             value = self.region[number]
             if isinstance(value, Apply):
                 self.apply(number, value)
             elif isinstance(value, Loop):
                 self.loop(number, value)
-        return _text(self.expression(self.region.output))
+        return self.whole(self.region.output)
 
     # -- names -------------------------------------------------------------------------------
 
@@ -96,8 +110,9 @@ class Forward:
         """The last value that is computed from this one; a Pack is computed where it is used."""
         last: float = OUTPUT if number == self.region.output else -1
         for user in self.region.uses(number):
-            value = self.region[user]
-            last = max(last, self.last[user] if isinstance(value, Pack) else user)
+            if user in self.last:  # else the output does not need it
+                value = self.region[user]
+                last = max(last, self.last[user] if isinstance(value, Pack) else user)
         return last
 
     def expression(self, number: int) -> Any:
@@ -105,12 +120,16 @@ class Forward:
         value = self.region[number]
         if isinstance(value, Pack):
             return tuple(self.expression(i) for i in value.inputs)
-        if isinstance(value, Input):
+        if isinstance(value, Input) and not isinstance(self.inputs, str):
             return self.inputs
-        if isinstance(value.type, TupleType):
-            name = self.names[number]
-            return tuple(f"{name}[{i}]" for i in range(len(value.type.members)))
-        return self.names[number]
+        return _members(self.names[number], value.type)
+
+    def whole(self, number: int) -> str:
+        """A value as one expression: a tuple with a name by its name."""
+        value = self.region[number]
+        if isinstance(value, Pack):
+            return _text(tuple(map(self.whole, value.inputs)))
+        return self.names.get(number) or _text(self.expression(number))
 
     def operands(self, number: int) -> list[int]:
         """The values that a value is computed from, through packs."""
@@ -192,13 +211,16 @@ class Forward:
             code = value.op.emit(argument, type)
             if value.weight is not None:
                 code = code.replace("{weight}", f"{self.access(value.weight)}.weight")
+        if code.isidentifier():
+            self.names[number] = code
+            return
         name = self.choose(number, value)
         self.names[number] = name
         self.lines += commented(f"{name} = {code}", value.span, value.type)
 
     def loop(self, number: int, value: Loop) -> None:
         (x,) = value.inputs
-        argument = _text(self.expression(x))
+        argument = self.whole(x)
         name = self.choose(number, value)
         self.names[number] = name
         if name != argument:
@@ -260,7 +282,7 @@ class Forward:
         """A shared repetition whose class is for another type of input: its weights are used."""
         for run in value.runs:
             index = self.fresh("i", number)
-            copy = self.unique("copy", self.live(number) | {index})
+            copy = self.fresh("copy", number)
             kept = frozenset(self.live(number) - {name} | {index, copy})
             where, last = self.access(run.path), run.path.rpartition(".")[2]
             inside = layout(run.region, run.path)
@@ -278,6 +300,13 @@ class Forward:
 
 def _end(value: Loop) -> int:
     return value.runs[-1].start + value.runs[-1].count
+
+
+def _members(name: str, type: Type) -> Any:
+    """A named value as the name, a tuple as the expressions of its members."""
+    if isinstance(type, TupleType):
+        return tuple(_members(f"{name}[{i}]", member) for i, member in enumerate(type.members))
+    return name
 
 
 def _text(expression: Any) -> str:

@@ -36,15 +36,23 @@ def later(weight: Weight, indices: tuple[int, ...]) -> float:
 
 
 def records(program: Program) -> Iterator[Record]:
-    """Every weight, every copy, in execution order; a shared one where it is first used."""
+    """Every weight, every copy, in execution order: the order of `PLAN`.
+
+    A shared one stands where it is first used; if that is in a repetition, before it.
+    """
     weights = {w.path: w for w in program.weights}
     seen: set[str] = set()
 
-    def region(inside: Region, indices: tuple[int, ...]) -> Iterator[Record]:
+    def region(
+        inside: Region, indices: tuple[int, ...], besides: str | None = None
+    ) -> Iterator[Record]:
+        """With `besides`, only the weights that are not of copies at that path."""
         for number in inside.numbers():
             value = inside[number]
             if isinstance(value, Apply) and isinstance(value.op, Atom):
                 assert value.weight is not None
+                if besides is not None and value.weight.startswith(besides):
+                    continue
                 weight = weights[value.weight]
                 own = indices[len(indices) - len(weight.levels) :]
                 path = instance(weight.path, own)
@@ -58,6 +66,12 @@ def records(program: Program) -> Iterator[Record]:
                         float(weight.target) / factor,
                     )
             elif isinstance(value, Loop):
+                if besides is not None and value.runs[0].path.startswith(besides):
+                    for run in value.runs:
+                        yield from region(run.region, (*indices, 0), besides)
+                    continue
+                for run in value.runs:
+                    yield from region(run.region, (*indices, 0), f"{run.path}.")
                 for run in value.runs:
                     for index in range(run.count):
                         yield from region(run.region, (*indices, index))
@@ -75,6 +89,9 @@ def plan_text(program: Program) -> str:
 
 NEGLIGIBLE = 1e-13
 """Relative difference between copies' targets that is put down to rounding."""
+WIDEST = 22
+"""Characters of a number, at most. Lines break where these would not fit, and not where the numbers
+at hand don't: so a file has as many lines whatever the number of copies."""
 VARIABLES = "ijklmn"
 """Loop variables, by depth."""
 
@@ -142,23 +159,24 @@ class _PlanWriter:
         own = loops[len(loops) - len(weight.levels) :]
         name = f"{weight.path}.weight"
         target = repr(float(weight.target))
+        room = 2 * WIDEST
         for level, variable in zip(weight.levels, own, strict=True):
             name = name.replace(f"{{{level.start}}}", f"{{{variable}}}", 1)
             ratio: Real = level.ratio
             if abs(float(ratio) - 1) * level.count > NEGLIGIBLE:
                 last = level.start + level.count - 1
                 target += f" * {float(ratio)!r} ** ({variable} - {last})"
+                room += 2 * WIDEST
         quoted = f'f"{name}"' if weight.levels else f'"{name}"'
         op = weight.op
         place = f"# {place_of(weight.span)}"
         arguments = f'{quoted}, "{op.name}", {op.weight_shape}, "{op.norm.name}"'
         numbers = f"{float(weight.mass)!r}, {target}"
-        line = f"Weight({arguments}, {numbers}),"
-        if len(line) + len(place) + 18 <= 100:
-            return [f"{line}  {place}"]
+        room += 4 + 8 * len(loops)  # and the indentation
+        if len(f"Weight({arguments}, ),  {place}") + room <= 100:
+            return [f"Weight({arguments}, {numbers}),  {place}"]
         rest = arguments.removeprefix(f"{quoted}, ")
-        first, rest = f'"{op.name}", {op.weight_shape}', rest.partition("), ")[2]
-        tail = [f"    {first}, {rest}, {numbers},"]
-        if len(tail[0]) > 80:
-            tail = [f"    {first}, {rest},", f"    {numbers},"]
+        tail = [f"    {rest}, {numbers},"]
+        if len(f"    {rest}, ,") + room > 100:
+            tail = [f"    {rest},", f"    {numbers},"]
         return [f"Weight(  {place}", f"    {quoted},", *tail, "),"]

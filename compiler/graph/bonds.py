@@ -6,18 +6,23 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from modnorm.diagnostics import Label, Span
+from modnorm.diagnostics import Span
 from modnorm.graph.modules import Leaf
-from modnorm.graph.names import Namespace
-from modnorm.graph.numbers import show
+from modnorm.graph.names import Namespace, is_operation, mentions
+from modnorm.graph.numbers import fits_float, show
 from modnorm.graph.values import POISON, Frame, Poison, Value
 from modnorm.ops.formula import Formula
-from modnorm.ops.formula_tree import BadFormula
+from modnorm.ops.formula_tree import KNOWN, Apply, BadFormula, Node
 from modnorm.ops.types import Real
 from modnorm.syntax import tree
 
 if TYPE_CHECKING:
     from modnorm.graph.evaluate import Evaluator
+
+MAX_NODES = 200
+"""Parts of one formula."""
+MAX_CHECKED = 1_000
+"""Parts of all formulas whose sensitivity is checked."""
 
 
 def build_bond(
@@ -34,67 +39,96 @@ def build_bond(
         if isinstance(number, Poison):
             return POISON
         constants[name] = number
-    frame = Frame(space, dict(constants))
+    # the checker has told that a sensitivity is a constant
+    frame = Frame(space, {definition.formals[0].name: POISON, **constants})
     sensitivity = evaluator.number(
         evaluator.value(definition.sensitivity, frame),
         definition.sensitivity.span,
         "a sensitivity",
     )
-    if isinstance(sensitivity, Poison):
+    params = _params(evaluator, space, definition, constants)
+    if isinstance(sensitivity, Poison) or params is None:
         return POISON
-    if sensitivity <= 0:
+    if sensitivity <= 0 or not fits_float(sensitivity):
+        wanted = "positive" if sensitivity <= 0 else "a number that a float can hold"
         return evaluator.fail(
             "E501",
-            f"the sensitivity of `{definition.name}` must be positive, but it is"
+            f"the sensitivity of `{definition.name}` must be {wanted}, but it is"
             f" {show(sensitivity)}",
             definition.sensitivity.span,
         )
-    params = _params(evaluator, space, definition, constants)
-    if params is None:
-        return POISON
     try:
         op = Formula.of(definition, {**params, **constants}, sensitivity)
     except BadFormula as bad:
         return evaluator.fail(bad.code, bad.message, bad.span, hint=bad.hint)
     if op not in evaluator.checked_bonds:
+        nodes = _count(op.formula)
+        evaluator.checked_nodes += nodes
+        if nodes > MAX_NODES or evaluator.checked_nodes > MAX_CHECKED:
+            return _too_many(evaluator, definition, nodes)
         evaluator.checked_bonds[op] = op.check()
     violation = evaluator.checked_bonds[op]
-    if violation is not None:
-        steep = math.isfinite(violation.slope)
+    if violation is None:
+        return Leaf(op, span)
+    if math.isnan(violation.slope):
         return evaluator.fail(
             "E309",
-            f"`{definition.name}` breaks its sensitivity {show(sensitivity)}: {violation.reason}"
-            if steep
-            else f"`{definition.name}` is not defined everywhere: {violation.reason}",
-            definition.sensitivity.span if steep else definition.formula.span,
-            others=(Label(span, "used here"),),
-            hint=f"declare `sensitivity {_above(violation.slope)}` or more" if steep else "",
+            f"`{definition.name}` is not defined everywhere: {violation.reason}",
+            definition.formula.span,
+            hint="a formula needs a value at every x; keep x where it has one by `max` or `min`",
         )
-    return Leaf(op, span)
+    return evaluator.fail(
+        "E309",
+        f"`{definition.name}` breaks its sensitivity {show(sensitivity)}: {violation.reason}",
+        definition.sensitivity.span,
+        hint=f"declare `sensitivity {violation.slope:.6g}` or more"
+        if math.isfinite(violation.slope)
+        else "round the corner off: `sqrt(abs(x) + 0.01)` has a gradient everywhere",
+    )
 
 
-def _above(slope: float) -> str:
-    """Six digits of a slope, rounded up."""
-    rounded = float(f"{slope:.6g}")
-    return f"{rounded if rounded >= slope else slope * (1 + 5e-6):.6g}"
+def _count(formula: Node) -> int:
+    """Operations, constants and mentions of the tensor in a formula."""
+    count, stack = 0, [formula]
+    while stack:
+        count += 1
+        node = stack.pop()
+        if isinstance(node, Apply):
+            stack.extend(node.arguments)
+    return count
+
+
+def _too_many(evaluator: Evaluator, definition: tree.Bond, nodes: int) -> Poison:
+    """More than can be checked numerically in reasonable time."""
+    if nodes > MAX_NODES:
+        message = f"the formula of `{definition.name}` has more than {MAX_NODES} parts"
+        hint = "compose it of several bonds"
+        return evaluator.fail("E305", message, definition.formula.span, hint=hint)
+    message = f"the formulas of this model's bonds have more than {MAX_CHECKED:,} parts in all"
+    hint = "a bond is checked anew for each set of constants that it is used with"
+    return evaluator.fail("E305", message, definition.name_span, hint=hint)
 
 
 def _params(
     evaluator: Evaluator, space: Namespace, definition: tree.Bond, constants: Mapping[str, Real]
 ) -> dict[str, Real] | None:
-    """The file's params that the formula mentions; None, and reported, if one is no number."""
-    from modnorm.graph.names import mentions
+    """The numbers of the file that the formula mentions; None, and reported, if one is none.
 
+    None, too, for what the checker of names has reported.
+    """
     found: dict[str, Real] = {}
     tensor = definition.formals[0].name
-    for name, called, _ in mentions(definition.formula):
+    for name, called, loops in mentions(definition.formula):
         head = name.parts[0]
-        if called or head == tensor or head in constants or len(name.parts) > 1:
-            continue
-        number = evaluator.number(
-            evaluator.name(name, Frame(space)), name.span, "a constant of a formula"
-        )
-        if isinstance(number, Poison):
-            return None
-        found[head] = number
+        if called:
+            if name.text not in KNOWN:
+                return None
+        elif head not in loops and name.text != tensor and name.text not in constants:
+            if is_operation(name, space):
+                return None
+            value = evaluator.name(name, Frame(space))
+            number = evaluator.number(value, name.span, "a constant of a formula")
+            if isinstance(number, Poison):
+                return None
+            found[name.text] = number
     return found

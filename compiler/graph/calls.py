@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modnorm.diagnostics import Label, Span, did_you_mean
 from modnorm.graph.checks import Checks
 from modnorm.graph.modules import Leaf, Scope, Shared, Tare
 from modnorm.graph.names import Namespace
-from modnorm.graph.numbers import fits_float, show
+from modnorm.graph.numbers import fits_float, show, written
 from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_number
 from modnorm.ops import registry
 from modnorm.ops.base import Argument, Atom, Reader
@@ -32,11 +32,19 @@ class _Rejected(Exception):
     """An argument was wrong; it has been reported."""
 
 
+class Passed(NamedTuple):
+    """An argument's value, its place, and where a name that stands there is defined."""
+
+    value: Value
+    span: Span
+    origin: tuple[Label, ...] = ()
+
+
 @dataclass
 class Given:
-    """The arguments of a call by name, each with its place; `good` if nothing was reported."""
+    """The arguments of a call by name; `good` if nothing was reported."""
 
-    values: dict[str, tuple[Value, Span]] = field(default_factory=dict)
+    values: dict[str, Passed] = field(default_factory=dict)
     good: bool = True
 
 
@@ -81,7 +89,8 @@ def bind(
             first = (Label(places[name], "first given here"),)
             fail(f"`{called}` gets its argument `{name}` twice", argument.span, first)
         else:
-            given.values[name] = value, argument.value.span
+            origin = evaluator.origin(argument.value, frame)
+            given.values[name] = Passed(value, argument.value.span, origin)
             places[name] = argument.span
     return given
 
@@ -136,7 +145,7 @@ def bind_formals(
     bound: dict[str, Value] = {}
     for formal in formals:
         if formal.name in given.values:
-            bound[formal.name] = given.values[formal.name][0]
+            bound[formal.name] = given.values[formal.name].value
         elif formal.default is not None:
             bound[formal.name] = evaluator.value(formal.default, Frame(space))
     return None if any(isinstance(v, Poison) for v in bound.values()) else bound
@@ -145,7 +154,7 @@ def bind_formals(
 def build_op(
     evaluator: Checks,
     name: str,
-    values: Mapping[str, tuple[Value, Span]],
+    values: Mapping[str, Passed],
     span: Span,
     *,
     complete: bool = True,
@@ -172,12 +181,12 @@ def build_op(
     for argument in op.arguments():
         if argument.name not in values:
             continue
-        value, place = values[argument.name]
-        if isinstance(value, Poison):
+        passed = values[argument.name]
+        if isinstance(passed.value, Poison):
             good = False
             continue
         try:
-            fields.update(_converted(evaluator, name, argument, value, place))
+            fields.update(_converted(evaluator, name, argument, passed))
         except _Rejected:
             good = False
     if not good:
@@ -187,14 +196,15 @@ def build_op(
         evaluator.fail(
             "E306",
             "a module cannot be multiplied by 0: what it scales could never learn",
-            values["a"][1] if "a" in values else span,
+            values["a"].span if "a" in values else span,
             label="this is 0",
+            others=values["a"].origin if "a" in values else (),
             hint="leave the branch out where its factor is 0: `f if n == 1 else residual(f, n)`",
         )
         return POISON
     if isinstance(built, Atom) and not _weight_fits(evaluator, built, span):
         return POISON
-    places = {argument: place for argument, (_, place) in values.items()}
+    places = {argument: passed.span for argument, passed in values.items()}
     return Leaf(built, span, places=places)
 
 
@@ -215,15 +225,14 @@ def _weight_fits(evaluator: Checks, op: Atom, span: Span) -> bool:
     return True
 
 
-def _converted(
-    evaluator: Checks, name: str, argument: Argument, value: Value, span: Span
-) -> dict[str, Any]:
+def _converted(evaluator: Checks, name: str, argument: Argument, passed: Passed) -> dict[str, Any]:
     """The value as the operation's field(s)."""
+    value, span, origin = passed
     what = f"`{argument.name}` of `{name}`"
 
     def reject(code: str, wanted: str, hint: str = "") -> _Rejected:
-        shown = show(value) if is_number(value) else describe(value)
-        return refuse(code, f"must be {wanted}, but it is {shown}", hint)
+        shown = written(value) if is_number(value) else describe(value)
+        return refuse(code, f"must be {wanted}, but it is {shown}", hint, origin)
 
     def refuse(code: str, why: str, hint: str, others: tuple[Label, ...] = ()) -> _Rejected:
         evaluator.fail(code, f"{what} {why}", span, others=others, hint=hint)
@@ -241,7 +250,7 @@ def _converted(
                 hint = "" if isinstance(value, int) else "round it with `floor` or `ceil`"
                 raise reject("E304", wanted, hint)
             if value > MAX_SIZE:
-                raise reject("E305", f"at most {MAX_SIZE}")
+                raise reject("E305", f"at most {MAX_SIZE:,}")
             return {argument.field: value}
         case "number":
             if not is_number(value):

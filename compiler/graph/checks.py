@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Label, Span
 from modnorm.graph.modules import Module, Tuple
-from modnorm.graph.numbers import show
+from modnorm.graph.numbers import show, written
 from modnorm.graph.values import POISON, Poison, Value, describe, is_module, is_number
 from modnorm.ops.types import Real
 
@@ -32,12 +32,13 @@ class Checks:
         others: tuple[Label, ...] = (),
         hint: str = "",
     ) -> Poison:
-        others = (*others, *self.uses[: -SHOWN - 1 : -1])
+        uses = self.uses[: -SHOWN - 1 : -1]
+        others = (*others, *(use for use in uses if use.span != span))
         self.diagnostics.add(Diagnostic(code, message, span, label, others, hint))
         return POISON
 
     def not_a_condition(self, value: Value, span: Span) -> Poison:
-        hint = f"compare it with something: `… > {show(value)}`" if is_number(value) else ""
+        hint = f"compare it with something: `… > {written(value)}`" if is_number(value) else ""
         return self.fail(
             "E302",
             f"a condition must be true or false, but this is {describe(value)}",
@@ -57,9 +58,9 @@ class Checks:
         if not is_module(value):
             hint = ""
             if is_number(value) and what.startswith(("`+`", "`-`")):
-                hint = f"a constant cannot be added; `{show(value)} * Identity` scales the input"
+                hint = f"a constant cannot be added; `{written(value)} * Identity` scales the input"
             elif is_number(value):
-                hint = f"a module that multiplies by a number is `{show(value)} * Identity`"
+                hint = f"a module that multiplies by a number is `{written(value)} * Identity`"
             elif isinstance(value, str) and value.isidentifier():
                 hint = f"a name stands without quotes: `{value}`"
             return self.fail("E302", f"{what}, but this is {describe(value)}", span, hint=hint)
@@ -84,12 +85,12 @@ class Checks:
             kind = "a whole number" if least < 0 else f"a whole number of at least {least}"
             return self.fail(
                 "E304",
-                f"{what} must be {kind}, but it is {show(number)}",
+                f"{what} must be {kind}, but it is {written(number)}",
                 span,
                 hint="round with `floor` or `ceil`" if not isinstance(number, int) else "",
             )
         if abs(number) > MAX_COUNT:
             return self.fail(
-                "E305", f"{what} may be at most {MAX_COUNT}, but it is {show(number)}", span
+                "E305", f"{what} may be at most {MAX_COUNT:,}, but it is {show(number)}", span
             )
         return number

@@ -25,7 +25,7 @@ from modnorm.graph.modules import (
     Tare,
     Tuple,
 )
-from modnorm.ops.base import Op
+from modnorm.ops.base import Atom, Op
 from modnorm.ops.types import Type
 
 
@@ -119,6 +119,13 @@ class Region:
                     yield from run.region.applies()
 
 
+def holds_weights(value: Value) -> bool:
+    """Whether a value has a weight of its own, or is a repetition with weights in it."""
+    if isinstance(value, Loop):
+        return any(holds_weights(a) for run in value.runs for a in run.region.applies())
+    return isinstance(value, Apply) and isinstance(value.op, Atom)
+
+
 class Builder:
     """Builds a region value by value."""
 
@@ -134,8 +141,10 @@ class Builder:
         return number
 
     def finish(self, output: int) -> Region:
-        """The region; values that the output does not need are dropped."""
-        keep = nx.ancestors(self.graph, output) | {output, self.input}
+        """The region; values that neither the output nor a weight needs are dropped."""
+        wanted = {output, self.input}
+        wanted |= {n for n in self.graph if holds_weights(self.graph.nodes[n]["value"])}
+        keep = wanted.union(*(nx.ancestors(self.graph, n) for n in wanted))
         self.graph.remove_nodes_from([n for n in self.graph if n not in keep])
         return Region(nx.freeze(self.graph), self.input, output)
 

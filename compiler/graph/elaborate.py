@@ -20,7 +20,7 @@ from modnorm.graph.calls import MAX_SIZE
 from modnorm.graph.evaluate import Evaluator, OutOfSteps
 from modnorm.graph.modules import Module
 from modnorm.graph.names import Namespace, Resolver, build, mentions
-from modnorm.graph.numbers import FUNCTIONS, Impossible, checked, show
+from modnorm.graph.numbers import FUNCTIONS, Impossible, checked, show, written
 from modnorm.graph.place import place
 from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_module, is_number
 from modnorm.ops.types import Size, Symbol, Tensor
@@ -28,7 +28,6 @@ from modnorm.syntax import tree
 from modnorm.syntax.parser import parse_expression
 
 MAX_AXES = 16
-DTYPES = ("int", "float")
 SHOWN = 5
 """Models shown where one has to be chosen."""
 
@@ -78,7 +77,6 @@ def elaborate(
         for statement in main.statements:
             if isinstance(statement, tree.Param):
                 params[statement.name] = evaluator.param(space, statement)
-                _check_param(statement, params[statement.name], evaluator)
         for statement in main.statements:
             if isinstance(statement, tree.Input):
                 inputs.append(_input(statement, space, evaluator))
@@ -269,27 +267,7 @@ def _read(name: str, given: str, is_text: bool, diagnostics: Diagnostics) -> Val
         return POISON
 
 
-def _check_param(statement: tree.Param, value: Value, evaluator: Evaluator) -> None:
-    if isinstance(value, Poison | bool | str) or is_number(value):
-        return
-    evaluator.fail(
-        "E302",
-        f"a param is a number, a truth value or a string, but `{statement.name}` is"
-        f" {describe(value)}",
-        statement.value.span,
-        hint=f"write `def {statement.name} = …` for a module",
-    )
-
-
 def _input(statement: tree.Input, space: Namespace, evaluator: Evaluator) -> InputValue | None:
-    if statement.dtype not in DTYPES:
-        evaluator.fail(
-            "E404",
-            f"an input is `int` or `float`, not `{statement.dtype}`",
-            statement.dtype_span,
-            hint=did_you_mean(statement.dtype, DTYPES),
-        )
-        return None
     if len(statement.sizes) > MAX_AXES:
         message = f"an input has at most {MAX_AXES} axes, but here are {len(statement.sizes)}"
         evaluator.fail("E404", message, statement.span)
@@ -338,15 +316,14 @@ def _size(expr: tree.Expr, space: Namespace, evaluator: Evaluator, what: str) ->
         return Symbol((name,))
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    found = space.find(name) if name is not None else None
-    others = () if found is None else (Label(found[1].name_span, f"`{name}` is defined here"),)
+    others = evaluator.origin(expr, Frame(space))
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        shown = show(value) if is_number(value) else describe(value)
+        shown = written(value) if is_number(value) else describe(value)
         message = f"{what} must be a positive whole number, but it is {shown}"
         evaluator.fail("E304", message, expr.span, others=others)
         return None
     if value > MAX_SIZE:
-        message = f"{what} may be at most {MAX_SIZE}, but it is {show(value)}"
+        message = f"{what} may be at most {MAX_SIZE:,}, but it is {show(value)}"
         evaluator.fail("E305", message, expr.span, others=others)
         return None
     return value

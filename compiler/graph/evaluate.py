@@ -46,6 +46,7 @@ class Evaluator(Operators, Lookups):
         self.main = main
         self.steps = 0
         self.checked_bonds: dict[Formula, Violation | None] = {}
+        self.checked_nodes = 0
 
     def value(self, expr: tree.Expr, frame: Frame) -> Value:
         """Evaluate an expression.
@@ -57,8 +58,8 @@ class Evaluator(Operators, Lookups):
         if self.steps > MAX_STEPS:
             self.fail(
                 "E305",
-                f"this model takes more than {MAX_STEPS} steps to evaluate",
-                expr.span,
+                f"this model takes more than {MAX_STEPS:,} steps to evaluate",
+                self.busy[0][1] if self.busy else expr.span,
                 hint="repeat with `**`, which is evaluated once whatever the count",
             )
             raise OutOfSteps

@@ -10,7 +10,16 @@ from modnorm.graph.calls import build_op
 from modnorm.graph.checks import Checks
 from modnorm.graph.modules import Scope, Shared
 from modnorm.graph.names import Definition, Namespace
-from modnorm.graph.values import POISON, Frame, Lazy, Poison, Value, is_module
+from modnorm.graph.values import (
+    POISON,
+    Frame,
+    Lazy,
+    Poison,
+    Value,
+    describe,
+    is_module,
+    is_number,
+)
 from modnorm.ops import registry
 from modnorm.syntax import tree
 
@@ -70,6 +79,20 @@ class Lookups(Checks, ABC):
             return POISON
         return found
 
+    def origin(self, expr: tree.Expr, frame: Frame) -> tuple[Label, ...]:
+        """Where a name that stands for a value is defined, to be shown beside its mention."""
+        if not isinstance(expr, tree.Name):
+            return ()
+        if len(expr.parts) == 1 and expr.text in frame.local:
+            local = frame.local[expr.text]
+            here = local.binding.name_span if isinstance(local, Lazy) else None
+        else:
+            found = frame.space.find(expr.text) if len(expr.parts) == 1 else None
+            here = found[1].name_span if found is not None else None
+            if found is not None and found[0].is_main and expr.text in self.overrides:
+                return (Label(found[1].name_span, f"`{expr.text}` is overridden"),)
+        return () if here is None else (Label(here, f"`{expr.text}` is defined here"),)
+
     def definition(self, space: Namespace, definition: Definition, span: Span) -> Value:
         match definition:
             case tree.Param():
@@ -98,9 +121,18 @@ class Lookups(Checks, ABC):
     def param(self, space: Namespace, definition: tree.Param) -> Value:
         if space.is_main and definition.name in self.overrides:
             return self.overrides[definition.name]
-        return self.apart(
-            definition,
-            lambda: self.value(definition.value, Frame(space)),
+        return self.apart(definition, lambda: self.constant(definition, space))
+
+    def constant(self, definition: tree.Param, space: Namespace) -> Value:
+        value = self.value(definition.value, Frame(space))
+        if isinstance(value, Poison | bool | str) or is_number(value):
+            return value
+        return self.fail(
+            "E302",
+            f"a param is a number, a truth value or a string, but `{definition.name}` is"
+            f" {describe(value)}",
+            definition.value.span,
+            hint=f"write `def {definition.name} = …` for a module" if is_module(value) else "",
         )
 
     def apart(self, definition: tree.Param | tree.Shared, compute: Callable[[], Value]) -> Value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
@@ -17,6 +18,14 @@ ALSO = 2
 """Further mentions shown of a name that is unknown."""
 MAX_HINTS = 50
 """Unknown names of a file for which a similar one is looked for."""
+
+
+KINDS = {
+    tree.Param: "param",
+    tree.Def: "definition",
+    tree.Shared: "shared module",
+    tree.Bond: "bond",
+}
 
 
 class Resolver(Protocol):
@@ -159,6 +168,21 @@ def mentions(expr: tree.Expr) -> Iterator[tuple[tree.Name, bool, frozenset[str]]
                 pass
 
 
+def in_library(name: str) -> str:
+    """What to import, where the library defines a name, however its letters are cased."""
+    for module, file in library().items():
+        for known in re.findall(r"^(?:def|bond) (\w+)", file.read_text("utf-8"), re.MULTILINE):
+            if known.lower() == name.lower():
+                return f"add `from std.{module} import {known}` at the top"
+    return ""
+
+
+def is_operation(name: tree.Name, space: Namespace) -> bool:
+    """Whether a name means an operation, and nothing that a file defines."""
+    single = len(name.parts) == 1 and space.find(name.text) is None
+    return single and name.text not in space.broken and registry.find(name.text) is not None
+
+
 class _Checker:
     """Reports every unknown name of a file, and in the main file what is never used."""
 
@@ -181,16 +205,31 @@ class _Checker:
                 case tree.Shared() | tree.Model():
                     self.body(statement.body, {}, statement.name)
                 case tree.Bond():
-                    formals = self.formals(statement.formals, statement.name)
-                    self.expression(statement.formula, formals, statement.name, formula=True)
-                    constants = dict(list(formals.items())[1:])
-                    self.expression(statement.sensitivity, constants, statement.name)
+                    self.bond(statement)
                 case _:
                     pass
         self.diagnostics.extend(self.unknown.values())
         # a name that is misspelt, or mentioned in what could not be read, is not unused
         if self.space.is_main and not (self.unknown or self.space.twice or file.broken):
             self.unused()
+
+    def bond(self, bond: tree.Bond) -> None:
+        formals = self.formals(bond.formals, bond.name)
+        self.expression(bond.formula, formals, bond.name, formula=True)
+        tensor = bond.formals[0]
+        for name, _, _ in mentions(bond.sensitivity):
+            if name.text == tensor.name:
+                self.diagnostics.add(
+                    Diagnostic(
+                        "E302",
+                        f"the sensitivity of `{bond.name}` is a constant and cannot depend on"
+                        f" `{tensor.name}`",
+                        name.span,
+                        others=(Label(tensor.span, "the tensor"),),
+                        hint="declare the largest slope that the formula has for any x",
+                    )
+                )
+        self.expression(bond.sensitivity, formals, bond.name)
 
     def formals(self, formals: tuple[tree.Formal, ...], owner: str) -> dict[str, Span]:
         names = self.distinct((f.name, f.span) for f in formals)
@@ -245,16 +284,26 @@ class _Checker:
     ) -> None:
         for name, called, loops in mentions(expr):
             head = name.parts[0]
-            if head in loops or head in local:
+            single = len(name.parts) == 1
+            if single and (head in loops or head in local):
+                if formula and called:
+                    self.not_in_formula(name)
                 continue
             if head != owner:
                 self.used.add(head)
-            function = head in FUNCTIONS or (formula and head in FORMULA_FUNCTIONS)
-            if called and len(name.parts) == 1 and function:
+            if called and single and head in (FORMULA_FUNCTIONS if formula else FUNCTIONS):
                 continue
-            self.name(name, [*local, *loops], formula=formula)
+            if formula and (called or is_operation(name, self.space)):
+                self.not_in_formula(name)
+            else:
+                self.name(name, [*local, *loops])
 
-    def name(self, name: tree.Name, local: Iterable[str], *, formula: bool) -> None:
+    def not_in_formula(self, name: tree.Name) -> None:
+        near = did_you_mean(name.text, FORMULA_FUNCTIONS)
+        known = f"it may use {' '.join(FORMULA_FUNCTIONS)}"
+        self.report(name, f"a bond's formula cannot use `{name.text}`", lambda: near or known)
+
+    def name(self, name: tree.Name, local: Iterable[str]) -> None:
         space, head = self.space, name.parts[0]
         if head in space.broken:
             return
@@ -270,12 +319,11 @@ class _Checker:
                     (Label(span, "imported here"),),
                 )
                 return
-            if not formula and registry.find(head) is not None:
+            if registry.find(head) is not None:
                 return
-            known = [*local, *space.known(), *registry.names(), *FUNCTIONS]
-            if formula:
-                known += FORMULA_FUNCTIONS
-            self.report(name, f"unknown name `{head}`", lambda: did_you_mean(head, known))
+            known = [*local, *space.known(), *space.broken, *registry.names(), *FUNCTIONS]
+            message = f"unknown name `{head}`"
+            self.report(name, message, lambda: did_you_mean(head, known) or in_library(head))
             return
         if head not in space.modules:
             message = f"`{head}` is not an imported file"
@@ -317,12 +365,22 @@ class _Checker:
             known = replace(known, others=(*known.others, Label(name.span, "and here")))
         self.unknown[name.text] = known
 
+    def constant(self, bond: tree.Bond) -> None:
+        """A formula without the tensor."""
+        tensor = bond.formals[0]
+        if all(name.text != tensor.name for name, _, _ in mentions(bond.formula)):
+            message = f"the formula of `{bond.name}` does not mention its tensor `{tensor.name}`"
+            hint = "its output is the same whatever its input is"
+            self.diagnostics.add(Diagnostic("W601", message, tensor.span, hint=hint))
+
     def unused(self) -> None:
         for statement in self.space.file.statements:
+            if isinstance(statement, tree.Bond):
+                self.constant(statement)
             match statement:
                 case tree.Param() | tree.Def() | tree.Shared() | tree.Bond():
                     if statement.name not in self.used:
-                        kind = type(statement).__name__.lower()
+                        kind = KINDS[type(statement)]
                         self.warn_unused(kind, statement.name, statement.name_span)
                 case tree.ImportModule():
                     if statement.alias not in self.used | self.space.broken:

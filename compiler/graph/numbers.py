@@ -119,16 +119,32 @@ FUNCTIONS: dict[str, tuple[Callable[..., Real], int, int | None]] = {
 """Functions on numbers: the function, fewest and most arguments (None: any number)."""
 
 
+def written(value: object) -> str:
+    """A number for a message about what was written: 8.5, not 17/2."""
+    if isinstance(value, Fraction) and (value * 1000).denominator == 1 and value**2 < 10**12:
+        return str(float(value))
+    return show(value)
+
+
+def _rounded(value: int | Fraction) -> str:
+    """A long number in a few digits, also beyond the range of floats."""
+    if fits_float(value):
+        return f"{float(value):.6g}"
+    bits = value.numerator.bit_length() - value.denominator.bit_length()
+    return f"about {'-' if value < 0 else ''}1e{round(bits * math.log10(2)):+d}"
+
+
 def show(value: object) -> str:
     """A number as a person would write it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Fraction):
-        text = f"{value.numerator}/{value.denominator}"
-        return text if len(text) <= 30 or not fits_float(value) else f"{float(value):.6g}"
+        bits = value.numerator.bit_length() + value.denominator.bit_length()
+        if bits > 100:
+            return _rounded(value)
+        return f"{value.numerator}/{value.denominator}"
     if isinstance(value, int) and abs(value) >= 10**15:
-        digits = int(value.bit_length() * math.log10(2)) + 1
-        return f"{value:.6g}" if digits < 300 else f"a number of about {digits} digits"
+        return _rounded(value)
     if isinstance(value, float):
         return f"{value:.6g}"
     return str(value)

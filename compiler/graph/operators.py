@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from modnorm.diagnostics import Span
-from modnorm.graph.calls import build_op
+from modnorm.graph.calls import Passed, build_op
 from modnorm.graph.checks import Checks
 from modnorm.graph.modules import Hole, Module, Repeat, Run, Tuple, compose
-from modnorm.graph.numbers import Impossible, arithmetic, show
+from modnorm.graph.numbers import Impossible, arithmetic, show, written
 from modnorm.graph.values import (
     POISON,
     Frame,
@@ -55,7 +55,7 @@ class Operators(Checks, ABC):
 
     def scaled(self, module: Module, factor: Real, span: Span, *, after: bool) -> Value:
         """The module with `Mul(factor)` after or before it."""
-        leaf = build_op(self, "Mul", {"a": (factor, span)}, span)
+        leaf = build_op(self, "Mul", {"a": Passed(factor, span)}, span)
         if isinstance(leaf, Poison):
             return POISON
         return compose((module, leaf) if after else (leaf, module), span)
@@ -69,7 +69,7 @@ class Operators(Checks, ABC):
             left = self.patched(left, right, expr.left.span)
             right = self.patched(right, left, expr.right.span)
         if isinstance(left, Poison) or isinstance(right, Poison):
-            return POISON
+            return self.beside_a_mistake(expr, left, right)
         if operator in COMPARISONS:
             return self.comparison(expr, left, right)
         if is_number(left) and is_number(right) and operator not in ("@", ">>"):
@@ -79,6 +79,17 @@ class Operators(Checks, ABC):
                 return self.fail("E303", str(impossible), expr.span)
         return self.modules(expr, left, right)
 
+    def beside_a_mistake(self, expr: tree.Binary, left: Value, right: Value) -> Value:
+        """What can still be checked of an operation whose one side, at least, is a mistake."""
+        operator = expr.operator
+        if operator in ("@", ">>"):
+            left = Hole(expr.left.span) if isinstance(left, Poison) else left
+            right = Hole(expr.right.span) if isinstance(right, Poison) else right
+            return self.modules(expr, left, right)
+        if operator == "*" and is_module(right):
+            return right
+        return left if operator in ("*", "/", "**") and is_module(left) else POISON
+
     def patched(self, value: Value, beside: Value, span: Span) -> Value:
         """A hole for what could not be evaluated, if the module beside it can be checked still."""
         return Hole(span) if isinstance(value, Poison) and is_module(beside) else value
@@ -87,7 +98,7 @@ class Operators(Checks, ABC):
         """The operators on modules."""
         operator, what = expr.operator, f"`{expr.operator}` takes modules"
         if operator == "**":
-            what = "`**` repeats a module or takes a number to a power"
+            what = "`**` repeats a module or raises a number to a power"
             if is_number(left):
                 what = f"the exponent of {show(left)} must be a number"
                 return self.fail("E302", f"{what}, but this is {describe(right)}", expr.right.span)
@@ -126,7 +137,16 @@ class Operators(Checks, ABC):
                 else "only a module can be divided by a number: `f / 2`",
             )
         a = self.module(left, expr.left.span, what)
-        b = self.module(right, expr.right.span, what)
+        if operator == "@" and is_number(right):
+            number = written(right)
+            b: Module | Poison = self.fail(
+                "E302",
+                f"{what}, but this is {describe(right)}",
+                expr.right.span,
+                hint=f"`@` and `*` bind alike, from the left: write `f @ ({number} * g)`",
+            )
+        else:
+            b = self.module(right, expr.right.span, what)
         if isinstance(a, Poison) or isinstance(b, Poison):
             return POISON
         if operator == "@":

@@ -25,6 +25,7 @@ from modnorm.graph.modules import (
     Tuple,
     children,
 )
+from modnorm.graph.numbers import show
 from modnorm.ops.base import Atom, Reader
 
 MAX_POSITIONS = 20_000
@@ -97,10 +98,11 @@ class _Placer:
         self.shared_weights: dict[str, str] = {}
 
     def has_weights(self, module: Module) -> bool:
+        """Whether weights are placed inside; those of a shared module are placed at the root."""
         if id(module) not in self.weighted:
-            self.weighted[id(module)] = isinstance(getattr(module, "op", None), Atom) or any(
-                map(self.has_weights, children(module))
-            )
+            own = isinstance(module, Leaf) and isinstance(module.op, Atom)
+            inside = () if isinstance(module, Shared) else children(module)
+            self.weighted[id(module)] = own or any(map(self.has_weights, inside))
         return self.weighted[id(module)]
 
     def new_id(self) -> int:
@@ -229,11 +231,11 @@ def place(module: Module, span: Span, diagnostics: Diagnostics) -> Module | None
         ("weights", weights, MAX_WEIGHTS),
     ):
         if number > most:
-            shown = str(number) if number < 10**15 else f"about 10^{len(str(number)) - 1}"
+            shown = f"{number:,}" if number < 10**15 else show(number)
             diagnostics.add(
                 Diagnostic(
                     "E305",
-                    f"this model has {shown} {what}; at most {most} are allowed",
+                    f"this model has {shown} {what}; at most {most:,} are allowed",
                     span,
                     hint="repeat with `**`, which counts once, instead of copies by hand"
                     if what != "weights"

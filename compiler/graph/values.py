@@ -8,7 +8,7 @@ from typing import TypeAlias
 from modnorm.diagnostics import Span
 from modnorm.graph.modules import Compose, Hole, Leaf, Module, Repeat, Scope, Shared, Tare, Tuple
 from modnorm.graph.names import Namespace
-from modnorm.graph.numbers import show
+from modnorm.graph.numbers import show, written
 from modnorm.ops.types import Real
 from modnorm.syntax import tree
 
@@ -41,7 +41,7 @@ def describe(value: Value) -> str:
     if isinstance(value, str):
         return f'the string "{value}"'
     if is_number(value):
-        return f"the number {show(value)}"
+        return f"the number {written(value)}"
     if isinstance(value, tuple):
         return f"a tuple of {len(value)} values"
     return "a module"

@@ -13,7 +13,7 @@ from modnorm.ops.families import LinearBond, magnitude
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import each, known, map_each
 from modnorm.ops.text import as_float, copied, expression, number, parts, times
-from modnorm.ops.types import Real, Tensor, TupleType, Type
+from modnorm.ops.types import Real, Size, Tensor, TupleType, Type
 
 if TYPE_CHECKING:
     import torch
@@ -51,13 +51,14 @@ class Attention(Bond):
             (q, v, slice(None, -2), "the leading axes of q and v"),
             (q, k, slice(-1, None), "the last axis of q and k"),
             (k, v, slice(-2, -1), "the sequence of k and v"),
-            (q, k, slice(-2, -1), "with `causal`, the sequence of q and k"),
+            *([(q, k, slice(-2, -1), "the sequence of q and k")] if self.causal else []),
         ):
             a, b = one.shape[kept], other.shape[kept]
-            if a != b and (self.causal or not what.startswith("with")):
-                shown = " but ".join(", ".join(map(str, sizes)) or "none" for sizes in (a, b))
+            if a != b:
+                shown = " and ".join(_sizes(s) for s in (a, b))
+                causal = " with `causal`" if what.endswith("sequence of q and k") else ""
                 raise Misfit(
-                    f"`Attention` needs {what} to be equal, but they are {shown}:"
+                    f"`Attention`{causal} needs {what} to be equal, but they are {shown}:"
                     f" q is {q}, k is {k}, v is {v}"
                 )
         known(self.name, q, -1, "the size of a head")
@@ -111,6 +112,10 @@ class Attention(Bond):
         causal = "is_causal=True, " if self.causal else ""
         values = ", ".join(map(expression, (q, *kv)))
         return f"F.scaled_dot_product_attention({values}, {causal}scale={number(scale)})"
+
+
+def _sizes(sizes: tuple[Size, ...]) -> str:
+    return str(sizes[0]) if len(sizes) == 1 else f"({', '.join(map(str, sizes))})"
 
 
 @register

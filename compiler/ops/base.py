@@ -6,7 +6,7 @@ reference, emission and documentation. Passes and the code generator ask for the
 never for names.
 
 The norms are those of Large et al. 2024 (arXiv 2405.14813); a sensitivity is a Lipschitz constant
-with respect to them, sharpness the triple (α, β, γ) of its Definition 8 (second derivatives with
+with respect to them, sharpness its triple (α, β, γ) (second derivatives with
 respect to weights, weights and inputs, inputs).
 """
 
@@ -202,6 +202,11 @@ class Op(ABC):
         """Whether the output is the sum of the members of a tuple."""
         return False
 
+    @property
+    def picks(self) -> int | None:
+        """The member, for an operation that only gives back one of a tuple."""
+        return None
+
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
         """Move constant factors from this operation's inputs to its output.
 
@@ -298,6 +303,12 @@ class Reader(Op):
         return {"count": count, "dim": dim}
 
 
+def amount(count: int, what: str) -> str:
+    """A number of things, for a message: `1 axis`, `3 axes`."""
+    many = {"axis": "axes", "entry": "entries"}.get(what, f"{what}s")
+    return f"{count} {what if count == 1 else many}"
+
+
 def total(high: Any) -> float:
     """The norm of a tuple: the sum of its members' norms."""
     return sum(map(total, high)) if isinstance(high, tuple) else float(high)
@@ -320,10 +331,11 @@ def expect_tensor(op: str, x: Type, *, rank: int = 0, dtype: str = "float") -> T
             if dtype == "float"
             else "it looks up integers, such as `input tokens: int[batch, seq]`"
         )
-        kind = "numbers" if dtype == "float" else "integers"
+        kind = "real numbers" if dtype == "float" else "integers"
         raise Misfit(f"`{op}` takes {kind}, but its input is {x}", hint=hint, code="E402")
     if len(x.shape) < rank:
         raise Misfit(
-            f"`{op}` takes a value of at least {rank} axes, but its input is {x}", code="E402"
+            f"`{op}` takes a value of at least {amount(rank, 'axis')}, but its input is {x}",
+            code="E402",
         )
     return x

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from modnorm.ops.base import Atom, Misfit, Norm, Op, argument
+from modnorm.ops.base import Atom, Misfit, Norm, Op, amount, argument
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import image, known
 from modnorm.ops.types import Real, Size, Symbol, Tensor, Type, quotient
@@ -44,7 +44,10 @@ class Conv2D(Atom):
         x = image(self.name, x)
         channels = known(self.name, x, 1, "the number of channels")
         if self.in_ is not None and self.in_ != channels:
-            raise Misfit(f"`Conv2D` expects {self.in_} channels but gets {channels}", argument="in")
+            raise Misfit(
+                f"`Conv2D` expects images of {amount(self.in_, 'channel')} but gets {channels}",
+                argument="in",
+            )
         batch, _, height, width = x.shape
         shape = (batch, self.out, self._size(height, x), self._size(width, x))
         return dataclasses.replace(self, in_=channels), Tensor("float", shape)

@@ -217,10 +217,10 @@ def check(formula: Node, sensitivity: Real) -> Violation | None:
         if math.isfinite(values[i]):
             slopes[i] = _steepness(program, x, slope)
             if x == 0 and not math.isfinite(slope):  # inputs of exactly 0 are common
-                return Violation(slope, x, "at x = 0 its gradient is not finite")
+                return Violation(math.inf, x, "at x = 0 its gradient is not finite")
         elif program.domain or abs(x) <= DENSE:
             reason = program.domain[0] if program.domain else "the result is not finite"
-            return Violation(math.nan, x, f"at x = {_short(x)} {reason}")
+            return Violation(math.nan, x, f"at x = {_short(x)}, {reason}")
     found = list(zip(slopes, GRID, strict=True))
     # a secant shows a steep place that lies between two points
     places = [(s, i - 1, i + 1) for i, s in enumerate(slopes)]

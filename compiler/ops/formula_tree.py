@@ -102,7 +102,7 @@ def _constant(value: Real, span: Span) -> Constant:
     try:
         return Constant(_finite(value))
     except OverflowError:
-        raise BadFormula("this number is too large for a float", span, code="E303") from None
+        raise BadFormula("this constant is too large for a float", span, code="E303") from None
 
 
 def _call(call: tree.Call, tensor: str, constants: Mapping[str, Real]) -> Node:
@@ -120,7 +120,9 @@ def _call(call: tree.Call, tensor: str, constants: Mapping[str, Real]) -> Node:
     count = len(call.arguments)
     if count == 0 or (name in FUNCTIONS and count != 1):
         wanted = "one argument" if name in FUNCTIONS else "at least one argument"
-        raise BadFormula(f"`{name}` takes {wanted}, got {count}", call.span, code="E301")
+        raise BadFormula(
+            f"`{name}` takes {wanted}, but here are {count or 'none'}", call.span, code="E301"
+        )
     arguments = tuple(build(a.value, tensor, constants) for a in call.arguments)
     if name in ("min", "max"):
         return _extreme(name, arguments)
@@ -153,8 +155,12 @@ def _apply(function: str, arguments: tuple[Node, ...], span: Span) -> Node:
     try:
         value = fold(function, *values)
     except (ArithmeticError, ValueError) as error:
-        reason = "division by zero" if isinstance(error, ZeroDivisionError) else "no result"
-        raise BadFormula(f"this constant has {reason}", span, code="E303") from None
+        message = "this constant is no real number"
+        if isinstance(error, ZeroDivisionError):
+            message = "division by zero"
+        elif isinstance(error, OverflowError):
+            message = "this constant is too large for a float"
+        raise BadFormula(message, span, code="E303") from None
     return Constant(value)
 
 

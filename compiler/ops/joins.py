@@ -36,6 +36,10 @@ class Add(LinearBond):
         tensors = members(self.name, x, "of values to add")
         return self, Tensor("float", broadcast(self.name, tensors))
 
+    @property
+    def joins(self) -> bool:
+        return True
+
     def certified_at(self, high: Any, type: Type) -> Real | str:
         found = gains((1,) * len(high), type)
         return found if isinstance(found, str) else max(found)
@@ -205,6 +209,10 @@ class Select(Bond):
 
     def reach(self, high: Any, type: Type) -> Any:
         return high[self.i]
+
+    @property
+    def picks(self) -> int | None:
+        return self.i
 
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
         return self, scalars[self.i]

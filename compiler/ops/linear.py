@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from modnorm.ops.base import Atom, Misfit, Norm, Op, argument, expect_tensor
+from modnorm.ops.base import Atom, Misfit, Norm, Op, amount, argument, expect_tensor
 from modnorm.ops.registry import register
 from modnorm.ops.text import copied
 from modnorm.ops.types import Real, Tensor, Type
@@ -41,7 +41,9 @@ class Linear(Atom):
                 hint="give the size a number in the `input` declaration",
             )
         if self.in_ is not None and self.in_ != width:
-            raise Misfit(f"`Linear` expects {self.in_} inputs but gets {width}", argument="in")
+            raise Misfit(
+                f"`Linear` expects {amount(self.in_, 'input')} but gets {width}", argument="in"
+            )
         return dataclasses.replace(self, in_=width), Tensor("float", (*lead, self.out))
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from modnorm.ops.base import Misfit, expect_tensor
+from modnorm.ops.base import Misfit, amount, expect_tensor
 from modnorm.ops.types import Size, Symbol, Tensor, TupleType, Type, axis_index
 
 Axes = int | tuple[int, ...]
@@ -105,7 +105,7 @@ def axes(op: str, dim: Axes, x: Tensor) -> Axes:
         index = axis_index(axis, rank)
         if index is None:
             raise Misfit(
-                f"`{op}` names axis {axis}, but its input {x} has {rank} axes",
+                f"`{op}` names axis {axis}, but its input {x} has {amount(rank, 'axis')}",
                 hint=f"axes go from {-rank} to {rank - 1}" if rank else "it has no axis to name",
                 argument="dim",
             )

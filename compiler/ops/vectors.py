@@ -6,7 +6,16 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from modnorm.ops.base import Atom, Misfit, Norm, Op, Sharpness, argument, expect_tensor
+from modnorm.ops.base import (
+    Atom,
+    Misfit,
+    Norm,
+    Op,
+    Sharpness,
+    amount,
+    argument,
+    expect_tensor,
+)
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import known
 from modnorm.ops.types import Real, Tensor, Type
@@ -29,7 +38,8 @@ class Vector(Atom):
         size = known(self.name, x, axis, "the number of channels")
         if self.size is not None and self.size != size:
             raise Misfit(
-                f"`{self.name}` has {self.size} entries, but its input {x} has {size} channels",
+                f"`{self.name}` has {amount(self.size, 'entry')}, but its input {x} has"
+                f" {amount(size, 'channel')}",
                 argument="size",
             )
         return dataclasses.replace(self, size=size), Tensor("float", x.shape)

@@ -6,6 +6,7 @@ inside that part, around only some of them, does not rescale it.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -22,17 +23,32 @@ from modnorm.graph.modules import (
     Tare,
     Tuple,
 )
-from modnorm.graph.numbers import show
+from modnorm.graph.numbers import fits_float, show
 from modnorm.ops.base import Atom
 from modnorm.ops.types import Real
 from modnorm.passes.program import Program
+from modnorm.passes.sensitivity import plus, times
+
+EXACT_BITS = 16_384
+"""Exact masses longer than this continue as floats."""
 
 
 def divide(a: Real, b: Real) -> Real:
     """a / b, exact where both are."""
-    if isinstance(a, float) or isinstance(b, float):
+    if not (isinstance(a, float) or isinstance(b, float)):
+        return Fraction(a) / Fraction(b)
+    try:
         return float(a) / float(b)
-    return Fraction(a) / Fraction(b)
+    except OverflowError:  # one of the two is exact, and longer than a float
+        return math.inf if a > b else 0.0
+
+
+def add(a: Real, b: Real) -> Real:
+    return plus(a, b, EXACT_BITS)
+
+
+def scaled(a: Real, b: Real) -> Real:
+    return times(a, b, EXACT_BITS)
 
 
 class _Masses:
@@ -59,9 +75,9 @@ class _Masses:
                         self.bodies[node.key] = node
                         stack.append((node.body, 1))
                 case Repeat():
-                    stack.extend((run.body, copies * run.count) for run in node.runs)
+                    stack.extend((r.body, copies * r.count) for r in reversed(node.runs))
                 case Compose(steps=parts) | Tuple(members=parts):
-                    stack.extend((part, copies) for part in parts)
+                    stack.extend((part, copies) for part in reversed(parts))
                 case Scope(body=body) | Tare(body=body):
                     stack.append((body, copies))
                 case Leaf():
@@ -77,12 +93,12 @@ class _Masses:
             case Compose(steps=parts) | Tuple(members=parts):
                 for part in parts:
                     mentioned += self.sum(part)
-                    mass += self.mass[part.id]
+                    mass = add(mass, self.mass[part.id])
             case Repeat(runs=runs):
                 for run in runs:
                     inner = self.sum(run.body)
                     mentioned += Counter({key: n * run.count for key, n in inner.items()})
-                    mass += self.mass[run.body.id] * run.count
+                    mass = add(mass, scaled(self.mass[run.body.id], run.count))
             case Scope(body=body):
                 mentioned = self.sum(body)
                 mass = self.mass[body.id]
@@ -108,7 +124,7 @@ class _Masses:
                 del mentioned[key]
                 body = self.bodies[key].body
                 mentioned += self.sum(body)
-                self.mass[module.id] += self.mass[body.id]
+                self.mass[module.id] = add(self.mass[module.id], self.mass[body.id])
                 self.completes.setdefault(module.id, []).append(key)
 
     def no_mass(self, module: Tare) -> None:
@@ -126,7 +142,7 @@ class _Masses:
         for key in self.completes.get(module.id, ()):
             self.scale(self.bodies[key].body, factor)
         if factor != 1:
-            self.mass[module.id] *= factor
+            self.mass[module.id] = scaled(self.mass[module.id], factor)
         match module:
             case Leaf(op=op):
                 if isinstance(op, Atom):
@@ -142,7 +158,7 @@ class _Masses:
             case Tare(body=body):
                 inner = self.mass[body.id]
                 if inner != 0:
-                    factor = divide(module.mass, inner) * factor
+                    factor = scaled(divide(module.mass, inner), factor)
                 self.scale(body, factor)
             case Shared():
                 pass
@@ -152,7 +168,7 @@ class _Masses:
 class Masses:
     """Sum and rescale masses.
 
-    Source: Large et al. 2024 (arXiv 2405.14813), Definition 4 and `tare`; MATH B.4 for sharing.
+    Source: Large et al. 2024 (arXiv 2405.14813); docs/mathematics.md for sharing.
     """
 
     name: ClassVar[str] = "masses"
@@ -162,6 +178,16 @@ class Masses:
         mass, leaves = dict(masses.mass), dict(masses.leaf)
         for key, body in masses.bodies.items():
             assert key in masses.total, body
+        if not fits_float(mass[program.tree.id]):
+            diagnostics.add(
+                Diagnostic(
+                    "E307",
+                    f"the masses of `{program.name}` sum to {show(mass[program.tree.id])},"
+                    " which no float can hold",
+                    program.span,
+                    hint="only the masses' ratios matter: make all of them smaller",
+                )
+            )
         if not diagnostics.errors and mass[program.tree.id] == 0 and leaves:
             diagnostics.add(
                 Diagnostic(

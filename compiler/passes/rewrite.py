@@ -11,7 +11,17 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, TypeAlias
 
 from modnorm.diagnostics import Diagnostics
-from modnorm.graph.dataflow import Apply, Builder, Input, Loop, LoopRun, Pack, Region, Value
+from modnorm.graph.dataflow import (
+    Apply,
+    Builder,
+    Input,
+    Loop,
+    LoopRun,
+    Pack,
+    Region,
+    Value,
+    holds_weights,
+)
 from modnorm.ops.base import Op
 from modnorm.ops.scalars import Mul
 from modnorm.ops.types import Real, TupleType, Type
@@ -56,14 +66,21 @@ class _Rewrite:
 
 @dataclass(frozen=True)
 class DropIdentities(_Rewrite):
-    """Operations that give back their input are gone."""
+    """Operations that give back their input, or a member of a tuple made just before, are gone."""
 
     name: ClassVar[str] = "drop-identities"
 
     def region(self, region: Region) -> Region:
         def emit(builder: Builder, value: Value, new: dict[int, int]) -> int:
-            if isinstance(value, Apply) and (value.op.is_identity or value.op.scalar == 1):
-                return value.inputs[0]
+            if isinstance(value, Apply):
+                if value.op.is_identity or value.op.scalar == 1:
+                    return value.inputs[0]
+                before: Value = builder.graph.nodes[value.inputs[0]]["value"]
+                if value.op.picks is not None and isinstance(before, Pack):
+                    return before.inputs[value.op.picks]
+            if isinstance(value, Loop) and not holds_weights(value):
+                outputs = [run.region.output == run.region.input for run in value.runs]
+                return value.inputs[0] if all(outputs) else builder.add(value)
             return builder.add(value)
 
         return rewrite(region, emit)

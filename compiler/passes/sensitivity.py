@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import PurePath
 from typing import ClassVar, TypeAlias
 
 from modnorm.diagnostics import Diagnostic, Diagnostics
@@ -20,28 +21,38 @@ from modnorm.graph.modules import (
     Tuple,
     walk,
 )
-from modnorm.graph.numbers import show
+from modnorm.graph.numbers import fits_float, show
 from modnorm.ops.types import Real
 from modnorm.passes.program import Program
 
-EXACT_BITS = 2048
-"""Exact numbers longer than this continue as floats."""
+EXACT_BITS = 1000
+"""Exact numbers longer than this continue as floats, which can hold all that are shorter."""
 
 Bound: TypeAlias = Real | str
 
 
-def times(a: Real, b: Real) -> Real:
+def times(a: Real, b: Real, bits: int = EXACT_BITS) -> Real:
     """a·b, exact while that stays short."""
     if isinstance(a, float) or isinstance(b, float):
         return float(a) * float(b)
-    return shorten(Fraction(a) * Fraction(b))
+    return shorten(Fraction(a) * Fraction(b), bits)
 
 
-def shorten(a: Fraction) -> Real:
+def shorten(a: Fraction, bits: int = EXACT_BITS) -> Real:
     """The number, as an int where it is whole, as a float where it has grown too long."""
-    if a.denominator == 1:
-        return a.numerator
-    return float(a) if a.denominator.bit_length() > EXACT_BITS else a
+    if max(a.numerator.bit_length(), a.denominator.bit_length()) <= bits:
+        return a.numerator if a.denominator == 1 else a
+    try:
+        return float(a)
+    except OverflowError:
+        return math.inf
+
+
+def plus(a: Real, b: Real, bits: int = EXACT_BITS) -> Real:
+    """a + b, exact while that stays short."""
+    if isinstance(a, float) or isinstance(b, float):
+        return float(a) + float(b)
+    return shorten(Fraction(a) + Fraction(b), bits)
 
 
 def power(a: Real, n: int) -> Real:
@@ -58,6 +69,11 @@ def power(a: Real, n: int) -> Real:
         return math.inf
 
 
+def _holds(sensitivity: Real) -> bool:
+    """Whether a float can hold a sensitivity, and it is positive."""
+    return sensitivity > 0 and fits_float(sensitivity)
+
+
 def combine(tree: Module, leaf: Callable[[Leaf], Bound], values: dict[int, Bound]) -> Bound:
     """Fill `values` with every part's value: products along compositions, sums over tuples.
 
@@ -70,7 +86,7 @@ def combine(tree: Module, leaf: Callable[[Leaf], Bound], values: dict[int, Bound
         case Compose(steps=parts):
             value = _fold([combine(p, leaf, values) for p in parts], times, 1)
         case Tuple(members=parts):
-            value = _fold([combine(p, leaf, values) for p in parts], lambda a, b: a + b, 0)
+            value = _fold([combine(p, leaf, values) for p in parts], plus, 0)
         case Repeat(runs=runs):
             factors: list[Bound] = []
             for run in runs:
@@ -96,7 +112,7 @@ def _fold(parts: list[Bound], join: Callable[[Real, Real], Real], start: Real) -
 class Sensitivities:
     """Products along compositions and sums over tuples, of declared and of certified values.
 
-    Source: Large et al. 2024 (arXiv 2405.14813), Definitions 4 and 5.
+    Source: Large et al. 2024 (arXiv 2405.14813).
     """
 
     name: ClassVar[str] = "sensitivities"
@@ -107,26 +123,33 @@ class Sensitivities:
         combine(program.tree, lambda leaf: self.declared(leaf, diagnostics), declared)
         combine(program.tree, lambda leaf: self.certified(leaf), certified)
         numbers = {k: v for k, v in declared.items() if not isinstance(v, str)}
-        for module in walk(program.tree):
-            value = numbers.get(module.id, 0)
-            overflow = not math.isfinite(value) or value == 0 or float(value) == 0
-            if isinstance(module, Repeat) and overflow and not diagnostics.errors:
-                body = next(float(numbers[r.body.id]) for r in module.runs)
-                diagnostics.add(
-                    Diagnostic(
-                        "E501",
-                        f"{module.count} copies of a module of sensitivity {body:.6g} have a"
-                        " sensitivity out of the range of numbers",
-                        module.span,
-                        hint="bring the repeated module to sensitivity 1, as"
-                        " `(1 - 1/n) * Identity + 1/n * f` does",
-                    )
-                )
+        inside_out = reversed(list(walk(program.tree)))
+        # an operation's own has been looked at
+        over = (m for m in inside_out if not isinstance(m, Leaf) and not _holds(numbers[m.id]))
+        if not diagnostics.errors and (module := next(over, None)) is not None:
+            diagnostics.add(self.out_of_range(module, numbers))
         return replace(program, sensitivities=numbers, certified=certified)
+
+    def out_of_range(self, module: Module, numbers: dict[int, Real]) -> Diagnostic:
+        """E501 for a part whose sensitivity no float can hold."""
+        message = "the sensitivities here multiply to more or less than a float can hold"
+        hint = "bring the parts to sensitivity 1"
+        if isinstance(module, Repeat):
+            one = {numbers[run.body.id] for run in module.runs}
+            each = f" of sensitivity {show(one.pop())}" if len(one) == 1 else ""
+            message = (
+                f"{module.count} copies{each} together have more or less sensitivity than a"
+                " float can hold"
+            )
+            hint = (
+                "bring the repeated module to sensitivity 1, as"
+                " `(1 - 1/n) * Identity + 1/n * f` does"
+            )
+        return Diagnostic("E501", message, module.span, hint=hint)
 
     def declared(self, leaf: Leaf, diagnostics: Diagnostics) -> Bound:
         value = leaf.op.sensitivity
-        if not math.isfinite(value) or value <= 0:
+        if not _holds(value):
             diagnostics.add(
                 Diagnostic(
                     "E501",
@@ -141,7 +164,8 @@ class Sensitivities:
     def certified(self, leaf: Leaf) -> Bound:
         value = leaf.op.certified
         if isinstance(value, str):
-            return f"{leaf.op.label} at line {leaf.span.line}: {value}"
+            name = PurePath(leaf.span.source.name).name
+            return f"{leaf.op.label} at {name}:{leaf.span.line}: {value}"
         return value
 
     def verify(self, program: Program) -> None:

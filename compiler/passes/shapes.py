@@ -38,7 +38,8 @@ class _Inference:
         self.diagnostics = diagnostics
         self.types: dict[int, tuple[Type, Type]] = {}
         self.scopes: list[Scope] = []
-        self.shared: dict[str, tuple[Leaf, Type]] = {}
+        self.mentions: list[Shared] = []
+        self.shared: dict[str, tuple[Leaf, Type, Shared]] = {}
 
     def infer(self, module: Module, x: Known | None) -> tuple[Module, Known | None]:
         """The module with resolved operations, and its output; None where a mistake hides it."""
@@ -72,8 +73,13 @@ class _Inference:
                 new, out = self.infer(body, x)
                 self.scopes.pop()
                 return replace(module, body=new), out
-            case Shared(body=body) | Tare(body=body):
+            case Tare(body=body):
                 new, out = self.infer(body, x)
+                return replace(module, body=new), out
+            case Shared(body=body):
+                self.mentions.append(module)
+                new, out = self.infer(body, x)
+                self.mentions.pop()
                 return replace(module, body=new), out
             case Repeat():
                 return self.repeat(module, x)
@@ -84,25 +90,14 @@ class _Inference:
         try:
             op, type = leaf.op.resolve(x.type)
         except Misfit as misfit:
-            others = tuple(k.made for k in (x, *x.members) if k.made is not None)
-            use = next((s for s in reversed(self.scopes) if s.kind == "def"), None)
-            if use is not None and use.span not in [o.span for o in others]:
-                others = (*others, Label(use.span, f"in this use of `{use.name}`"))
-            self.diagnostics.add(
-                Diagnostic(
-                    misfit.code,
-                    misfit.message,
-                    leaf.span,
-                    others=others,
-                    hint=misfit.hint,
-                )
-            )
-            return leaf, None
+            self.misfit(leaf, x, misfit)
+            return leaf, self.without(leaf, x, misfit.argument)
         resolved = replace(leaf, op=op)
         if isinstance(op, Atom):
             self.agree(resolved, x.type)
         # what keeps the shape of its input, or joins members of that shape, did not make it
-        for known in (x, *x.members):
+        keeps = not isinstance(op, Atom) or len(op.weight_shape) == 1
+        for known in (x, *x.members) if keeps else ():
             if _shape(known.type) == _shape(type) and known.made is not None:
                 return resolved, replace(known, type=type)
         members: tuple[Known, ...] = ()
@@ -111,18 +106,59 @@ class _Inference:
             members = tuple(Known(member, label) for member in type.members)
         return resolved, Known(type, label, members)
 
+    def without(self, leaf: Leaf, x: Known, argument: str) -> Known | None:
+        """The output if a size that contradicts the input had been left out, to go on with."""
+        field = next(
+            (a.field for a in leaf.op.arguments() if a.name == argument and a.inferred), ""
+        )
+        try:
+            type = replace(leaf.op, **{field: None}).resolve(x.type)[1] if field else None
+        except Misfit:
+            return None
+        return None if type is None else Known(type, Label(leaf.span, f"this gives {type}"))
+
+    def misfit(self, leaf: Leaf, x: Known, misfit: Misfit) -> None:
+        """An input that an operation cannot take: where it comes from, and who asks for what."""
+        place = leaf.places.get(misfit.argument)
+        others: tuple[Label, ...] = ()
+        if misfit.code in ("E401", "E402"):
+            others = tuple(k.made for k in (x, *x.members) if k.made is not None)
+        use = next((s for s in reversed(self.scopes) if s.kind == "def"), None)
+        if use is not None and use.span not in [o.span for o in others]:
+            others = (*others, Label(use.span, f"in this use of `{use.name}`"))
+        self.diagnostics.add(
+            Diagnostic(
+                misfit.code,
+                misfit.message,
+                place or leaf.span,
+                others=tuple(dict.fromkeys(others)),
+                hint=misfit.hint,
+            )
+        )
+
     def agree(self, leaf: Leaf, x: Type) -> None:
         """A shared weight has one shape wherever it is used."""
         assert isinstance(leaf.op, Atom)
-        first, type = self.shared.setdefault(leaf.path, (leaf, x))
-        if isinstance(first.op, Atom) and first.op.weight_shape != leaf.op.weight_shape:
+        if not self.mentions:
+            return
+        first = self.shared.setdefault(leaf.path, (leaf, x, self.mentions[0]))
+        one, other = first[0].op, leaf.op
+        assert isinstance(one, Atom)
+        if one.weight_shape != other.weight_shape:
+            name = self.mentions[0].key.rpartition(":")[2]
+            shapes = " and ".join(" × ".join(map(str, op.weight_shape)) for op in (one, other))
             self.diagnostics.add(
                 Diagnostic(
                     "E401",
-                    f"the shared weight `{leaf.path}` would have to be {first.op.weight_shape}"
-                    f" for one input, {type}, and {leaf.op.weight_shape} for another, {x}",
-                    leaf.span,
-                    hint="share it only between inputs of the same size",
+                    f"`{name}` cannot be shared by inputs of two sizes: the weight of its"
+                    f" `{other.name}` would be {shapes}",
+                    self.mentions[0].span,
+                    f"here its input is {x}",
+                    (
+                        Label(first[2].span, f"here its input is {first[1]}"),
+                        Label(leaf.span, "the weight"),
+                    ),
+                    "share it only between inputs of the same size",
                 )
             )
 
@@ -135,16 +171,16 @@ class _Inference:
             if (
                 x is not None
                 and out is not None
-                and (run.count > 1 or len(module.runs) > 1)
-                and _shape(x.type) != _shape(out.type)
                 and run.count > 1
+                and _shape(x.type) != _shape(out.type)
             ):
+                places = dict.fromkeys(k.made for k in (x, out) if k.made is not None)
                 self.diagnostics.add(
                     Diagnostic(
                         "E403",
                         f"what is repeated {run.count} times turns {x.type} into {out.type}",
                         run.body.span,
-                        others=() if out.made is None else (out.made,),
+                        others=tuple(p for p in places if p.span != run.body.span),
                         hint="a repeated module must give back the shape that it takes",
                     )
                 )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from modnorm.diagnostics import Diagnostics
 from modnorm.graph.modules import (
@@ -35,7 +36,7 @@ IDENTITY = Second(0.0, 1.0, LINEAR)
 
 
 def after(first: Second, second: Second) -> Second:
-    """`second @ first`. Source: Large et al. 2024, Proposition 5; MATH A.1."""
+    """`second @ first`. Source: Large et al. 2024 (arXiv 2405.14813)."""
     mass = first.mass + second.mass
     p1, p2 = (first.mass / mass, second.mass / mass) if mass else (0.0, 0.0)
     m1, m2, a, b = first.mu, second.mu, first.sharp, second.sharp
@@ -54,7 +55,7 @@ def after(first: Second, second: Second) -> Second:
 
 
 def beside(parts: list[Second]) -> Second:
-    """A tuple. Source: Large et al. 2024, Proposition 6; MATH A.1."""
+    """A tuple. Source: Large et al. 2024 (arXiv 2405.14813)."""
     mass = sum(p.mass for p in parts)
     shares = [p.mass / mass if mass else 0.0 for p in parts]
     pairs = list(zip(shares, parts, strict=True))
@@ -81,60 +82,75 @@ def repeated(part: Second, count: int) -> Second:
     return result
 
 
+def within(rule: Callable[..., Second], *parts: Any) -> Second | None:
+    """What a rule gives, or None where a product leaves the range of floats."""
+    try:
+        return rule(*parts)
+    except (OverflowError, ZeroDivisionError):
+        return None
+
+
 @dataclass(frozen=True)
 class SharpnessPass:
-    """Compose the declared second-order bounds; None where an operation is not smooth."""
+    """Compose the declared second-order bounds.
+
+    None where an operation is not smooth, or a weight is used more than once.
+    """
 
     name: ClassVar[str] = "sharpness"
 
     def run(self, program: Program, diagnostics: Diagnostics) -> Program:
-        values: dict[int, Sharpness | None] = {}
-        self.of(program.tree, program, values)
-        return replace(program, sharpness=values)
+        composed = _Composed(program)
+        composed.of(program.tree)
+        return replace(program, sharpness=composed.values)
 
-    def of(
-        self, module: Module, program: Program, values: dict[int, Sharpness | None]
-    ) -> Second | None:
-        second = self.inner(module, program, values)
+    def verify(self, program: Program) -> None:
+        assert program.tree.id in program.sharpness
+
+
+class _Composed:
+    """The sharpness of every part of a program, in `values` by id."""
+
+    def __init__(self, program: Program) -> None:
+        self.masses = program.leaf_masses
+        self.shared = {weight.path for weight in program.weights if weight.uses > 1}
+        self.values: dict[int, Sharpness | None] = {}
+
+    def of(self, module: Module) -> Second | None:
+        second = self.inner(module)
         finite = second is not None and all(
             map(math.isfinite, (second.sharp.alpha, second.sharp.beta, second.sharp.gamma))
         )
-        values[module.id] = second.sharp if second is not None and finite else None
+        self.values[module.id] = second.sharp if second is not None and finite else None
         return second
 
-    def inner(
-        self, module: Module, program: Program, values: dict[int, Sharpness | None]
-    ) -> Second | None:
+    def inner(self, module: Module) -> Second | None:
         match module:
             case Leaf(op=op):
-                if op.sharpness is None:
+                # a shared weight moves all its uses at once, which no rule for trees covers
+                if op.sharpness is None or module.weight in self.shared:
                     return None
-                # a shared leaf's own mass is in leaf_masses; MATH B.4 treats its uses as copies
-                mass = float(program.leaf_masses.get(module.path, 0))
+                mass = float(self.masses.get(module.path, 0))
                 return Second(mass, float(op.sensitivity), op.sharpness)
             case Compose(steps=parts):
                 total: Second | None = IDENTITY
                 for part in parts:
-                    inner = self.of(part, program, values)
-                    total = None if total is None or inner is None else after(total, inner)
+                    inner = self.of(part)
+                    total = None if total is None or inner is None else within(after, total, inner)
                 return total
             case Tuple(members=parts):
-                inners = [self.of(part, program, values) for part in parts]
+                inners = [self.of(part) for part in parts]
                 known = [i for i in inners if i is not None]
-                return beside(known) if len(known) == len(inners) else None
+                return within(beside, known) if len(known) == len(inners) else None
             case Repeat(runs=runs):
                 total = IDENTITY
                 for run in runs:
-                    inner = self.of(run.body, program, values)
-                    if total is not None and inner is not None:
-                        total = after(total, repeated(inner, run.count))
-                    else:
-                        total = None
+                    inner = self.of(run.body)
+                    copies = None if inner is None else within(repeated, inner, run.count)
+                    both = total is not None and copies is not None
+                    total = within(after, total, copies) if both else None
                 return total
             case Scope(body=body) | Shared(body=body) | Tare(body=body):
-                return self.of(body, program, values)
+                return self.of(body)
             case Hole():
                 raise AssertionError("a hole got past the inference of shapes")
-
-    def verify(self, program: Program) -> None:
-        assert program.tree.id in program.sharpness

@@ -7,16 +7,19 @@ of Large et al. 2024; a weight used in several places gets the sum of its uses (
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from modnorm.diagnostics import Diagnostics
+from modnorm.diagnostics import Diagnostic, Diagnostics
 from modnorm.graph.dataflow import Apply, Loop, Pack, Region
+from modnorm.graph.numbers import fits_float
+from modnorm.graph.place import instance
 from modnorm.ops.base import Atom
 from modnorm.ops.types import Real
 from modnorm.passes.masses import divide
 from modnorm.passes.program import Level, Program, Weight
-from modnorm.passes.sensitivity import power, times
+from modnorm.passes.sensitivity import plus, power, times
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,14 @@ def reverse(region: Region, downstream: Real = 1) -> tuple[list[_Use], Real]:
             case Apply(op=op, inputs=(x,)):
                 if value.weight is not None:
                     uses.append(_Use(value, here, ()))
-                below[x] += times(here, op.sensitivity)
+                below[x] = plus(below[x], times(here, op.sensitivity))
             case Pack(inputs=inputs):
                 for x in inputs:
-                    below[x] += here
+                    below[x] = plus(below[x], here)
             case Loop(inputs=(x,)):
                 inner, here = _loop(value, here)
                 uses.extend(inner)
-                below[x] += here
+                below[x] = plus(below[x], here)
     uses.reverse()
     return uses, below[region.input]
 
@@ -80,11 +83,22 @@ def geometric(ratio: Real, count: int) -> Real:
     return divide(power(ratio, count) - 1, ratio - 1)
 
 
+def _holds(weight: Weight) -> bool:
+    """Whether floats can hold a weight's mass and the target of every copy."""
+    if not (fits_float(weight.mass) and fits_float(weight.target)):
+        return False
+    low = high = float(weight.target)
+    for level in weight.levels:
+        first = float(power(level.ratio, level.count - 1))
+        low, high = low / max(first, 1), high / min(first, 1)
+    return math.isfinite(high) and (low > 0 or weight.target == 0)
+
+
 @dataclass(frozen=True)
 class Targets:
     """target = (mass / whole mass) / downstream sensitivity.
 
-    Source: Large et al. 2024 (arXiv 2405.14813), Definition 6; MATH B.1, B.2 and B.4.
+    Source: Large et al. 2024 (arXiv 2405.14813); docs/mathematics.md.
     """
 
     name: ClassVar[str] = "targets"
@@ -95,10 +109,28 @@ class Targets:
         for use in uses:
             assert use.value.weight is not None
             by_weight.setdefault(use.value.weight, []).append(use)
-        weights = tuple(self.weight(path, group, program) for path, group in by_weight.items())
-        return replace(program, weights=weights)
+        weights: list[Weight] = []
+        for path, group in by_weight.items():
+            weight = self.weight(path, group, program)
+            if weight is None or not _holds(weight):
+                self.out_of_range(path, group, diagnostics)
+            else:
+                weights.append(weight)
+        return replace(program, weights=tuple(weights))
 
-    def weight(self, path: str, uses: list[_Use], program: Program) -> Weight:
+    def out_of_range(self, path: str, uses: list[_Use], diagnostics: Diagnostics) -> None:
+        first = instance(path, (0,) * path.count("{"))
+        diagnostics.add(
+            Diagnostic(
+                "E501",
+                f"the target of `{first}` is more or less than a float can hold",
+                next(use.value.span for use in uses if isinstance(use.value.op, Atom)),
+                hint="a target is the weight's share of the mass, divided by the sensitivity"
+                " downstream of it",
+            )
+        )
+
+    def weight(self, path: str, uses: list[_Use], program: Program) -> Weight | None:
         own = next(use for use in uses if isinstance(use.value.op, Atom))
         op = own.value.op
         assert isinstance(op, Atom)
@@ -112,8 +144,10 @@ class Targets:
             for level in outer:
                 part = times(part, geometric(level.ratio, level.count))
                 count *= level.count
-            downstream += part
+            downstream = plus(downstream, part)
             copies += count
+        if not (downstream > 0 and fits_float(downstream)):
+            return None
         mass = program.leaf_masses[path]
         share = divide(mass, program.mass) if program.mass != 0 else 0
         target = divide(share, downstream)

@@ -81,12 +81,13 @@ class Warnings:
     def growing(self, module: Repeat, program: Program, diagnostics: Diagnostics) -> None:
         total = program.sensitivities[module.id]
         if module.count > 1 and total > 1 + TOLERANCE:
-            one = program.sensitivities[module.runs[0].body.id]
+            one = {program.sensitivities[run.body.id] for run in module.runs}
+            each = f" of sensitivity {show(one.pop())}" if len(one) == 1 else ""
             diagnostics.add(
                 Diagnostic(
                     "W604",
-                    f"{module.count} copies of sensitivity {show(one)} have sensitivity"
-                    f" {show(total)}: it grows with depth",
+                    f"{module.count} copies{each} have sensitivity {show(total)} together:"
+                    " it grows with depth",
                     module.span,
                     hint="updates of early copies shrink by the same factor; bring the repeated"
                     " module to sensitivity 1",

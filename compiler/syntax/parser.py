@@ -23,7 +23,16 @@ from modnorm.syntax.depth import MAX_NESTING, nested, too_deep
 from modnorm.syntax.failure import Failure
 from modnorm.syntax.mistakes import explain
 from modnorm.syntax.tables import build
-from modnorm.syntax.words import CLOSES, END, NAMES, OPENS, begins_statement, cut, span_of
+from modnorm.syntax.words import (
+    CLOSES,
+    END,
+    NAMES,
+    OPENS,
+    begins_line,
+    begins_statement,
+    cut,
+    span_of,
+)
 
 MAX_CHARACTERS = 1_000_000
 MAX_TOKENS = 250_000
@@ -54,10 +63,17 @@ def parse_partly(source: Source, diagnostics: Diagnostics) -> tuple[tree.File, b
     is_cut = not tokens
     for first, last in _statements(tokens):
         before = len(found.errors)
-        statement = _read(source, tokens, first, last, "statement", found)
+        statement, failed = _read(source, tokens, first, last, "statement", found)
+        if first < failed < last and begins_line(tokens, failed):
+            # a line that begins with no keyword: what stands before it may be whole
+            whole, _ = _read(source, tokens, first, failed, "statement", Diagnostics())
+            if whole is not None:
+                kept.append(whole)
+                first = failed
         good = len(found.errors) == before
         if statement is not None and (good or isinstance(statement, IMPORTS)):
             kept.append(statement)
+        if good:
             continue
         broken.append(tree.Broken(_defined(tokens, first, last), _is_input(tokens, first, last)))
         if len(broken) == MAX_MISTAKES:
@@ -82,7 +98,7 @@ def parse_expression(text: str, what: str) -> tree.Expr:
     tokens = [] if found.errors else _tokens(source, found)
     expression: tree.Expr | None = None
     if tokens:
-        expression = _read(source, tokens, 0, len(tokens) - 1, "expression", found)
+        expression, _ = _read(source, tokens, 0, len(tokens) - 1, "expression", found)
     found.check()
     assert expression is not None
     return expression
@@ -150,23 +166,26 @@ def _is_input(tokens: Sequence[Token], first: int, last: int) -> bool:
 
 def _read(
     source: Source, tokens: Sequence[Token], first: int, last: int, start: str, found: Diagnostics
-) -> Any:
-    """What tokens reduce to by a start rule, or None with its mistake added."""
+) -> tuple[Any, int]:
+    """What tokens reduce to by a start rule, and the token at which reading ended.
+
+    None, with its mistake added, if there was one.
+    """
     lark, builder, lock = _front()
     with lock:
         builder.source, builder.problems = source, []
-        result, problem = _feed(lark, source, tokens, first, last, start)
+        result, problem, at = _feed(lark, source, tokens, first, last, start)
         found.extend(builder.problems)
     problem = problem or too_deep(result)
     if problem is None:
-        return result
+        return result, last
     found.add(problem)
-    return None
+    return None, at
 
 
 def _feed(
     lark: Lark, source: Source, tokens: Sequence[Token], first: int, last: int, start: str
-) -> tuple[Any, Diagnostic | None]:
+) -> tuple[Any, Diagnostic | None, int]:
     parser = lark.parse_interactive(start=start)
     depth = 0
     for index in range(first, last):
@@ -174,17 +193,17 @@ def _feed(
         try:
             parser.feed_token(token)
         except UnexpectedToken:
-            return None, _explain(lark, source, tokens, first, index, start)
+            return None, _explain(lark, source, tokens, first, index, start), index
         if token.type in OPENS:
             depth += 1
             if depth > MAX_NESTING:
-                return None, nested(span_of(source, token))
+                return None, nested(span_of(source, token)), last
         elif token.type in CLOSES:
             depth -= 1
     try:
-        return parser.feed_eof(), None  # type: ignore[no-untyped-call]
+        return parser.feed_eof(), None, last  # type: ignore[no-untyped-call]
     except UnexpectedToken:
-        return None, _explain(lark, source, tokens, first, last, start)
+        return None, _explain(lark, source, tokens, first, last, start), last
 
 
 def _explain(
