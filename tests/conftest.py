@@ -1,0 +1,19 @@
+"""How much the tests do: a fixed, moderate number of examples, or with MODNORM_LONG=1 thousands."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported: tests run side by side, and small tensors gain nothing from threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from hypothesis import HealthCheck, settings
+
+COMMON = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
+}
+
+settings.register_profile("normal", max_examples=60, derandomize=True, database=None, **COMMON)
+settings.register_profile("long", max_examples=3000, print_blob=True, **COMMON)
+settings.load_profile("long" if os.environ.get("MODNORM_LONG") else "normal")

@@ -1,0 +1,147 @@
+"""The documentation is true: generated sections, console blocks, links, and the worked examples."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import reference  # noqa: E402
+
+import docs  # noqa: E402
+
+PAGES = docs.pages()
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def prose(page: Path) -> str:
+    """The page without its fenced blocks."""
+    return docs.BLOCK.sub("", page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_generated_sections_are_up_to_date(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert docs.sections(text) == text, "run `make docs`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_console_blocks_print_what_they_show(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert docs.consoles(text) == text, "run `make docs`, and look at the difference"
+
+
+def test_every_section_of_the_reference_is_shown_once() -> None:
+    shown = [m for page in PAGES for m in docs.SECTION.findall(page.read_text(encoding="utf-8"))]
+    assert sorted(name for name, _ in shown) == sorted(reference.SECTIONS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(prose(page)):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page can be linked by."""
+    titles = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_mentioned_targets_and_files_exist(page: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"(?:^ {4}|`|^)(?:\w+=\S+ )?make ([a-z]+)", text, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"make {target}"
+    folders = "compiler|kernels|grammar|examples|tests|benchmarks|docs|tools"
+    for path in re.findall(rf"`((?:{folders})/[\w./*-]*)`", prose(page)):
+        assert list(ROOT.glob(path.rstrip("/"))), path
+
+
+def test_a_stale_page_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stale = tmp_path / "stale.md"
+    for text in (
+        "<!-- begin: codes -->\nnothing\n<!-- end: codes -->\n",
+        "```mod a.mod\nmodel M = Linear(1\n```\n\n```console\n$ modnorm compile a.mod\n```\n",
+        "```python a.py\nprint(7)\n```\n\n```console\n$ python a.py\n8\n```\n",
+    ):
+        stale.write_text(text, encoding="utf-8")
+        monkeypatch.setattr(docs, "ROOT", tmp_path)
+        monkeypatch.setattr(docs, "pages", lambda: [stale])
+        (tmp_path / "examples").mkdir(exist_ok=True)
+        monkeypatch.setattr(sys, "argv", ["docs.py", "--check"])
+        assert docs.main() == 1
+        monkeypatch.setattr(sys, "argv", ["docs.py"])
+        assert docs.main() == 0
+        assert stale.read_text(encoding="utf-8") != text
+        monkeypatch.setattr(sys, "argv", ["docs.py", "--check"])
+        assert docs.main() == 0
+
+
+def test_what_is_longer_than_shown_is_cut_at_the_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("print(*range(5), sep='\\n')")
+    assert docs.replay("$ python a.py\nx\ny\n…\n", tmp_path) == "$ python a.py\n0\n1\n…\n"
+    assert docs.replay("$ python a.py\n", tmp_path) == "$ python a.py\n0\n1\n2\n3\n4\n"
+
+
+def test_the_operation_of_the_guide_works_in_the_tree(tmp_path: Path) -> None:
+    """What CONTRIBUTING.md adds to `compiler/ops/` compiles once the package lists it."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    files = {block.word: block.text for block in docs.blocks(page) if block.word}
+    package = tmp_path / "modnorm"
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "compiler", package, ignore=ignore)
+    for folder in ("kernels", "grammar"):
+        shutil.copytree(ROOT / folder, package / folder, ignore=ignore)
+    (package / "ops" / "softsign.py").write_text(files["compiler/ops/softsign.py"], "utf-8")
+    listed = package / "ops" / "__init__.py"
+    listed.write_text(
+        listed.read_text("utf-8").replace("    scalars,\n", "    scalars,\n    softsign,\n")
+    )
+    (tmp_path / "softsign.mod").write_text(files["softsign.mod"], "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", "from modnorm.cli import main; main()", "compile", "softsign.mod"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    generated = (tmp_path / "softsign.py").read_text("utf-8")
+    assert "F.softsign(" in generated
+
+
+def test_the_operation_of_the_guide_is_what_it_says() -> None:
+    """Softsign's values, slope and curvature, at the edges where they are largest."""
+    torch = pytest.importorskip("torch")
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    text = next(b.text for b in docs.blocks(page) if b.word == "compiler/ops/softsign.py")
+    module = ModuleType("softsign")
+    exec(compile(text.replace("@register\n", ""), "softsign.py", "exec"), module.__dict__)
+    op = module.Softsign()
+    x = torch.linspace(-4, 4, 4001, dtype=torch.float64)
+    assert torch.allclose(op.reference(x), torch.nn.functional.softsign(x))
+    slope = (op.reference(x).diff() / x.diff()).abs()
+    assert 0.99 < slope.max() <= op.certified
+    assert (slope.diff() / x.diff()[1:]).abs().max() <= op.sharpness.gamma

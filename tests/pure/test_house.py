@@ -1,0 +1,268 @@
+"""How the code base is built: one-way imports, short files, a compiler without torch, wheels."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import modnorm.ops  # noqa: F401  (registers the operations)
+from modnorm.cli import cli
+from modnorm.ops import registry
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPILER = ROOT / "compiler"
+
+LAYERS = (
+    ("grammar", "kernels", "diagnostics"),
+    ("syntax",),
+    ("ops",),
+    ("graph",),
+    ("passes",),
+    ("pipeline",),
+    ("codegen",),
+    ("report",),
+)
+"""The parts of the package, each of which may import those before it and itself.
+
+Within the first line none imports another. Any other module of `compiler/`, such as the command
+line, comes last.
+"""
+RANKS = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
+LAST = len(LAYERS)
+CALLABLE = {("compiler/report/__init__.py", "api")}
+"""`modnorm.report` is a package and a function: the package calls the function."""
+
+MOST_LINES = 500
+
+
+def tracked(*suffixes: str) -> list[Path]:
+    """The project's own text files; what is built, cached or installed is left out."""
+    skipped = {"build", "dist", "runs"}
+    return [
+        path
+        for path in sorted(ROOT.rglob("*"))
+        if path.is_file()
+        and path.suffix in suffixes
+        and not any(
+            part in skipped or part == "__pycache__" or part.endswith(".egg-info")
+            or (part.startswith(".") and part != ".ci")
+            for part in path.relative_to(ROOT).parts
+        )
+    ]  # fmt: skip
+
+
+def package() -> list[Path]:
+    """The Python files that are installed."""
+    folders = ("compiler", "kernels", "grammar")
+    return [path for path in tracked(".py") if path.relative_to(ROOT).parts[0] in folders]
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def part(path: Path) -> str:
+    """The part of the package that a file belongs to: `ops`, `kernels`, `cli`."""
+    top, *rest = path.relative_to(ROOT).parts
+    return top if top != "compiler" else rest[0].removesuffix(".py")
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The parts of the package that a file imports, wherever in the file it does."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            module = node.module or ""
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert part(path) == "kernels", f"{path}: relative imports are for kernels only"
+            continue
+        else:
+            continue
+        for name in names:
+            package, _, inner = name.partition(".")
+            if package == "modnorm" and inner:
+                yield inner.partition(".")[0]
+
+
+# --- layers ---------------------------------------------------------------------------------
+
+
+def test_imports_run_one_way() -> None:
+    parts = {p.name.removesuffix(".py") for p in COMPILER.iterdir()} | {"kernels", "grammar"}
+    wrong = []
+    for path in package():
+        own = part(path)
+        rank = RANKS.get(own, LAST)
+        for other in imported(path):
+            if other not in parts:
+                continue  # a name of the package itself, such as its version
+            if (str(path.relative_to(ROOT)), other) in CALLABLE:
+                continue
+            if other != own and rank != LAST and RANKS.get(other, LAST) >= rank:
+                wrong.append(f"{path.relative_to(ROOT)} imports {other}, which comes after {own}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_layer_exists() -> None:
+    for layer in RANKS:
+        place = ROOT if layer in ("grammar", "kernels") else COMPILER
+        assert (place / layer).is_dir() or (place / f"{layer}.py").is_file(), layer
+
+
+def test_passes_know_no_operation() -> None:
+    """They ask for properties. `Mul`, which rewrites create, is the one constructor they use."""
+    names = set(registry.builtin())
+    modules = {cls.__module__ for cls in registry.builtin().values()}
+    allowed = {("rewrite.py", "Mul"), ("rewrite.py", "modnorm.ops.scalars")}
+    found: set[tuple[str, str]] = set()
+    for path in sorted((COMPILER / "passes").glob("*.py")):
+        for node in ast.walk(parsed(path)):
+            match node:
+                case ast.Constant(value=str(word)) if word in names:
+                    found.add((path.name, word))
+                case ast.alias(name=word) | ast.Name(id=word) | ast.Attribute(attr=word):
+                    if word in names:
+                        found.add((path.name, word))
+                case ast.ImportFrom(module=str(word)) if word in modules:
+                    found.add((path.name, word))
+    assert found - allowed == set()
+
+
+# --- files ----------------------------------------------------------------------------------
+
+
+def test_files_are_short() -> None:
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in tracked(".py")}
+    long = [f"{path.relative_to(ROOT)}: {n} lines" for path, n in lines.items() if n > MOST_LINES]
+    assert not long, "split these: " + ", ".join(long)
+
+
+FORBIDDEN = (
+    r"\bsess" r"ions?\b",
+    r"\b[Ii]ssue #?\d",
+    r"(?<![\w.])/(work|tmp)/\w",
+    r"\b(DESIGN|MATH|HOUSE|PERF|DATA)\b(\.md| [A-G]\.\d)",
+    r"\bTODO\b|\bFIXME\b|\bXXX\b",
+)
+"""What has no place in the project: its workplace, and promises."""
+
+
+@pytest.mark.parametrize("pattern", FORBIDDEN)
+def test_the_project_speaks_of_itself_alone(pattern: str) -> None:
+    files = [*tracked(".py", ".md", ".mod", ".lark", ".toml", ".txt", ".yml", ".json"),
+             ROOT / "Makefile", ROOT / ".ci" / "run"]  # fmt: skip
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in files
+        if path != Path(__file__).resolve()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(pattern, line)
+    ]
+    assert not found, "\n".join(found)
+
+
+# --- no torch -------------------------------------------------------------------------------
+
+WITHOUT_TORCH = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "numpy", "triton"):
+            raise ImportError(f"{name} is not to be imported here")
+
+sys.meta_path.insert(0, Refuse())
+import modnorm
+from modnorm.cli import main
+sys.exit(main())
+"""
+
+
+GPT = str(ROOT / "examples" / "gpt.mod")
+ARGUMENTS = {
+    "compile": [GPT, "-o", "gpt.py"],
+    "report": [GPT],
+    "explain": [GPT, "linear"],
+    "fmt": ["--check", GPT],
+}
+"""A use of each command that is to work without torch."""
+NEED_TORCH = {"check", "transfer"}
+
+
+@pytest.mark.parametrize("command", sorted(set(cli.commands) - NEED_TORCH))
+def test_compiling_and_reporting_need_no_torch(command: str, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", WITHOUT_TORCH, command, *ARGUMENTS[command]]
+    done = subprocess.run(
+        words, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- distributions --------------------------------------------------------------------------
+
+
+def backend(hook: str, tmp_path: Path) -> Path:
+    """What a hook of the build backend makes, in a copy of the project without a network."""
+    if importlib.util.find_spec("setuptools") is None:
+        pytest.skip("setuptools is not installed")
+    project = tmp_path / "project"
+    project.mkdir()
+    for name in ("compiler", "kernels", "grammar"):
+        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in ROOT.iterdir():
+        if path.is_file():
+            shutil.copy(path, project)
+    made = tmp_path / "made"
+    made.mkdir()
+    code = f"from setuptools import build_meta as b; print(b.{hook}({str(made)!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (result,) = made.iterdir()
+    return result
+
+
+def expected(folder: str, prefix: str) -> set[str]:
+    """What a distribution must hold of a folder, under the names that it has there."""
+    return {
+        f"{prefix}/{path.relative_to(ROOT / folder).as_posix()}"
+        for path in sorted((ROOT / folder).rglob("*"))
+        if path.suffix in (".py", ".lark", ".mod", ".typed") and "__pycache__" not in path.parts
+    }
+
+
+def test_the_wheel_is_whole(tmp_path: Path) -> None:
+    with zipfile.ZipFile(backend("build_wheel", tmp_path)) as wheel:
+        names = set(wheel.namelist())
+    wanted = (
+        expected("compiler", "modnorm")
+        | expected("kernels", "modnorm/kernels")
+        | expected("grammar", "modnorm/grammar")
+    )
+    assert wanted <= names, sorted(wanted - names)
+    assert any(name.endswith(".lark") for name in wanted)
+    assert any("/std/" in name for name in wanted)
+    foreign = {n for n in names if not n.startswith("modnorm/") and ".dist-info/" not in n}
+    assert not foreign, "the wheel installs something outside of its own package"
+
+
+def test_the_source_distribution_is_whole(tmp_path: Path) -> None:
+    with tarfile.open(backend("build_sdist", tmp_path)) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = expected("compiler", "compiler") | expected("kernels", "kernels")
+    wanted |= expected("grammar", "grammar") | {"pyproject.toml", "README.md", "LICENSE"}
+    assert wanted <= names, sorted(wanted - names)
