@@ -1,4 +1,4 @@
-"""Time one optimizer step on a GPT: this project's optimizers, torch's, and modula's.
+"""Time one optimizer step of a GPT: this project's optimizers, torch's, and modula's.
 
     python benchmarks/step.py                                   # a Markdown table on stdout
     python benchmarks/step.py --size 128,4 --rounds 300 --threads 1

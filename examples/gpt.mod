@@ -1,7 +1,6 @@
 # A GPT over characters, of the size of modula's example.
 
 from std.nn import LayerNorm, ScaledGELU
-from std.transformer import embedding
 
 param vocab = 65
 param context = 64
@@ -26,4 +25,7 @@ def block = ((1 - s) * Identity + s * mlp @ LayerNorm)
   where s = 1 / (2 * blocks)
 
 model GPT = Linear(vocab) @ LayerNorm @ tare(block ** blocks, blocks_mass) @ embed
-  where embed = embedding(vocab, context, d_embed)
+  where
+    embed = tare(1/2 * token + 1/2 * position, 1)
+    token = Embed(vocab, d_embed)
+    position = Embed(context, d_embed) @ Enumerate

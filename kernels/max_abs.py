@@ -18,4 +18,6 @@ class MaxAbs(Norm):
     @classmethod
     def dualize(cls, u: Tensor) -> Tensor:
         return u.sign()
+
+
 # modnorm: end

@@ -52,7 +52,7 @@ class NormedOptimizer(torch.optim.Optimizer):
     """
 
     moments: tuple[str, ...] = ("momentum",)  # the parts of a state that have the weight's shape
-    dual = False
+    dual = False  # is the update the image of u under the duality map?
 
     def __init__(self, params: Any, plan: Iterable[Weight] | None, **options: Any) -> None:
         self.plan = PLAN if plan is None else tuple(Weight(*record) for record in plan)
@@ -101,7 +101,7 @@ class NormedOptimizer(torch.optim.Optimizer):
             return {}
         dtype = STATE_TYPES[p.dtype]
         state = {name: torch.zeros(w.shape, dtype=dtype, device=p.device) for name in self.moments}
-        if NORMS[w.norm].vector:
+        if NORMS[w.norm].vector and not self.dual:
             seed = torch.Generator().manual_seed(self.plan.index(w))
             state["vector"] = torch.randn(w.shape[1:], generator=seed).to(p.device, dtype)
         if p.dtype != dtype:
@@ -125,8 +125,8 @@ class NormedOptimizer(torch.optim.Optimizer):
         """The ids of the items to move now. What can fail fails here, before any change."""
         for group in self.param_groups:
             check_options(group)
-        items = [x for x in self._items if x[1].grad is not None and x[1].requires_grad]
-        items = [x for x in items if x[2].target]
+        items = [x for x in self._items if x[2].target and x[1].requires_grad]
+        items = [x for x in items if x[1].grad is not None]
         grads = [p.grad for _, p, _ in items if p.grad is not None]
         if any(grad.layout != torch.strided for grad in grads):
             raise ValueError("sparse gradients are not supported; sparse=False gives dense ones")
@@ -154,7 +154,8 @@ class NormedOptimizer(torch.optim.Optimizer):
         for item in self._items:
             group, p, w = item
             if state := self.state.get(p):  # made before the parameter went to a device, say
-                state.update({k: state.get(k, x).to(x) for k, x in self._fresh(p, w).items()})
+                fresh = self._fresh(p, w).items()
+                self.state[p] = {key: state.get(key, x).to(x) for key, x in fresh}
             if w.target:
                 alike[id(group), w.norm, p.shape, p.dtype, p.device].append(item)
         memory: dict[Any, Tensor] = {}
@@ -163,8 +164,8 @@ class NormedOptimizer(torch.optim.Optimizer):
             # A batch is to stay in a CPU's second-level cache from the first pass to the last.
             entries = 1 << 18 if device.type == "cpu" else 1 << 22
             if (dtype, device) not in memory:
-                like_u = {"dtype": STATE_TYPES[dtype], "device": device}
-                memory[dtype, device] = torch.empty(max(entries, largest), **like_u)
+                size, wide = max(entries, largest), STATE_TYPES[dtype]
+                memory[dtype, device] = torch.empty(size, dtype=wide, device=device)
             room = max(1, entries // shape.numel())
             for part in (like[i : i + room] for i in range(0, len(like), room)):
                 u = memory[dtype, device][: len(part) * shape.numel()].view(-1, *shape)
@@ -221,8 +222,7 @@ class NormedOptimizer(torch.optim.Optimizer):
         try:
             found, skipped = outline(state_dict), dict(state_dict["skipped"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            problem = f"{type(error).__name__}: {error}"
-            raise ValueError(f"no state_dict of {type(self).__name__} ({problem})") from None
+            raise ValueError(f"no state_dict of {type(self).__name__} ({error!r})") from None
         new = {
             i: self._fresh(p, w) if found["state"].get(bare(w.name)) else {}
             for i, (_, p, w) in enumerate(self._items)
@@ -263,8 +263,7 @@ class NormedAdam(NormedOptimizer):
 
     def _update(self, group: Any, states: Any, grads: Any, u: Tensor, views: list[Tensor]) -> None:
         first, second = ([state[name] for state in states] for name in self.moments)
-        # torch's fused Adam, on zeros and with lr -1, makes both moments and u in one pass. The
-        # public function is a longer way to the same.
+        # Adam on zeros with lr -1; torch's fused kernel makes both moments and u in one pass.
         fused = u.device.type in ("cpu", "cuda") and hasattr(torch, "_fused_adam_")
         run: Any = torch._fused_adam_ if fused else adam
         u.zero_()
@@ -358,4 +357,6 @@ def differences(found: Any, wanted: Any, path: str = "") -> list[str]:
         return [] if found == wanted else [f"{path}: {found} instead of {wanted}"]
     pairs = [(x, found.get(x, "nothing"), wanted.get(x, "nothing")) for x in wanted | found]
     return [line for x, a, b in pairs for line in differences(a, b, f"{path} {x}".strip())]
+
+
 # modnorm: end

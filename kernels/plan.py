@@ -49,4 +49,6 @@ def reciprocal(norm: Tensor) -> Tensor:
     """1/norm; 0 where the norm's square is 0 or denormal (below 1.1e-19 in float32)."""
     floor = math.sqrt(torch.finfo(norm.dtype).tiny)
     return torch.threshold(norm, floor, math.inf).reciprocal_()
+
+
 # modnorm: end

@@ -18,4 +18,6 @@ class RMS(Norm):
     def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:
         length = torch.linalg.vector_norm(u, dim=1, keepdim=True)
         return reciprocal(length / math.sqrt(u.shape[1])), None
+
+
 # modnorm: end

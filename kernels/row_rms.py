@@ -20,4 +20,6 @@ class RowRMS(Norm):
     def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:
         length = torch.linalg.vector_norm(u, dim=2, keepdim=True)
         return reciprocal(length / math.sqrt(u.shape[2])), None
+
+
 # modnorm: end

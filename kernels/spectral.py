@@ -68,4 +68,6 @@ def orthogonalize(g: Tensor) -> Tensor:
             square = torch.bmm(gram, gram)
         x = torch.baddbmm(x, gram.mul_(b / 1024).add_(square, alpha=c / 1024), x, beta=a / 1024)
     return x
+
+
 # modnorm: end

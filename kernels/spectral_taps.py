@@ -36,4 +36,6 @@ class SpectralTaps(Spectral):
     def taps(u: Tensor) -> Tensor:
         """(k, out, in, high, wide) as a stack of (out, in) matrices, tap by tap."""
         return u.flatten(3).permute(0, 3, 1, 2).reshape(-1, *u.shape[1:3])
+
+
 # modnorm: end

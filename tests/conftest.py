@@ -7,6 +7,7 @@ import os
 # Before torch is imported: tests run side by side, and small tensors gain nothing from threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 COMMON = {
@@ -17,3 +18,5 @@ COMMON = {
 settings.register_profile("normal", max_examples=60, derandomize=True, database=None, **COMMON)
 settings.register_profile("long", max_examples=3000, print_blob=True, **COMMON)
 settings.load_profile("long" if os.environ.get("MODNORM_LONG") else "normal")
+
+pytest.register_assert_rewrite("checks")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def precedence() -> str:
     """The operators by how tightly they bind, read off the grammar's chain of rules."""
     parser = lark.Lark(grammar(), **OPTIONS)
     signs = {t.name: str(t.pattern.value) for t in parser.terminals}
-    rules: dict[str, list[list[Any]]] = {}
+    rules: dict[str, list[Sequence[Any]]] = {}
     for rule in parser.rules:
         rules.setdefault(rule.origin.name, []).append(rule.expansion)
     rows: list[list[str]] = []
@@ -103,7 +103,9 @@ def precedence() -> str:
     return table(["operators, from the loosest to the tightest", "grouping"], rows)
 
 
-def operators(symbol: Any, rules: dict[str, list[list[Any]]], signs: dict[str, str]) -> list[str]:
+def operators(
+    symbol: Any, rules: dict[str, list[Sequence[Any]]], signs: dict[str, str]
+) -> list[str]:
     """The operators that a symbol stands for; rules that leave no node are looked into."""
     if symbol.is_term:
         return [signs[symbol.name]]

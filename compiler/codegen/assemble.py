@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import textwrap
 from importlib.resources import files
 
@@ -19,6 +20,9 @@ from modnorm.stack import room
 
 REWRITES: tuple[Pass, ...] = (DropIdentities(), ShareEqual(), FoldScalars(), Fuse())
 """Rewrites before code is generated: scalars out of the way first, then what they kept apart."""
+
+SPACE, FILLER = "\ue000", "\ue001"
+"""A space where no line breaks, and one that is taken out after lines have been broken."""
 
 MODEL_IMPORTS = (
     "import math",
@@ -99,12 +103,11 @@ def _merged(lines: list[str]) -> str:
 
 
 def _docstring(program: Program) -> str:
-    params = ", ".join(f"{name} = {show(value)}" for name, value in program.params.items())
     name = program.name
     lines = [
         f'"""{name}: a model and its normed optimizers, compiled by modnorm {__version__}.',
         "",
-        f"Source: {file_name(program.source)}" + (f", with {params}" if params else ""),
+        *_source(program),
         "",
         f"    model = {name}()",
         "    optimizer = NormedAdam(model.named_parameters(), lr=0.5)",
@@ -113,10 +116,20 @@ def _docstring(program: Program) -> str:
         "It needs torch only. Comments name the line of the source and the shape of the value.",
         '"""',
     ]
-    wrapped: list[str] = []
-    for line in lines:
-        wrapped += textwrap.wrap(line, 100, break_long_words=False) if len(line) > 100 else [line]
-    return "\n".join(wrapped)
+    return "\n".join(lines)
+
+
+def _source(program: Program) -> list[str]:
+    """Where the file comes from. Short values are all given the same room, so that other values
+    break the lines in the same places."""
+    params = []
+    for name, value in program.params.items():
+        text = json.dumps(value) if isinstance(value, str) else show(value)
+        params.append(f"{name} = {text:{FILLER}<8}".replace(" ", SPACE))
+    given = f", with {', '.join(params)}" if params else ""
+    text = f"Source: {file_name(program.source)}{given}"
+    lines = textwrap.wrap(text, 100, break_long_words=False, break_on_hyphens=False)
+    return [line.replace(FILLER, "").replace(SPACE, " ") for line in lines]
 
 
 def _rule(title: str) -> str:

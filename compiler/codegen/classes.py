@@ -47,6 +47,7 @@ class Classes:
         self.atoms: dict[tuple[type[Atom], str], str] = {}
         self.parts: dict[str, str] = {}
         self.loops: dict[int, list[tuple[str, int, int]]] = {}
+        self.borrowed: dict[int, tuple[str, ...]] = {}
         self.texts: list[str] = []
 
     def write(self) -> str:
@@ -147,11 +148,13 @@ class Classes:
 
     def borrows(self, loop: Loop) -> tuple[str, ...]:
         """What the class of a repetition takes from the model's root."""
-        found: dict[str, str] = {}
-        for run in loop.runs:
-            for path in layout(run.region, run.path).borrowed:
-                found.setdefault(self.local(path), path)
-        return tuple(found.values())
+        if id(loop) not in self.borrowed:
+            found: dict[str, str] = {}
+            for run in loop.runs:
+                for path in layout(run.region, run.path).borrowed:
+                    found.setdefault(self.local(path), path)
+            self.borrowed[id(loop)] = tuple(found.values())
+        return self.borrowed[id(loop)]
 
     # -- registration ------------------------------------------------------------------------
 

@@ -14,13 +14,14 @@ import networkx as nx
 from modnorm.codegen.layout import INDEX, Layout, Part, is_list, is_weighted, layout
 from modnorm.diagnostics import Source, Span
 from modnorm.graph.dataflow import Apply, Input, Loop, Pack, Region
+from modnorm.graph.place import snake
 from modnorm.ops.base import Atom
 from modnorm.ops.types import TupleType, Type
 
 COLUMN = 56
 """Comments stand here, after the statement, where there is room."""
 ROOM = 90
-NUMBER = re.compile(r"\d+\.\d+(e-?\d+)?|\d+e-?\d+|\d+/\d+")
+NUMBER = re.compile(r"\d+\.\d+(e-?\d+)?|\d+/\d+")
 """Constants, which all count as equally long, so that a file's length does not depend on them."""
 OUTPUT = math.inf
 """The last use of what a region gives back."""
@@ -173,6 +174,7 @@ class Forward:
             name = inside[depth]
             if INDEX.fullmatch(name) or (weighted and self.repeated(name)):
                 continue
+            name = snake(name)
             return f"{name}_" if name in self.file.taken or name == "self" else name
         return ""
 

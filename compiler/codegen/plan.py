@@ -99,6 +99,9 @@ VARIABLES = "ijklmn"
 class _PlanWriter:
     def __init__(self, weights: dict[str, Weight]) -> None:
         self.weights = weights
+        names = [path.split(".") for path in weights]
+        self.holders = {".".join(n[:depth]) for n in names for depth in range(1, len(n))}
+        """The paths of everything with a weight inside."""
         self.seen: set[str] = set()
 
     def region(self, region: Region, loops: tuple[str, ...]) -> list[str]:
@@ -116,8 +119,7 @@ class _PlanWriter:
     def loop(self, loop: Loop, loops: tuple[str, ...]) -> list[str]:
         lines = [line for run in loop.runs for line in self.hoisted(run.region, run.path)]
         for run in loop.runs:
-            own = any(w.path.startswith(run.path + ".") for w in self.weights.values())
-            if not own:
+            if run.path not in self.holders:
                 continue
             name = VARIABLES[len(loops)] if len(loops) < len(VARIABLES) else f"i{len(loops)}"
             inner = self.region(run.region, (*loops, name))

@@ -28,6 +28,7 @@ from modnorm.syntax import tree
 from modnorm.syntax.parser import parse_expression
 
 MAX_AXES = 16
+"""Axes of an input."""
 SHOWN = 5
 """Models shown where one has to be chosen."""
 

@@ -25,8 +25,12 @@ from modnorm.ops.formula_check import Violation
 from modnorm.ops.types import Real
 from modnorm.syntax import tree
 
-MAX_STEPS = 200_000
+MAX_STEPS = 100_000
 """Expressions evaluated in one run."""
+MAX_RUNS = 1_000
+"""Different modules in a row made by one `compose`."""
+MAX_MEMBERS = 1_000
+"""Members of one tuple of modules."""
 
 
 class OutOfSteps(Exception):
@@ -102,6 +106,12 @@ class Evaluator(Operators, Lookups):
             )
         if any(isinstance(v, Poison) for v in values):
             return POISON
+        if module is not None and len(values) > MAX_MEMBERS:
+            return self.fail(
+                "E305",
+                f"a tuple of {len(values):,} modules; at most {MAX_MEMBERS:,} are allowed",
+                expr.span,
+            )
         if module is not None:
             return self.module(values, expr.span, "a tuple holds modules")
         return values
@@ -169,7 +179,14 @@ class Evaluator(Operators, Lookups):
             if isinstance(body, Poison):
                 return POISON
             bodies.append(body)
-        return self.repeat(equal_runs(bodies), expr.span)
+        runs = equal_runs(bodies)
+        if len(runs) > MAX_RUNS:
+            return self.fail(
+                "E305",
+                f"a `compose` of {len(runs):,} different modules; at most {MAX_RUNS:,} are allowed",
+                expr.span,
+            )
+        return self.repeat(runs, expr.span)
 
     def call(self, expr: tree.Call, frame: Frame) -> Value:
         head = expr.function.parts[0]

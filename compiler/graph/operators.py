@@ -7,8 +7,9 @@ from abc import ABC, abstractmethod
 from modnorm.diagnostics import Span
 from modnorm.graph.calls import Passed, build_op
 from modnorm.graph.checks import Checks
-from modnorm.graph.modules import Hole, Module, Repeat, Run, Tuple, compose
+from modnorm.graph.modules import Compose, Hole, Module, Repeat, Run, Tuple, compose
 from modnorm.graph.numbers import Impossible, arithmetic, show, written
+from modnorm.graph.place import MAX_POSITIONS
 from modnorm.graph.values import (
     POISON,
     Frame,
@@ -58,7 +59,19 @@ class Operators(Checks, ABC):
         leaf = build_op(self, "Mul", {"a": Passed(factor, span)}, span)
         if isinstance(leaf, Poison):
             return POISON
-        return compose((module, leaf) if after else (leaf, module), span)
+        return self.composed((module, leaf) if after else (leaf, module), span)
+
+    def composed(self, steps: tuple[Module, ...], span: Span) -> Module | Poison:
+        """The composition of modules in execution order, if it is not too long."""
+        length = sum(len(step.steps) if isinstance(step, Compose) else 1 for step in steps)
+        if length <= MAX_POSITIONS:
+            return compose(steps, span)
+        return self.fail(
+            "E305",
+            f"a composition of {length:,} parts; at most {MAX_POSITIONS:,} are allowed",
+            span,
+            hint="repeat with `**`, which counts once",
+        )
 
     def binary(self, expr: tree.Binary, frame: Frame) -> Value:
         operator = expr.operator
@@ -150,9 +163,9 @@ class Operators(Checks, ABC):
         if isinstance(a, Poison) or isinstance(b, Poison):
             return POISON
         if operator == "@":
-            return compose((b, a), expr.span)
+            return self.composed((b, a), expr.span)
         if operator == ">>":
-            return compose((a, b), expr.span)
+            return self.composed((a, b), expr.span)
         if operator == "-":
             negative = self.scaled(b, -1, expr.operator_span, after=True)
             if isinstance(negative, Poison):

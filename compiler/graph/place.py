@@ -10,6 +10,7 @@ from __future__ import annotations
 import keyword
 import re
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Span
 from modnorm.graph.modules import (
@@ -34,6 +35,8 @@ MAX_DEPTH = 800
 """Levels of the module tree."""
 MAX_WEIGHTS = 200_000
 """Weights of a model, every copy counted."""
+MAX_LOOPS = 32
+"""Repetitions inside each other."""
 
 RESERVED = frozenset(
     "T_destination add_module apply bfloat16 buffers call_super_init children compile cpu "
@@ -203,45 +206,50 @@ class _Placer:
         return replace(module, id=number, path=path, runs=tuple(runs))
 
 
-def measure(module: Module) -> tuple[int, int, int]:
-    """Positions, depth and weights (every copy counted) of a tree, without walking it out."""
-    seen: dict[int, tuple[int, int, int]] = {}
+class Measure(NamedTuple):
+    """How large a tree is: positions, levels, weights (every copy), repetitions in each other."""
 
-    def visit(m: Module) -> tuple[int, int, int]:
+    parts: int
+    levels: int
+    weights: int
+    loops: int
+
+
+def measure(module: Module) -> Measure:
+    """The size of a tree, without walking it out."""
+    seen: dict[int, Measure] = {}
+
+    def visit(m: Module) -> Measure:
         if id(m) not in seen:
             parts = [visit(child) for child in children(m)]
             counts = [run.count for run in m.runs] if isinstance(m, Repeat) else [1] * len(parts)
             own = int(isinstance(m, Leaf) and isinstance(m.op, Atom))
-            seen[id(m)] = (
-                1 + sum(p[0] for p in parts),
-                1 + max((p[1] for p in parts), default=0),
-                own + sum(p[2] * n for p, n in zip(parts, counts, strict=True)),
+            seen[id(m)] = Measure(
+                1 + sum(p.parts for p in parts),
+                1 + max((p.levels for p in parts), default=0),
+                own + sum(p.weights * n for p, n in zip(parts, counts, strict=True)),
+                isinstance(m, Repeat) + max((p.loops for p in parts), default=0),
             )
         return seen[id(m)]
 
     return visit(module)
 
 
+BOUNDS = (
+    ("parts", MAX_POSITIONS, "repeat with `**`, which counts once, instead of copies by hand"),
+    ("levels", MAX_DEPTH, ""),
+    ("weights", MAX_WEIGHTS, ""),
+    ("repetitions inside each other", MAX_LOOPS, "`(a ** m) ** n` can be written `a ** (m * n)`"),
+)
+
+
 def place(module: Module, span: Span, diagnostics: Diagnostics) -> Module | None:
     """The tree with an id and a path at every position; None, and reported, if out of bounds."""
-    positions, depth, weights = measure(module)
-    for what, number, most in (
-        ("parts", positions, MAX_POSITIONS),
-        ("levels", depth, MAX_DEPTH),
-        ("weights", weights, MAX_WEIGHTS),
-    ):
+    for number, (what, most, hint) in zip(measure(module), BOUNDS, strict=True):
         if number > most:
             shown = f"{number:,}" if number < 10**15 else show(number)
-            diagnostics.add(
-                Diagnostic(
-                    "E305",
-                    f"this model has {shown} {what}; at most {most:,} are allowed",
-                    span,
-                    hint="repeat with `**`, which counts once, instead of copies by hand"
-                    if what != "weights"
-                    else "",
-                )
-            )
+            message = f"this model has {shown} {what}; at most {most:,} are allowed"
+            diagnostics.add(Diagnostic("E305", message, span, hint=hint))
             return None
     placer = _Placer(diagnostics)
     placed = placer.place(module, placer.root)

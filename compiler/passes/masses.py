@@ -64,9 +64,15 @@ class _Masses:
         self.scale(tree, 1)
 
     def count_mentions(self, module: Module) -> None:
-        """How often every shared module is mentioned; a shared body is counted once."""
+        """How often every shared module is mentioned; a shared body is counted once.
+
+        The body counted is that of the first mention outside repetitions, if there is one.
+        """
         stack: list[tuple[Module, int]] = [(module, 1)]
-        while stack:
+        repeated: list[tuple[Module, int]] = []
+        while stack or repeated:
+            if not stack:
+                stack, repeated = repeated[::-1], []
             node, copies = stack.pop()
             match node:
                 case Shared():
@@ -75,7 +81,7 @@ class _Masses:
                         self.bodies[node.key] = node
                         stack.append((node.body, 1))
                 case Repeat():
-                    stack.extend((r.body, copies * r.count) for r in reversed(node.runs))
+                    repeated.extend((run.body, copies * run.count) for run in node.runs)
                 case Compose(steps=parts) | Tuple(members=parts):
                     stack.extend((part, copies) for part in reversed(parts))
                 case Scope(body=body) | Tare(body=body):

@@ -23,6 +23,9 @@ from modnorm.ops.base import Atom, Misfit
 from modnorm.ops.types import Tensor, TupleType, Type
 from modnorm.passes.program import Program
 
+MAX_NESTING = 32
+"""Tuples inside each other."""
+
 
 @dataclass(frozen=True)
 class Known:
@@ -67,6 +70,16 @@ class _Inference:
                 if len(outs) < len(pairs):
                     return replace(module, members=new_members), None
                 type = TupleType(tuple(o.type for o in outs))
+                if _nesting(type) > MAX_NESTING:
+                    self.diagnostics.add(
+                        Diagnostic(
+                            "E305",
+                            f"this gives a tuple of tuples more than {MAX_NESTING} deep",
+                            module.span,
+                            hint="`(a, b)` is a tuple; brackets alone are none: `(a)`",
+                        )
+                    )
+                    return replace(module, members=new_members), None
                 return replace(module, members=new_members), Known(type, None, tuple(outs))
             case Scope(body=body):
                 self.scopes.append(module)
@@ -189,6 +202,11 @@ class _Inference:
         if x is not None and entered is not None and _shape(x.type) == _shape(entered.type):
             x = replace(entered, type=x.type)
         return replace(module, runs=tuple(runs)), x
+
+
+def _nesting(type: Type) -> int:
+    """How many tuples are inside each other."""
+    return 1 + max(map(_nesting, type.members)) if isinstance(type, TupleType) else 0
 
 
 def _shape(type: Type) -> object:

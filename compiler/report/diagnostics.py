@@ -153,8 +153,9 @@ class _Renderer:
             previous = number
             view = _View.of(self.line(todo[0].span.source, number), todo[0].span, room)
             out.append(f"{self.paint(f'{number:>{gutter}} |', BLUE)} {view.shown}".rstrip())
-            # a mark further along a line that was cut gets a view of its own
-            here = [m for m in todo if m.span.line == number and view.holds(m.span)]
+            # a mark further along a line that was cut gets a view of its own; the first one is in
+            # this view even where it lies beyond the line's end
+            here = [m for m in todo if m.span.line == number and view.holds(m.span)] or todo[:1]
             todo = [m for m in todo if m not in here]
             for mark in here:
                 left, right = view.columns(mark.span)

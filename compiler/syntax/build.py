@@ -27,7 +27,9 @@ SPECIAL_FORMS = {
 """Names that the language itself gives a meaning, with how they are written."""
 
 MAX_DIGITS = 100
+"""Digits of a number."""
 MAX_EXPONENT = 300
+"""Powers of ten of a number, up and down."""
 LARGEST = Fraction(10**MAX_EXPONENT)
 ESCAPES = {"n": "\n", "t": "\t", "\\": "\\", '"': '"', "'": "'"}
 

@@ -13,7 +13,9 @@ from modnorm.diagnostics import Diagnostic, Span
 from modnorm.syntax import tree
 
 MAX_NESTING = 200
+"""Brackets and operators inside each other."""
 MAX_CHAIN = 400
+"""Operators in a row."""
 
 CHILDREN: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     tree.Call: lambda n: tuple(a.value for a in n.arguments),

@@ -20,6 +20,7 @@ from modnorm.syntax.tree import File, ImportModule, ImportNames
 from modnorm.syntax.words import cut
 
 MAX_BYTES = 1_000_000
+"""Bytes of a file."""
 
 Import = ImportModule | ImportNames
 Key = tuple[str, str, bool]

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPILER = ROOT / "compiler"
 
 LAYERS = (
-    ("grammar", "kernels", "diagnostics"),
+    ("grammar", "kernels", "diagnostics", "stack"),
     ("syntax",),
     ("ops",),
     ("graph",),

@@ -8,6 +8,7 @@ import unicodedata
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from modnorm.diagnostics import Diagnostic, Label, Source, Span
 from modnorm.report.diagnostics import cells, clean, render, to_json
 

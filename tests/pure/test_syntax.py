@@ -12,6 +12,7 @@ import lark
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from modnorm.diagnostics import Diagnostics, Source, Span
 from modnorm.grammar import grammar
 from modnorm.syntax import tree

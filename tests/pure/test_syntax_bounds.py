@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from modnorm.diagnostics import Diagnostics, ModnormError, Source
 from modnorm.report.diagnostics import render
 from modnorm.syntax.depth import MAX_CHAIN, MAX_NESTING

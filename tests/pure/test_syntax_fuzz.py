@@ -12,6 +12,7 @@ import string
 from pathlib import Path
 
 import pytest
+
 from modnorm.diagnostics import CODES, Diagnostics, Source
 from modnorm.report.diagnostics import render, to_json
 from modnorm.syntax import foreign

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from modnorm.diagnostics import Diagnostic, Diagnostics
 from modnorm.report.diagnostics import render
 from modnorm.syntax import loader, tree

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import lark
 import pytest
+
 from modnorm.syntax import tables
 
 

@@ -168,8 +168,9 @@ class Bridges:
             whole = self.composed(merged, self.call("Linear", b[1] * b[2], self.mass()))
             return self.composed(whole, self.call("SplitHeads", b[1]))
         width, out = a[-1], b[-1]
+        written = self.pick([out, out, f"{2 * out} / 2", f"{out - 1} + 1", f"min({out}, 7.5)"])
         ways = [
-            lambda: self.call("Linear", out, self.mass()),
+            lambda: self.call("Linear", written, self.mass()),
             lambda: self.call("Linear", out, width),
             lambda: self.composed(self.call("Linear", out), self.call("Bias", self.mass())),
             lambda: self.shared_atom("Linear", width, out),

@@ -28,36 +28,36 @@ def scaled(x: Any, factor: Callable[[torch.Tensor], Any]) -> Any:
 
 @dataclass
 class Run:
-    """Runs a plain tree. `weight` gives the tensor of an atom; its second argument is the shape.
+    """Runs a plain tree. `weight` gives the tensor that a key names.
 
     With `noise`, every intermediate result is off by a random relative error of that size: what
     then changes by much more cannot be compared at all.
     """
 
-    weight: Callable[[Hashable, tuple[int, ...]], torch.Tensor]
+    weight: Callable[[Hashable], torch.Tensor]
     noise: float = 0.0
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(1))
 
-    def __call__(self, node: Plain, x: Any) -> Any:
+    def __call__(self, node: Plain, *inputs: Any) -> Any:
+        return self.run(node, inputs[0] if len(inputs) == 1 else inputs)
+
+    def run(self, node: Plain, x: Any) -> Any:
         match node:
             case Leaf():
                 return self.blur(self.apply(node, x))
             case Chain(parts=parts):
                 for part in parts:
-                    x = self(part, x)
+                    x = self.run(part, x)
                 return x
             case Beside(parts=parts):
-                return tuple(self(part, x) for part in parts)
+                return tuple(self.run(part, x) for part in parts)
             case Tared(part=part) | Mention(part=part):
-                return self(part, x)
+                return self.run(part, x)
 
     def apply(self, leaf: Leaf, x: Any) -> Any:
         op: Op = leaf.op.resolve(type_of(x))[0]
-        if isinstance(op, Atom):
-            return op.reference(x, self.weight(leaf.key, op.weight_shape))
-        if isinstance(op, Reader):
-            return op.reference(x, self.weight(leaf.key, (op.count, op.dim)))
-        return op.reference(x)
+        weighted = isinstance(op, Atom | Reader)
+        return op.reference(x, self.weight(leaf.key)) if weighted else op.reference(x)
 
     def blur(self, y: Any) -> Any:
         def error(t: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -55,6 +56,29 @@ class Text:
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.statements)) + "\n"
+
+
+STATEMENT = re.compile(
+    r"(?P<kind>def|shared|bond|param|model) (?P<name>\w+)(\((?P<formals>.*?)\))? = (?P<body>.*)",
+    re.DOTALL,
+)
+
+
+def read(text: str) -> Text:
+    """The statements of a text, each on a line of its own; no `where`, no imports."""
+    return Text(tuple(_statement(line) for line in text.splitlines() if line))
+
+
+def _statement(line: str) -> Statement:
+    if line.startswith("input "):
+        name, _, declared = line.removeprefix("input ").partition(": ")
+        return Statement("input", name, declared)
+    match = STATEMENT.fullmatch(line)
+    assert match is not None, line
+    formals = [f.partition(" = ") for f in (match["formals"] or "").split(", ") if f]
+    body, _, sensitivity = match["body"].partition(" sensitivity ")
+    given = tuple((name, default or None) for name, _, default in formals)
+    return Statement(match["kind"], match["name"], body, given, sensitivity=sensitivity)
 
 
 @dataclass(frozen=True)

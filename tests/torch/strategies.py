@@ -48,19 +48,19 @@ class Writer(Bridges):
 
     def factor(self) -> E:
         """A number that is not 0."""
-        local = [name for name, what in self.scope if what == "number"]
+        local = [E(name) for name, what in self.scope if what == "number"]
+        local += [E(f"{name} + 1", SUM) for name, what in self.scope if what == "index"]
         simple = [
             E("2"), E("1/2", PRODUCT), E("3"), E("-1", SIGN), E("0.25"), E("sqrt(2)"),
             E("1 - 1/3", SUM), E("2/3", PRODUCT), E("-1/2", PRODUCT), E("1"),
             E("max(1/3, 0.5)"), E("2 ** -1", POWER), E("1.5e0"), E("log2(8)"),
         ]  # fmt: skip
-        simple += [E(f"{n} + 1", SUM) if n.startswith("i") else E(n) for n in local]
-        number: E = self.pick(simple)
+        number: E = self.pick(simple + local)
         return number
 
     def condition(self) -> str:
         """A condition; it may depend on numbers in scope."""
-        local = [name for name, what in self.scope if what == "number"]
+        local = [name for name, what in self.scope if what in ("number", "index")]
         known = ["1 < 2", "2 <= 1", "not false", '"a" == "b"', "1/2 == 0.5 and true", "1 < 2 < 3"]
         known += [f"{n} {c}" for n in local for c in ("< 1", "== 1", ">= 2", "!= 0")]
         text: str = self.pick(known)
@@ -74,6 +74,9 @@ class Writer(Bridges):
             self.counts.append(name)
             self.statements.append(Statement("param", name, "2"))
             return name, 2
+        index = [name for name, what in self.scope if what == "index"]
+        if index and most == 4 and self.chance(3):
+            return self.pick(index), 4
         value = self.draw(st.integers(least, most))
         return self.pick([str(value), str(value), f"({2 * value} / 2)"]), value
 
@@ -90,6 +93,8 @@ class Writer(Bridges):
             ways.append(self.scaling)
         if a == b:
             ways += [self.repetition, self.repetition, self.comprehension, self.comprehension]
+        if a[0] == b[0] and a[0] in ("vec", "seq") and self.counts is None:
+            ways.append(self.funnel)
         ways += [self.taring, self.calling, self.calling, self.sharing, self.choosing]
         if b[0] in ("heads", "seq") and a[0] in ("seq", "tok", "heads"):
             ways.append(self.attention)
@@ -151,7 +156,7 @@ class Writer(Bridges):
         """`compose` over a range, its body with or without the index."""
         index = self.name("i")
         if self.counts is None:
-            self.scope.append((index, "number"))
+            self.scope.append((index, "index"))
         inner = self.module(a, b, depth)
         if self.counts is None:
             self.scope.pop()
@@ -161,6 +166,18 @@ class Writer(Bridges):
         if self.counts is None and self.chance(3):
             body = E(f"({index} + 1) * {inner.at(SIGN)}").text if is_float(b) else body
         return E(f"compose({body} for {index} in range({limits}))", OPERAND, 1 + inner.cost * count)
+
+    def funnel(self, a: Kind, b: Kind, depth: int) -> E:
+        """Copies of different widths, the last one of which fits."""
+        index, count = self.name("i"), self.draw(st.integers(1, 3))
+        width = self.pick([f"{b[1]} + {count - 1} - {index}", f"max({b[1]}, 6 / ({index} + 1))"])
+        if width.startswith("max"):  # 6, 3, 2, up to the first that is not too wide
+            count = next(n for n in (1, 2, 3) if 6 / n <= b[1])
+        inner = E(f"Linear({width})")
+        if self.chance(2):
+            inner = self.composed(inner, self.pick([E("Tanh"), E("Bias"), E("Scale(mass = 1/2)")]))
+        text = f"compose({inner.text} for {index} in range({count}))"
+        return E(text, OPERAND, 2 * count)
 
     def taring(self, a: Kind, b: Kind, depth: int) -> E:
         inner = self.module(a, b, depth)
@@ -308,10 +325,9 @@ def declared(kind: Kind) -> str:
 
 @dataclass(frozen=True)
 class Sample:
-    """A program, the kinds of its inputs, and the names of params that only count copies."""
+    """A program, and the names of its params that only count copies."""
 
     text: Text
-    inputs: tuple[Kind, ...]
     counts: tuple[str, ...] = ()
 
 
@@ -333,4 +349,4 @@ def programs(draw: Any, *, counted: bool = False) -> Sample:
     out = draw(st.sampled_from([k for k in outputs if reaches(whole, k) and is_float(k)]))
     body = writer.module(whole, out, draw(st.integers(0, DEPTH)))
     writer.statements.append(Statement("model", model, body.text))
-    return Sample(Text(tuple(writer.statements)), kinds, tuple(writer.counts or ()))
+    return Sample(Text(tuple(writer.statements)), tuple(writer.counts or ()))

@@ -118,9 +118,7 @@ def test_dual_map_is_the_steepest_direction(norm: type[Norm]) -> None:
             assert float((one * other).sum()) <= best * 1.005
 
 
-@given(
-    st.integers(1, 12), st.integers(1, 12), st.integers(-18, 18), st.integers(0, 2**32 - 1)
-)
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(-18, 18), st.integers(0, 2**32 - 1))
 def test_orthogonalize_against_the_svd(n: int, m: int, exponent: int, seed: int) -> None:
     n, m = min(n, m), max(n, m)
     generator = torch.Generator().manual_seed(seed)

@@ -90,14 +90,16 @@ def test_more_weights_than_a_batch_holds(kind: Any) -> None:
     plan = tuple(Weight(f"w{i}", "Linear", (256, 512), "spectral", 1.0, 0.5) for i in range(5))
     together = parameters(plan=plan)
     optimizer = kind(together, lr=0.1, plan=plan)
-    vectors = [optimizer.state[p]["vector"].clone() for _, p in together]
+    # Alone, each is the first of its plan, and would start from another vector.
+    starts = [optimizer.state[p].get("vector", torch.zeros(512)).clone() for _, p in together]
     for _ in range(2):
         give_gradients(together)
         optimizer.step()
     for i, (w, (_, p)) in enumerate(zip(plan, together, strict=True)):
         alone = [parameters(plan=plan)[i]]
         single = kind(alone, lr=0.1, plan=(w,))
-        single.state[alone[0][1]]["vector"].copy_(vectors[i])
+        if kind is not DualizedSGD:
+            single.state[alone[0][1]]["vector"].copy_(starts[i])
         for _ in range(2):
             assert p.grad is not None
             alone[0][1].grad = p.grad.clone()
@@ -113,6 +115,11 @@ def test_the_fused_and_the_public_adam_agree(monkeypatch: pytest.MonkeyPatch) ->
     run(NormedAdam, plain, 3)
     for (_, p), (_, q) in zip(named, plain, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
+def test_dualized_keeps_nothing_but_the_momentum() -> None:
+    optimizer = run(DualizedSGD, parameters(), 1)
+    assert all(set(state) == {"momentum"} for state in optimizer.state.values())
 
 
 def test_momentum_is_not_overwritten_by_what_is_made_of_it() -> None:
