@@ -154,7 +154,7 @@ CODES: dict[str, str] = {
     # files and syntax
     "E101": "a file cannot be read",
     "E102": "syntax",
-    "E103": "a number out of range",
+    "E103": "a number or a name out of bounds",
     "E104": "nested too deeply",
     # names and imports
     "E201": "an unknown name",

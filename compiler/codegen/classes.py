@@ -126,7 +126,8 @@ class Classes:
         if loop is None:
             init = "self, device: Any = None, dtype: Any = None, generator: Any = None"
             factory = '{"device": device, "dtype": dtype, "generator": generator}'
-            held = [f"factory = {factory}", *held]
+            if any(FACTORY in line for line in held):
+                held = [f"factory = {factory}", *held]
         text = [f"class {name}(nn.Module):", '    """' + doc[0]]
         text += [f"    {line}".rstrip() for line in doc[1:]]
         text[-1] += '"""' if len(doc) == 1 else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -175,7 +176,8 @@ class Forward:
             if INDEX.fullmatch(name) or (weighted and self.repeated(name)):
                 continue
             name = snake(name)
-            return f"{name}_" if name in self.file.taken or name == "self" else name
+            taken = keyword.iskeyword(name) or name in self.file.taken or name == "self"
+            return f"{name}_" if taken else name
         return ""
 
     def repeated(self, name: str) -> bool:

@@ -321,9 +321,8 @@ class _Checker:
                 return
             if registry.find(head) is not None:
                 return
-            known = [*local, *space.known(), *space.broken, *registry.names(), *FUNCTIONS]
             message = f"unknown name `{head}`"
-            self.report(name, message, lambda: did_you_mean(head, known) or in_library(head))
+            self.report(name, message, lambda: self.mend_name(head, local))
             return
         if head not in space.modules:
             message = f"`{head}` is not an imported file"
@@ -337,6 +336,11 @@ class _Checker:
         elif other.find(member) is None and member not in other.broken:
             message = f"`{other.file.source.name}` defines no `{member}`"
             self.report(name, message, lambda: did_you_mean(member, other.own))
+
+    def mend_name(self, head: str, local: Iterable[str]) -> str:
+        space = self.space
+        known = [*local, *space.known(), *space.broken, *registry.names(), *FUNCTIONS]
+        return did_you_mean(head, known) or in_library(head)
 
     def mend_module(self, name: tree.Name) -> str:
         """What to write for `head.member` where no file is imported as `head`."""

@@ -11,6 +11,7 @@ from modnorm.graph.names import Namespace
 from modnorm.graph.numbers import show, written
 from modnorm.ops.types import Real
 from modnorm.syntax import tree
+from modnorm.syntax.words import cut
 
 
 class Poison:
@@ -39,7 +40,7 @@ def describe(value: Value) -> str:
     if isinstance(value, bool):
         return f"the truth value {show(value)}"
     if isinstance(value, str):
-        return f'the string "{value}"'
+        return f'the string "{cut(value)}"'
     if is_number(value):
         return f"the number {written(value)}"
     if isinstance(value, tuple):

@@ -26,6 +26,9 @@ SPECIAL_FORMS = {
 }
 """Names that the language itself gives a meaning, with how they are written."""
 
+MAX_PROBLEMS = 50
+"""Problems told of one statement."""
+MAX_NAME = 100
 MAX_DIGITS = 100
 """Digits of a number."""
 MAX_EXPONENT = 300
@@ -49,11 +52,20 @@ class Builder:
     def problem(
         self, code: str, message: str, span: Span, *, label: str = "", hint: str = ""
     ) -> None:
-        self.problems.append(Diagnostic(code, message, span, label, (), hint))
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(Diagnostic(code, message, span, label, (), hint))
+
+    def short(self, token: Token) -> str:
+        """A name, cut where it is too long to be shown and to be part of a path."""
+        if len(token) <= MAX_NAME:
+            return str(token)
+        message = f"a name of {len(token):,} characters"
+        self.problem("E103", message, self.span(token), label=f"at most {MAX_NAME} are allowed")
+        return str(token)[:MAX_NAME]
 
     def defined(self, token: Token, what: str) -> tuple[str, Span]:
         """A name that a statement defines."""
-        name, span = str(token), self.span(token)
+        name, span = self.short(token), self.span(token)
         if name in SPECIAL_FORMS:
             self.problem(
                 "E102",
@@ -237,7 +249,7 @@ class Builder:
         return tree.Boolean(children[0].lower() == "true", self.span(children[0]))
 
     def dotted(self, children: list[Token]) -> tree.Name:
-        return tree.Name(tuple(map(str, children)), self.span(children[0], children[-1]))
+        return tree.Name(tuple(map(self.short, children)), self.span(children[0], children[-1]))
 
     def name(self, children: list[tree.Name]) -> tree.Name:
         (name,) = children
@@ -290,7 +302,7 @@ class Builder:
 
     def named_argument(self, children: list[Any]) -> tree.Argument:
         name, value = children
-        return tree.Argument(str(name), value, self.span(name).to(value.span))
+        return tree.Argument(self.short(name), value, self.span(name).to(value.span))
 
     def arguments(self, children: list[tree.Argument]) -> tuple[tree.Argument, ...]:
         return tuple(children)
