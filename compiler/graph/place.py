@@ -48,9 +48,23 @@ RESERVED = frozenset(
     "register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module "
     "register_parameter register_state_dict_post_hook register_state_dict_pre_hook "
     "requires_grad_ set_extra_state set_submodule share_memory state_dict to to_empty train "
-    "training type weight xpu zero_grad append extend insert self".split()
+    "training type weight xpu zero_grad append extend insert pop self _apply _backward_hooks "
+    "_backward_pre_hooks _buffers _call_impl _compiled_call_impl _forward_hooks "
+    "_forward_hooks_always_called _forward_hooks_with_kwargs _forward_pre_hooks "
+    "_forward_pre_hooks_with_kwargs _get_abs_string_index _get_backward_hooks "
+    "_get_backward_pre_hooks _get_name _is_full_backward_hook _load_from_state_dict "
+    "_load_state_dict_post_hooks _load_state_dict_pre_hooks _maybe_warn_non_full_backward_hook "
+    "_modules _named_members _non_persistent_buffers_set _parameters "
+    "_register_load_state_dict_pre_hook _register_state_dict_hook _replicate_for_data_parallel "
+    "_save_to_state_dict _slow_forward _state_dict_hooks _state_dict_pre_hooks _version "
+    "_wrapped_call_impl".split()
 )
 """Attributes that a torch module has already; a part of that name gets an underscore."""
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a part of a torch module cannot have a name."""
+    return keyword.iskeyword(name) or name in RESERVED or name.startswith("__")
 
 
 def snake(name: str) -> str:
@@ -113,18 +127,21 @@ class _Placer:
         return self.next_id - 1
 
     def safe(self, name: str, span: Span) -> str:
-        if keyword.iskeyword(name) or name in RESERVED or name.startswith("__"):
-            self.diagnostics.add(
-                Diagnostic(
-                    "W605",
-                    f"`{name}` means something else in Python; its weights are under"
-                    f" `{name.strip('_')}_`",
-                    span,
-                    hint="rename it if you want the two to agree",
-                )
+        """The name, or another one where Python or torch would misunderstand it."""
+        if not is_reserved(name):
+            return name
+        other = f"{name.strip('_') or 'part'}_"
+        while is_reserved(other):
+            other += "_"
+        self.diagnostics.add(
+            Diagnostic(
+                "W605",
+                f"`{name}` means something else in Python; its weights are under `{other}`",
+                span,
+                hint="rename it if you want the two to agree",
             )
-            return f"{name.strip('_') or 'part'}_"
-        return name
+        )
+        return other
 
     def place(self, module: Module, at: _Container) -> Module:
         number = self.new_id()

@@ -29,6 +29,7 @@ SPECIAL_FORMS = {
 MAX_PROBLEMS = 50
 """Problems told of one statement."""
 MAX_NAME = 100
+"""Letters of a name."""
 MAX_DIGITS = 100
 """Digits of a number."""
 MAX_EXPONENT = 300

@@ -36,7 +36,7 @@ def test_no_line_is_wider_than_asked(name: str, width: int) -> None:
 
 
 def test_long_names_are_cut_and_numbers_are_not() -> None:
-    long = "a" * 200
+    long = "a" * 100
     program = f"input x: float[b, 8]\ndef {long} = Linear(8) >> Linear(8)\n"
     program += f"model M = (ReLU >> {long}) ** 3 >> ReLU\n"
     plain = program.replace(long, "short")

@@ -192,6 +192,22 @@ def far(found: Results, expected: Results, tolerance: float) -> str:
     return ""
 
 
+def check_tools(text: Text) -> None:
+    """`torch.compile` and `torch.export` take the whole model, and agree."""
+    case = compiled(text)
+    if case is None:
+        return
+    module = case.load()
+    model = getattr(module, module.MODEL)(dtype=torch.float64)
+    inputs = case.inputs()
+    expected = flat(model(*inputs))
+    torch._dynamo.reset()
+    whole = torch.compile(model, fullgraph=True, backend="eager")
+    torch.testing.assert_close(flat(whole(*inputs)), expected)
+    exported = torch.export.export(model, tuple(inputs)).module()
+    torch.testing.assert_close(flat(exported(*inputs)), expected)
+
+
 # -- the plan ----------------------------------------------------------------------------------
 
 

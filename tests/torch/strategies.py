@@ -42,6 +42,7 @@ class Writer(Bridges):
     scope: list[tuple[str, Any]] = field(default_factory=list)
     defs: list[tuple[str, Kind, Kind, list[tuple[str, Any]], int]] = field(default_factory=list)
     shared: list[tuple[str, Kind, Kind, int]] = field(default_factory=list)
+    costs: dict[str, int] = field(default_factory=dict)
     counts: list[str] | None = None
 
     # -- numbers -----------------------------------------------------------------------------
@@ -224,7 +225,8 @@ class Writer(Bridges):
         """A call of a definition, an old one or a new one; or a local name."""
         local = [n for n, what in self.scope if what == (a, b)]
         if local and self.chance(2):
-            return E(self.pick(local), OPERAND, 4)
+            name = self.pick(local)
+            return E(name, OPERAND, self.costs.get(name, 4))
         known = [d for d in self.defs if d[1:3] == (a, b)]
         if not known or self.chance(2):
             known = [self.define(a, b, depth)]
@@ -259,7 +261,7 @@ class Writer(Bridges):
         if self.chance(3):
             formals.append((self.name("f"), self.pick([(a, b), (a, a), (b, b)])))
         self.scope += formals
-        where, extra = [], 0
+        where = []
         for _ in range(self.pick((0, 0, 1, 2))):
             local = self.name("w")
             kinds = self.pick([(a, b), (a, a), (b, b), None])
@@ -268,7 +270,7 @@ class Writer(Bridges):
                 self.scope.append((local, "number"))
             else:
                 inner = self.module(*kinds, depth - 1)
-                extra = max(extra, inner.cost)
+                self.costs[local] = inner.cost
                 where.append((local, inner.text))
                 self.scope.append((local, kinds))
         body = self.module(a, b, depth)
@@ -280,7 +282,7 @@ class Writer(Bridges):
         if len(where) == 2 and self.chance(2):
             where.reverse()
         self.statements.append(Statement("def", name, body.text, written, tuple(where)))
-        entry = (name, a, b, formals, body.cost + extra)
+        entry = (name, a, b, formals, body.cost)
         self.defs.append(entry)
         return entry
 

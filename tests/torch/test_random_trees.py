@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from checks import check_function, check_plan, check_steps, check_targets
+from checks import check_function, check_plan, check_steps, check_targets, check_tools
 from hypothesis import assume, given, settings
 from strategies import Sample, programs
 
@@ -39,6 +39,12 @@ def test_the_plan_fits_the_model(sample: Sample) -> None:
 @given(programs())
 def test_a_step_moves_every_weight_by_its_target(sample: Sample) -> None:
     check_steps(sample.text)
+
+
+@settings(max_examples=EXAMPLES // 6)
+@given(programs())
+def test_torch_compiles_and_exports(sample: Sample) -> None:
+    check_tools(sample.text)
 
 
 @settings(max_examples=EXAMPLES // 3)
