@@ -64,6 +64,10 @@ PROGRAMS = {
     " @ SplitHeads(2) >> MergeHeads",
     "factors that cancel": VECTOR
     + "model M = (1/2 * Linear(4) @ (2 * Abs @ (-3 * Linear(4))) / 3) * -1 + (2 * (1/2 * Tanh))",
+    "negative factors before what is not linear": VECTOR
+    + "def f(g) = 1/2 * Linear(4) @ g @ (-3 * Linear(4))\n"
+    "model M = f(Abs) + f(ReLU) + f(Tanh) + f(GELU) + f(SiLU) + f(Bias) + f(Scale) + f(Softmax)"
+    " + f(MeanSubtract) + f(RMSDivide(eps = 0.1))",
     "factors on both sides of a normalisation": VECTOR
     + "model M = 3 * RMSDivide(eps = 0.01) @ (-1/2 * Linear(4)) / 7 + RMSDivide(eps = 1/4) * -2",
     "a tied readout in a loop": "input x: int[batch, seq] < 5\n"
