@@ -10,7 +10,7 @@ from modnorm.diagnostics import Label, Span, did_you_mean
 from modnorm.graph.checks import Checks
 from modnorm.graph.modules import Leaf, Scope, Shared, Tare
 from modnorm.graph.names import Namespace
-from modnorm.graph.numbers import fits_float, show, written
+from modnorm.graph.numbers import fits_float, written
 from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_number
 from modnorm.ops import registry
 from modnorm.ops.base import Argument, Atom, Reader
@@ -24,8 +24,6 @@ MAX_SIZE = 2**31 - 1
 """Largest size of an axis."""
 MAX_AXIS = 64
 """Largest axis that can be named."""
-MAX_ELEMENTS = 2**40
-"""Largest number of entries of one weight."""
 
 
 class _Rejected(Exception):
@@ -202,27 +200,8 @@ def build_op(
             hint="leave the branch out where its factor is 0: `f if n == 1 else residual(f, n)`",
         )
         return POISON
-    if isinstance(built, Atom) and not _weight_fits(evaluator, built, span):
-        return POISON
     places = {argument: passed.span for argument, passed in values.items()}
     return Leaf(built, span, places=places)
-
-
-def _weight_fits(evaluator: Checks, op: Atom, span: Span) -> bool:
-    total = 1
-    for argument in op.arguments():
-        value = getattr(op, argument.field)
-        if argument.kind == "size" and isinstance(value, int):
-            total *= value
-    if total > MAX_ELEMENTS:
-        evaluator.fail(
-            "E305",
-            f"a weight of `{op.name}` would have {show(total)} entries;"
-            f" at most {MAX_ELEMENTS:,} are allowed",
-            span,
-        )
-        return False
-    return True
 
 
 def _converted(evaluator: Checks, name: str, argument: Argument, passed: Passed) -> dict[str, Any]:

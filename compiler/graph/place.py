@@ -35,8 +35,8 @@ MAX_DEPTH = 800
 """Levels of the module tree."""
 MAX_WEIGHTS = 200_000
 """Weights of a model, every copy counted."""
-MAX_LOOPS = 32
-"""Repetitions inside each other."""
+MAX_LOOPS = 16
+"""Repetitions inside each other: Python allows 20 loops inside each other."""
 
 RESERVED = frozenset(
     "T_destination add_module apply bfloat16 buffers call_super_init children compile cpu "

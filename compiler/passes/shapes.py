@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import ClassVar
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Label
@@ -19,10 +20,13 @@ from modnorm.graph.modules import (
     Tuple,
     walk,
 )
+from modnorm.graph.numbers import show
 from modnorm.ops.base import Atom, Misfit
 from modnorm.ops.types import Tensor, TupleType, Type
 from modnorm.passes.program import Program
 
+MAX_ENTRIES = 2**40
+"""Largest number of entries of one weight."""
 MAX_NESTING = 32
 """Tuples inside each other."""
 
@@ -107,6 +111,7 @@ class _Inference:
             return leaf, self.without(leaf, x, misfit.argument)
         resolved = replace(leaf, op=op)
         if isinstance(op, Atom):
+            self.fits(leaf, op)
             self.agree(resolved, x.type)
         # what keeps the shape of its input, or joins members of that shape, did not make it
         keeps = not isinstance(op, Atom) or len(op.weight_shape) == 1
@@ -148,6 +153,15 @@ class _Inference:
                 hint=misfit.hint,
             )
         )
+
+    def fits(self, leaf: Leaf, op: Atom) -> None:
+        """A weight has a number of entries that some machine could hold."""
+        entries = prod(op.weight_shape)
+        if entries > MAX_ENTRIES:
+            message = f"a weight of `{op.name}` would have {show(entries)} entries"
+            self.diagnostics.add(
+                Diagnostic("E305", f"{message}; at most {MAX_ENTRIES:,} are allowed", leaf.span)
+            )
 
     def agree(self, leaf: Leaf, x: Type) -> None:
         """A shared weight has one shape wherever it is used."""

@@ -9,13 +9,11 @@ import ast
 import os
 import random
 import re
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from limits import no_hanging
 
 from modnorm.cli import cli
 from modnorm.diagnostics import ModnormError
@@ -27,8 +25,6 @@ ROOT = Path(__file__).parents[2]
 LONG = os.environ.get("MODNORM_LONG") == "1"
 ROUNDS = 20_000 if LONG else 2_000
 GROUPS = 20
-LIMIT = 10
-"""Seconds of processor time after which a compilation counts as hanging."""
 BEFORE = "# what stood here before\n"
 
 EXAMPLES = {file.stem: file.read_text("utf-8") for file in (ROOT / "examples").glob("*.mod")}
@@ -66,26 +62,6 @@ NAMES = (
     *("true", "false", '"a"', "tokens", "s", "LayerNorm", "std.nn", "nn.LayerNorm", "vocab"),
 )
 SIGNS = tuple("()[],:.#\"'\n\t\0é“\u202e")
-
-
-class Hanging(Exception):
-    """A compilation took longer than any should."""
-
-
-@contextmanager
-def no_hanging() -> Iterator[None]:
-    """Ends what runs for more than `LIMIT` seconds of processor time."""
-
-    def stop(*_: object) -> None:
-        raise Hanging
-
-    before = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, LIMIT)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
 
 
 def mutate(rng: random.Random) -> bytes:
