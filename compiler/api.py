@@ -13,6 +13,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 from modnorm.codegen.assemble import generate
+from modnorm.kernels import tiles
 from modnorm.report.interface import (
     FilePath,
     ModnormError,
@@ -27,17 +28,27 @@ __all__ = ["ModnormError", "Report", "analyse_text", "compile", "load", "report"
 
 
 def compile(
-    path: FilePath, /, *, model: str | None = None, output: FilePath | None = None, **params: object
+    path: FilePath,
+    /,
+    *,
+    model: str | None = None,
+    output: FilePath | None = None,
+    device: str = tiles.DEFAULT,
+    **params: object,
 ) -> str:
     """The source of the Python file that a `.mod` file compiles to; written to `output` if given.
 
-    `params` are values of the file's params: numbers, bools or strings.
+    `params` are values of the file's params: numbers, bools or strings. `device` is the class of
+    GPUs to choose kernels' tiles for, or "cpu" to leave the kernels out.
 
     Raises:
+        ValueError: if there is no such class of devices.
         ModnormError: with every mistake found in the file; nothing is written then.
         OSError: if `output` cannot be written; nothing has changed then.
     """
-    source = generate(analyse(path, model, params).program)
+    if device not in ("cpu", *tiles.DEVICES):
+        raise ValueError(f"device must be one of {['cpu', *tiles.DEVICES]}, not {device!r}")
+    source = generate(analyse(path, model, params).program, device)
     if output is not None:
         write(output, source, source=path)
     return source

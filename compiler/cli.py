@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from modnorm import __version__
+from modnorm.kernels.tiles import DEFAULT, DEVICES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -97,9 +98,21 @@ def cli() -> None:
     help="Where to write; - is standard output. By default FILE.py in the current folder.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Do not say what was written.")
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", *DEVICES]),
+    default=DEFAULT,
+    show_default=True,
+    help="The class of GPUs to choose kernels' tiles for; cpu leaves the kernels out.",
+)
 @_model_options
 def compile_(
-    file: str, output: str | None, quiet: bool, params: Mapping[str, str], model: str | None
+    file: str,
+    output: str | None,
+    quiet: bool,
+    device: str,
+    params: Mapping[str, str],
+    model: str | None,
 ) -> None:
     """Compile FILE.mod into one self-contained Python file.
 
@@ -116,7 +129,7 @@ def compile_(
         from modnorm.report.words import plural
 
         analysis = _analyse(file, params, model)
-        text = generate(analysis.program)
+        text = generate(analysis.program, device)
         _warn(analysis.diagnostics)
         if output is None:
             output = f"{PurePath(file).stem}.py"

@@ -27,13 +27,27 @@ class Section(NamedTuple):
 
 SECTIONS = (
     Section("plan"),
-    Section("spectral", ("plan",), "spectral", "Spectral"),
-    Section("spectral_taps", ("plan", "spectral"), "spectral_taps", "SpectralTaps"),
+    Section("schemes"),
+    Section("polar", ("plan", "schemes")),
+    Section("spectral", ("plan", "schemes", "polar"), "spectral", "Spectral"),
+    Section(
+        "spectral_taps",
+        ("plan", "schemes", "polar", "spectral"),
+        "spectral_taps",
+        "SpectralTaps",
+    ),
     Section("row_rms", ("plan",), "row_rms", "RowRMS"),
     Section("rms", ("plan",), "rms", "RMS"),
     Section("max_abs", ("plan",), "max", "MaxAbs"),
-    Section("optimizer", ("plan",)),
+    Section("state", ("plan",)),
+    Section("optimizer", ("plan", "schemes", "polar", "state")),
 )
+
+ON_GPU = (
+    *(Section("device"), Section("tiles"), Section("normed"), Section("launch")),
+    *(Section(f"polar_{part}", ("polar",)) for part in ("tiles", "triton", "launch")),
+)
+"""What a file has beyond that for a GPU, in order, where what it needs is there."""
 
 
 def needed(norms: Iterable[str]) -> tuple[Section, ...]:
@@ -44,7 +58,7 @@ def needed(norms: Iterable[str]) -> tuple[Section, ...]:
     wanted = set(norms)
     if unknown := wanted - {section.norm for section in SECTIONS}:
         raise ValueError(f"no section implements the norms {sorted(unknown)}")
-    names = {"plan", "optimizer"}
+    names = {"plan", "schemes", "polar", "state", "optimizer"}
     for section in SECTIONS:
         if section.norm in wanted:
             names |= {section.name, *section.needs}
@@ -53,8 +67,9 @@ def needed(norms: Iterable[str]) -> tuple[Section, ...]:
 
 @cache
 def _module(name: str) -> str:
-    if name not in {section.name for section in SECTIONS}:
-        raise ValueError(f"{name} is no section; they are {[s.name for s in SECTIONS]}")
+    names = [section.name for section in (*SECTIONS, *ON_GPU)]
+    if name not in names:
+        raise ValueError(f"{name} is no section; they are {names}")
     return files(__name__).joinpath(f"{name}.py").read_text("utf-8")
 
 

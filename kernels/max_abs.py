@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from .plan import Norm, reciprocal
+from .schemes import Scheme
 
 
 # modnorm: begin
@@ -16,7 +19,7 @@ class MaxAbs(Norm):
         return reciprocal(u.abs().amax(1, keepdim=True)), None
 
     @classmethod
-    def dualize(cls, u: Tensor) -> Tensor:
+    def dualize(cls, u: Tensor, scheme: Scheme | None = None, work: Any = None) -> Tensor:
         return u.sign()
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from .schemes import Scheme
 
 
 # modnorm: begin
@@ -32,7 +34,12 @@ def plan_hash(plan: Iterable[Weight]) -> str:
 class Norm:
     """How one kind of weight is measured: class methods on stacks u (k, *shape) of k weights."""
 
-    vector = False  # does `measure` carry a vector x, of shape shape[1:], from step to step?
+    vector = False  # does `measure` carry a vector x from step to step?
+
+    @classmethod
+    def vector_shape(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of that vector for a weight."""
+        return tuple(shape[1:])
 
     @classmethod
     def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -40,8 +47,26 @@ class Norm:
         raise NotImplementedError
 
     @classmethod
-    def dualize(cls, u: Tensor) -> Tensor:
-        """The t of norm 1 with the largest <u, t> (Bernstein & Newhouse 2024, arXiv 2410.21265)."""
+    def scale(cls, u: Tensor, x: Tensor | None, iterations: int) -> float | Tensor:
+        """`measure` for one weight on a CPU: its factor; the vector x is changed in place."""
+        new = None if x is None else x.unsqueeze(0)
+        for _ in range(iterations if cls.vector else 1):
+            factor, new = cls.measure(u.unsqueeze(0), new)
+        if x is not None and new is not None:
+            x.copy_(new[0])
+        return factor[0]
+
+    @classmethod
+    def exact(cls, u: Tensor) -> Tensor:
+        """The norm of each weight, where `measure` only estimates it."""
+        raise NotImplementedError
+
+    @classmethod
+    def dualize(cls, u: Tensor, scheme: Scheme | None = None, work: Any = None) -> Tensor:
+        """The t of norm 1 with the largest <u, t> (Bernstein & Newhouse 2024, arXiv 2410.21265).
+
+        It may take u's place. scheme (by default the accurate one) and work are those of `polar`.
+        """
         return u * cls.measure(u, None)[0]
 
 

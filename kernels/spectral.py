@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .plan import Norm, reciprocal
+from .polar import polar
+from .schemes import ACCURATE, Scheme
+
 
 # modnorm: begin
-# x ← (a·x + b·x³ + c·x⁵) / 1024, six times: modula's later (JAX) release. Singular values in
-# [0.003, 1] end in [0.9955, 0.9994], and no value in [0, 1] ends above 0.9994.
-NEWTON_SCHULZ = (
-    *((3955, -8306, 5008), (3735, -6681, 3463), (3799, -6499, 3211)),
-    *((4019, -6385, 2906), (2677, -3029, 1162), (2172, -1833, 682)),
-)
-
-
 class Spectral(Norm):
     """√(in/out)·σ_max of an (out, in) matrix (Large et al. 2024, arXiv 2405.14813).
 
     `measure` estimates σ_max from below, by one step of power iteration from the vector x (in,).
+    Of a stack (groups, out, in) every matrix is measured and scaled by itself.
     """
 
     vector = True
 
     @classmethod
+    def vector_shape(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*shape[:-2], shape[-1])
+
+    @classmethod
     def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:
         assert x is not None
+        if u.ndim > 3:
+            factor, flat = cls.measure(u.flatten(0, -3), x.flatten(0, -2))
+            assert flat is not None
+            return factor.view(*u.shape[:-2], 1, 1), flat.view_as(x)
         left = times(u, x)
         left *= reciprocal(torch.linalg.vector_norm(left, dim=1, keepdim=True))
         right = torch.bmm(left.unsqueeze(1), u)
@@ -37,10 +42,34 @@ class Spectral(Norm):
         return inverse * math.sqrt(u.shape[1] / u.shape[2]), new
 
     @classmethod
-    def dualize(cls, u: Tensor) -> Tensor:
-        wide = u.shape[1] <= u.shape[2]
-        sign = orthogonalize(u if wide else u.mT)
-        return (sign if wide else sign.mT).mul_(math.sqrt(u.shape[1] / u.shape[2]))
+    def scale(cls, u: Tensor, x: Tensor | None, iterations: int) -> float | Tensor:
+        assert x is not None
+        if u.ndim > 2:
+            return super().scale(u, x, iterations)
+        turned, sigma, floor = u.t(), 0.0, math.sqrt(torch.finfo(u.dtype).tiny)
+        for _ in range(iterations):
+            left = torch.mv(u, x)
+            length = torch.linalg.vector_norm(left)
+            if not floor <= length.item() < math.inf:
+                return 0.0
+            right = torch.mv(turned, left.div_(length))
+            length = torch.linalg.vector_norm(right)
+            if not floor <= (sigma := length.item()) < math.inf:
+                return 0.0
+            torch.div(right, length, out=x)
+        return math.sqrt(u.shape[0] / u.shape[1]) / sigma
+
+    @classmethod
+    def exact(cls, u: Tensor) -> Tensor:
+        sigma: Tensor = torch.linalg.matrix_norm(u, 2)
+        sigma = sigma.flatten(1).amax(1) if sigma.ndim > 1 else sigma
+        return sigma * math.sqrt(u.shape[-1] / u.shape[-2])
+
+    @classmethod
+    def dualize(cls, u: Tensor, scheme: Scheme | None = None, work: Any = None) -> Tensor:
+        factor = math.sqrt(u.shape[-2] / u.shape[-1])
+        scheme = scheme or Scheme("plain", ACCURATE)
+        return polar(u.flatten(0, -3), scheme, factor, work).view(u.shape)
 
 
 def times(u: Tensor, x: Tensor) -> Tensor:
@@ -52,22 +81,6 @@ def times(u: Tensor, x: Tensor) -> Tensor:
     for matrix, vector, out in zip(u.unbind(), x.unbind(), y.unbind(), strict=True):
         torch.mv(matrix, vector, out=out)
     return y
-
-
-def orthogonalize(g: Tensor) -> Tensor:
-    """U·Vᵀ for each U·S·Vᵀ of a stack (k, n, m) with n ≤ m, by Newton–Schulz iteration."""
-    x = g * reciprocal(torch.linalg.vector_norm(g, dim=(1, 2), keepdim=True))
-    gram = torch.bmm(x, x.mT)
-    square = torch.bmm(gram, gram)
-    # ‖(XXᵀ)²‖_F^(1/4) bounds σ_max far better than ‖X‖_F does, and step 1 needs the square anyway.
-    s = reciprocal(torch.linalg.vector_norm(square, dim=(1, 2), keepdim=True).pow(0.25))
-    x, gram, square = x * s, gram * s**2, square * s**4
-    for step, (a, b, c) in enumerate(NEWTON_SCHULZ):
-        if step:
-            gram = torch.bmm(x, x.mT)
-            square = torch.bmm(gram, gram)
-        x = torch.baddbmm(x, gram.mul_(b / 1024).add_(square, alpha=c / 1024), x, beta=a / 1024)
-    return x
 
 
 # modnorm: end

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
+from .schemes import Scheme
 from .spectral import Spectral
 
 
@@ -17,6 +20,10 @@ class SpectralTaps(Spectral):
     axes = 4
 
     @classmethod
+    def vector_shape(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(shape[1:])
+
+    @classmethod
     def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:
         assert x is not None
         count, _, width, high, wide = u.shape
@@ -27,9 +34,14 @@ class SpectralTaps(Spectral):
         return factor.div_(high * wide).view(count, 1, 1, high, wide), new
 
     @classmethod
-    def dualize(cls, u: Tensor) -> Tensor:
+    def exact(cls, u: Tensor) -> Tensor:
+        taps = super().exact(cls.taps(u)).view(u.shape[0], -1)
+        return taps.amax(1) * taps.shape[1]
+
+    @classmethod
+    def dualize(cls, u: Tensor, scheme: Scheme | None = None, work: Any = None) -> Tensor:
         count, out, width, high, wide = u.shape
-        sign = super().dualize(cls.taps(u)).div_(high * wide)
+        sign = super().dualize(cls.taps(u), scheme, work).div_(high * wide)
         return sign.reshape(count, high, wide, out, width).permute(0, 3, 4, 1, 2)
 
     @staticmethod

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 # Before torch is imported: tests run side by side, and small tensors gain nothing from threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before triton is imported: without a GPU its kernels run on CPU tensors, if tests/triton gives
+# them any.
+if not any(Path(device).exists() for device in ("/dev/nvidia0", "/dev/kfd")):
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import pytest
 from hypothesis import HealthCheck, settings

@@ -5,14 +5,17 @@ from __future__ import annotations
 import ast
 import json
 import textwrap
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 
 from modnorm import __version__, kernels
+from modnorm.codegen import tables
 from modnorm.codegen.classes import Classes
 from modnorm.codegen.forward import file_name
 from modnorm.codegen.plan import plan_text
 from modnorm.diagnostics import Diagnostics
 from modnorm.graph.numbers import show
+from modnorm.kernels import tiles
 from modnorm.ops.types import Size
 from modnorm.passes.program import Pass, Program, run_passes
 from modnorm.passes.rewrite import DropIdentities, FoldScalars, Fuse, ShareEqual
@@ -39,19 +42,27 @@ MODEL_IMPORTS = (
 """What the model's part of a generated file may import; an optimizer's section names its own."""
 
 
-def generate(program: Program) -> str:
-    """The source of the generated file for an analysed program."""
+def generate(program: Program, device: str = tiles.DEFAULT) -> str:
+    """The source of the generated file for an analysed program.
+
+    `device` is the class of GPUs for which the kernels' tiles are chosen, a key of tiles.DEVICES,
+    or "cpu" for a file without kernels.
+    """
     with room():
-        return _generate(program)
+        return _generate(program, device)
 
 
-def _generate(program: Program) -> str:
+def _generate(program: Program, device: str) -> str:
     lean = run_passes(program, REWRITES, Diagnostics())
     norms = list(dict.fromkeys(w.op.norm.name for w in program.weights))
     sections = kernels.needed(norms)
-    plan, *others = (kernels.source(section.name).strip() for section in sections)
+    names = [section.name for section in sections]
+    extra = [section.name for section in kernels.ON_GPU if set(section.needs) <= set(names)]
+    on_gpu = [] if device == "cpu" else extra
+    plan, *others = (kernels.source(name).strip() for name in names)
     *measures, optimizer = others
-    classes = Classes(lean, taken=[n for s in sections for n in kernels.defines(s.name)])
+    taken = [name for section in (*names, *extra) for name in kernels.defines(section)]
+    classes = Classes(lean, taken=[*taken, *tables.NAMES])
     model = classes.write()
     table = ", ".join(f'"{s.norm}": {s.norm_class}' for s in sections if s.norm in norms)
     body = "\n\n\n".join(
@@ -65,14 +76,26 @@ def _generate(program: Program) -> str:
             model,
             _rule("Optimizers"),
             *measures,
-            f"NORMS: dict[str, type[Norm]] = {{{table}}}",
+            f"NORMS: dict[str, type[Norm]] = {{{table}}}\n{tables.scheme_table(program)}",
             optimizer,
+            *(_kernels(program, device, on_gpu) if on_gpu else ()),
         ]
     )
     lines = dict.fromkeys(MODEL_IMPORTS)
-    for section in sections:
-        lines.update(dict.fromkeys(kernels.imports(section.name)))
+    for name in (*names, *on_gpu):
+        lines.update(dict.fromkeys(kernels.imports(name)))
     return f"{_docstring(program)}\n\n{_imports(list(lines), body)}\n\n{body}\n"
+
+
+def _kernels(program: Program, device: str, sections: Iterable[str]) -> Iterator[str]:
+    """What moves weights that are on a GPU, with the tables that it reads."""
+    yield _rule("Kernels")
+    for name in sections:
+        yield kernels.source(name).strip()
+        if name == "tiles":
+            yield tables.tile_table(program, device)
+        if name == "polar_tiles":
+            yield tables.polar_table(program, device)
 
 
 def _runtime() -> str:

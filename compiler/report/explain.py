@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from modnorm.codegen.plan import Record, records
 from modnorm.diagnostics import Diagnostic, ModnormError, Span, did_you_mean
 from modnorm.graph.place import instance
+from modnorm.kernels import schemes
 from modnorm.ops.types import Real
 from modnorm.passes.program import Program
 from modnorm.report.diagnostics import cells, clean
@@ -183,3 +184,14 @@ def _meaning(found: Explanation) -> Iterator[str]:
     target, step = (short(float(found.target) * lr, 6) for lr in (1, EXAMPLE))
     yield f"A step with learning rate lr changes this weight by lr × {target} in its"
     yield f"norm {norm}: by {step} where lr = {EXAMPLE}."
+    if found.weight.op.norm.name in schemes.NORMS:
+        yield from _scheme(found.weight.op.weight_shape)
+
+
+def _scheme(shape: Sequence[int]) -> Iterator[str]:
+    """How DualizedSGD orthogonalises the weight, and why so."""
+    chosen, (n, m) = schemes.choose(shape), schemes.sides(shape)
+    other = chosen._replace(form="gram" if chosen.form == "plain" else "plain")
+    cost, instead = (short(schemes.flops(n, m, scheme) / 1e9, 3) for scheme in (chosen, other))
+    yield f"DualizedSGD orthogonalises {n} × {m} in {chosen.steps} steps, {chosen.form} form:"
+    yield f"{cost} Gflop, against {instead} in the {other.form} form."

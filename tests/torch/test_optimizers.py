@@ -110,8 +110,8 @@ def test_more_weights_than_a_batch_holds(kind: Any) -> None:
 def test_the_fused_and_the_public_adam_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     named, plain = parameters(), parameters()
     run(NormedAdam, named, 3)
-    monkeypatch.delattr(torch, "_fused_adam_")
-    assert not hasattr(runtime.torch, "_fused_adam_")
+    monkeypatch.delattr(torch, "_fused_adamw_")
+    assert not hasattr(runtime.torch, "_fused_adamw_")
     run(NormedAdam, plain, 3)
     for (_, p), (_, q) in zip(named, plain, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)

@@ -71,8 +71,8 @@ def test_nonfinite_raises_before_anything_is_changed(kind: Any, value: float) ->
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e20])
 def test_nonfinite_skip_leaves_out_exactly_those_weights(kind: Any, value: float) -> None:
     named, plain = parameters(), parameters()
-    optimizer = run(kind, named, 2, nonfinite="skip", weight_decay=0.1)
-    other = run(kind, plain, 2, nonfinite="skip", weight_decay=0.1)
+    options = {"nonfinite": "skip", "missing": "skip", "weight_decay": 0.1}
+    optimizer, other = run(kind, named, 2, **options), run(kind, plain, 2, **options)
     for count in (1, 2):
         give_gradients(named, 2)
         give_gradients(plain, 2)
@@ -124,7 +124,7 @@ def test_a_float16_gradient_whose_norm_float16_can_not_hold() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_without_a_gradient_are_left_alone(kind: Any) -> None:
     named = parameters()
-    optimizer = run(kind, named, 2, weight_decay=0.1)
+    optimizer = run(kind, named, 2, weight_decay=0.1, missing="skip")
     start = values(named), {n: {**optimizer.state[p]} for n, p in named}
     kept = {n: {k: x.clone() for k, x in s.items()} for n, s in start[1].items()}
     give_gradients(named, 2)
@@ -145,6 +145,9 @@ def test_weights_without_a_gradient_are_left_alone(kind: Any) -> None:
 def test_no_gradient_at_all() -> None:
     named = parameters()
     optimizer, start = NormedAdam(named, lr=0.1, plan=PLAN), values(named)
+    with pytest.raises(ValueError, match=r"no gradient for embed.*backward\(\) was not called"):
+        optimizer.step()
+    optimizer.param_groups[0]["missing"] = "skip"
     optimizer.step()
     assert all(torch.equal(p, start[name]) for name, p in named)
 
@@ -158,7 +161,7 @@ def test_a_parameter_frozen_at_first_has_no_state_until_it_is_used() -> None:
     give_gradients(named)
     optimizer.step()
     other = parameters()
-    plain = NormedAdam(other, lr=0.1, plan=PLAN)
+    plain = NormedAdam(other, lr=0.1, plan=PLAN, missing="skip")
     give_gradients(other)
     for _, p in other[2:]:
         p.grad = None

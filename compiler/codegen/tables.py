@@ -1,0 +1,79 @@
+"""What the compiler decides for each shape of a weight, as tables in the generated file."""
+
+from __future__ import annotations
+
+from math import prod
+
+from modnorm.kernels import polar_tiles, schemes, tiles
+from modnorm.ops.base import Atom
+from modnorm.passes.program import Program
+
+NAMES = ("SCHEMES", "TILES", "WARPS", "POLAR_TILES")
+"""What the tables are called in the generated file."""
+BATCH = 1 << 22
+"""Entries that an optimizer on a GPU maps at once."""
+
+
+def matrices(program: Program) -> dict[tuple[int, ...], int]:
+    """The shapes of weights that are orthogonalised, and the number of copies of each."""
+    found: dict[tuple[int, ...], int] = {}
+    for weight in program.weights:
+        if weight.op.norm.name in schemes.NORMS and weight.target:
+            shape = _shape(weight.op)
+            found[shape] = found.get(shape, 0) + weight.copies
+    return found
+
+
+def scheme_table(program: Program) -> str:
+    """How the matrices of each shape are orthogonalised."""
+    rows = [
+        f'    {shape}: Scheme("{form}", {steps}),'
+        for shape in matrices(program)
+        for form, steps in [schemes.choose(shape)]
+    ]
+    return _table("SCHEMES: dict[tuple[int, ...], Scheme]", rows)
+
+
+def tile_table(program: Program, device: str) -> str:
+    """How weights are cut into programs of a GPU of this class."""
+    shapes = dict.fromkeys(_shape(weight.op) for weight in program.weights)
+    rows = [
+        f"    {shape}: Tile{tuple(tiles.choose(shape, program.entries, device))},"
+        for shape in shapes
+    ]
+    kind = tiles.DEVICES[device]
+    head = f"# How weights are cut for {device} ({kind.name}).\n"
+    return f"{head}{_table('TILES: dict[tuple[int, ...], Tile]', rows)}\nWARPS = {kind.warps}"
+
+
+def polar_table(program: Program, device: str) -> str:
+    """The tiles of the products by which matrices are orthogonalised there."""
+    counts: dict[tuple[int, int], int] = {}
+    steps: dict[tuple[int, int], int] = {}
+    for shape, copies in matrices(program).items():
+        sides = schemes.sides(shape)
+        count = copies * prod(shape) // prod(sides)
+        counts[sides] = counts.get(sides, 0) + count
+        steps[sides] = schemes.choose(shape).steps
+    rows = []
+    for (n, m), count in counts.items():
+        size = 4 if steps[n, m] == schemes.ACCURATE else 2
+        at_once = max(1, min(count, BATCH // (n * m)))
+        small, *others = polar_tiles.tiles(n, m, device, size, at_once, steps[n, m])
+        rows += [f"    ({n}, {m}): ({size}, PolarTiles("]
+        rows += [f"        {small and f'PolarTile{tuple(small)}'},"]
+        rows += [f"        {', '.join(f'PolarTile{tuple(tile)}' for tile in others)},"]
+        rows += ["    )),"]
+    head = (
+        "# By sides (short, long): bytes of an entry, and the tiles for one program a matrix,\n"
+        "# if that is fastest, for X·Xᵀ, and for products with X, without and with the update.\n"
+    )
+    return head + _table("POLAR_TILES: dict[tuple[int, int], tuple[int, PolarTiles]]", rows)
+
+
+def _shape(op: Atom) -> tuple[int, ...]:
+    return op.weight_shape
+
+
+def _table(head: str, rows: list[str]) -> str:
+    return "\n".join([f"{head} = {{", *rows, "}"]) if rows else f"{head} = {{}}"

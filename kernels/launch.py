@@ -1,0 +1,204 @@
+"""A normalising optimizer's step on a GPU: the tables that the kernels read, and the launches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .device import INTERPRETED, tl
+from .normed import apply_kernel, moments_kernel, reduce_kernel
+from .optimizer import NormedOptimizer
+from .plan import Weight
+from .tiles import Tile, power, view
+
+TILES: dict[tuple[int, ...], Tile] = {}
+WARPS = 8
+
+
+# modnorm: begin
+KERNEL_KINDS = {"spectral": 0, "spectral_taps": 0, "row_rms": 1, "rms": 1, "max": 2}
+
+
+class Launches:
+    """The step of all weights of one device and type, in three launches whatever their number.
+
+    A part is a weight, or one matrix of a stack (groups, out, in). Tables on the device tell the
+    kernels what to do; `step` writes those that have changed.
+
+        where    addresses of weight, float32 copy, gradient (0: none), moments 1 and 2, vector, lr
+                 and weight_decay, for each part
+        options  lr, weight_decay, 1 - β₁, 1 - β₂ and eps of each parameter group
+        weights  for each part: shape, rows, offset of its first sum, sums, offset of its factors
+        tiles    for each program: part, shape, first row, end, offset of its sum
+
+    A shape, for which the kernels are compiled, is the kind of norm, taps, columns, rows at once,
+    powers of two for taps and columns, and the number of chunks of so many columns.
+    """
+
+    @staticmethod
+    def take(optimizer: NormedOptimizer, group: dict[str, Any], p: Tensor, w: Weight) -> bool:
+        """Is this weight one for the kernels?"""
+        there = tl is not None and (p.is_cuda or INTERPRETED) and p.itemsize <= 4
+        plain = not optimizer.dual and group.get("iterations", 1) == 1
+        return there and plain and w.norm in KERNEL_KINDS
+
+    def __init__(self, items: list[Any], moments: tuple[str, ...]) -> None:
+        self.items, self.moments, self.device = items, (*moments, "")[:2], items[0][1].device
+        size, self.aligned = items[0][1].itemsize, 16
+        shapes: dict[tuple[int, ...], int] = {}
+        weights, sums, factors = list[Any](), 0, 0
+        matrices, others = list[Any](), list[Any]()
+        self.parts: list[tuple[int, int, int]] = []  # the item, and where in weight and vector
+        self.factor_at: dict[str, tuple[int, tuple[int, ...]]] = {}
+        for number, (_, _, w) in enumerate(items):
+            kind, stack = KERNEL_KINDS[w.norm], len(w.shape) == 3
+            rows, columns, taps = view(w.shape[1:] if stack else w.shape)
+            tile = TILES.get(tuple(w.shape)) or Tile(64, 1, min(power(columns), 4096))
+            chunks, block = -(-columns // tile.columns), max(1, tile.block // (4 // size))
+            key = (kind, taps, columns, block, power(taps), tile.columns, chunks)
+            shape = shapes.setdefault(key, len(shapes))
+            if stack and (columns * size) % 16:
+                self.aligned = size
+            if not kind:
+                self.factor_at[w.name] = factors, (w.shape[0], 1, 1) if stack else w.shape[2:]
+            for index in range(w.shape[0] if stack else 1):
+                starts = range(0, rows, tile.rows)
+                weights.append((shape, rows, sums, len(starts), factors))
+                for start in starts:
+                    end = min(start + tile.rows, rows)
+                    record = (len(self.parts), shape, start, end, sums)
+                    (others if kind else matrices).append(record)
+                    sums += 1 if kind else (chunks * tile.columns + 1) * power(taps) + 1
+                factors += 0 if kind else taps
+                self.parts.append((number, index * rows * columns, index * columns))
+        self.shapes, self.matrices = tuple(shapes), len(matrices)
+        on: Any = {"device": self.device}
+        self.tiles = torch.tensor(matrices + others, dtype=torch.int32, **on)
+        self.weights = torch.tensor(weights, dtype=torch.int32, **on)
+        self.targets = torch.tensor([items[i][2].target for i, *_ in self.parts], **on)
+        self.sums, self.factors = torch.empty(sums, **on), torch.zeros(max(1, factors), **on)
+        self.groups = list({id(group): group for group, _, _ in items}.values())
+        self.options = torch.empty(len(self.groups), 5, **on)
+        self.where = torch.empty(len(self.parts), 8, dtype=torch.int64, **on)
+        self.lost = torch.zeros(len(self.parts), dtype=torch.int32, **on)
+        self.told = (
+            self.lost.cpu().pin_memory() if self.device.type == "cuda" else self.lost.clone()
+        )
+        self.known = [0] * len(self.parts)
+        self.done: Any = None
+        self.sent: dict[str, Any] = {}
+        self.captured: list[Tensor] = []
+
+    def factors_by_name(self) -> Iterator[tuple[str, Tensor]]:
+        """What gives each matrix's update norm 1: views of what the last step found."""
+        for name, (start, shape) in self.factor_at.items():
+            yield name, self.factors[start : start + prod(shape)].view(shape)
+
+    def lost_since(self, wait: bool = False) -> list[Any]:
+        """The items whose gradients were not finite since the last call, once for each step.
+
+        The last step's tables come back while the next gradients are made; `wait` also finds
+        steps that a CUDA graph has replayed.
+        """
+        if wait:
+            self.told.copy_(self.lost)
+        elif self.done is not None:
+            self.done.synchronize()
+        times: dict[int, int] = {}
+        now = self.told.tolist()
+        for (number, _, _), before, count in zip(self.parts, self.known, now, strict=True):
+            times[number] = max(times.get(number, 0), count - before)
+        self.known = now
+        return [self.items[number] for number, count in times.items() for _ in range(count)]
+
+    def send(self, name: str, rows: list[Any]) -> None:
+        """Write a table on the device, unless it stands there already."""
+        if self.captured or self.sent.get(name) != rows:
+            table, self.sent[name] = getattr(self, name), rows
+            source = torch.tensor(rows, dtype=table.dtype)
+            if capturing := self.capturing():
+                source = source.pin_memory()  # every replay of the graph reads it again
+                self.captured.append(source)
+            table.copy_(source, non_blocking=capturing)
+
+    def capturing(self) -> bool:
+        """Is this step being recorded into a CUDA graph?"""
+        return self.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+    @torch.no_grad()
+    def step(self, optimizer: NormedOptimizer) -> None:
+        """Move the weights that have a gradient."""
+        rows, rates, options = {}, {}, []
+        for i, group in enumerate(self.groups):
+            lr, row = group["lr"], self.options.data_ptr() + 20 * i
+            own = isinstance(lr, Tensor) and lr.device == self.device and lr.dtype == torch.float32
+            rows[id(group)], rates[id(group)] = row + 4, lr.data_ptr() if own else row
+            betas = group.get("betas") or (group["momentum"], 0.0)
+            rest = (1 - betas[0], 1 - betas[1], group.get("eps", 0.0))
+            options.append([0.0 if own else float(lr), group["weight_decay"], *rest])
+        self.send("options", options)
+        found, kept, back = list[Any](), list[Tensor](), list[Any]()
+        for group, p, w in self.items:
+            weight, grad = p.detach(), p.grad
+            if grad is None or not p.requires_grad:
+                found.append(None)
+                continue
+            if not (state := optimizer.state[p]):
+                state.update(optimizer.fresh(p, w))
+            if not (weight.is_contiguous() and weight.data_ptr() % 16 == 0):
+                weight = weight.clone(memory_format=torch.contiguous_format)
+                back.append((p, weight))
+            if not (grad.dtype == p.dtype and grad.is_contiguous() and grad.data_ptr() % 16 == 0):
+                grad = grad.to(p.dtype, memory_format=torch.contiguous_format, copy=True)
+            kept += [weight, grad]  # until the launches stand in the stream
+            tensors = [state.get(name) for name in ("master", *self.moments, "vector")]
+            master, first, second, vector = (0 if x is None else x.data_ptr() for x in tensors)
+            addresses = [weight.data_ptr(), master, grad.data_ptr(), first, second, vector]
+            found.append([*addresses, rates[id(group)], rows[id(group)]])
+        self.send("where", [self.offset(found[i], a, b) for i, a, b in self.parts])
+        self.launch()
+        for p, weight in back:
+            p.copy_(weight)
+        if not self.capturing():
+            self.told.copy_(self.lost, non_blocking=True)
+            if self.device.type == "cuda":
+                self.done = self.done or torch.cuda.Event()  # type: ignore[no-untyped-call]
+                self.done.record()
+
+    def offset(self, row: list[int] | None, entries: int, vector: int) -> list[int]:
+        """A part's addresses, so many entries after its weight's, and so many of the vector."""
+        if row is None:
+            return [0] * 8
+        size = self.items[0][1].itemsize
+        steps = (size, 4, size, 4, 4)
+        moved = [x and x + n * entries for x, n in zip(row, steps, strict=False)]
+        return [*moved, row[5] and row[5] + 4 * vector, *row[6:]]
+
+    def launch(self) -> None:
+        """The three launches."""
+        types = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
+        kind = types[self.items[0][1].dtype]
+        shape = {"SHAPES": self.shapes, "ALIGNED": self.aligned, "num_warps": WARPS}
+        mode = {"ADAM": bool(self.moments[1]), "MASTER": kind != tl.float32, "P": kind, **shape}
+        with torch.cuda.device_of(self.options):  # type: ignore[no-untyped-call]
+            moments_kernel[len(self.tiles),](
+                self.tiles, self.where, self.targets, self.sums, **mode
+            )
+            reduce_kernel[len(self.parts),](
+                self.weights, self.where, self.sums, self.factors, self.lost, **shape
+            )
+            if self.matrices:
+                apply_kernel[self.matrices,](
+                    self.tiles, self.where, self.targets, self.weights, self.factors, **mode
+                )
+
+
+if tl is not None:
+    NormedOptimizer.launches = Launches
+
+
+# modnorm: end

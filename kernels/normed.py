@@ -1,0 +1,353 @@
+"""The step of a normalising optimizer on a GPU: three Triton kernels for all weights of a model.
+
+`moments_kernel` takes the gradients into the moments. Weights whose rows are measured one by one
+are moved at once; of a matrix's update U it writes Uᵀ(Ux), in parts. `reduce_kernel` adds the parts
+up, always in the same order, so that a step is the same to the last bit every time. `apply_kernel`
+computes U again and moves the matrices. With four bytes a number that makes 36 bytes for each entry
+of a matrix and 28 for one of a row (fused AdamW: 28).
+
+A weight is rows × taps × columns: a matrix has one tap, a convolution (out, in, h, w) has h·w, a
+vector is one row. The tables that the kernels read are described where they are made (launch.py).
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-any-return, valid-type"
+
+from __future__ import annotations
+
+from .device import jit, tl
+
+
+# modnorm: begin
+@jit
+def moments_kernel(
+    tiles, where, targets, sums,
+    SHAPES: tl.constexpr, ADAM: tl.constexpr, MASTER: tl.constexpr, P: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):  # fmt: skip
+    """One program a tile: new moments, and the tile's part of a matrix or its rows, moved."""
+    tile = tiles + 5 * tl.program_id(0)
+    index, shape = tl.load(tile), tl.load(tile + 1)
+    start, end = tl.load(tile + 2), tl.load(tile + 3)
+    row = where + 8 * index
+    if tl.load(row + 2) == 0:  # no gradient
+        return
+    weight, state, numbers = (
+        addresses(row, P, ALIGNED),
+        moment(row, ALIGNED),
+        options(row, targets + index),
+    )
+    part = sums + tl.load(tile + 4)
+    x = pointer(row + 5, tl.float32, ALIGNED)
+    for s in tl.static_range(len(SHAPES)):
+        if shape == s:
+            if SHAPES[s][0] == 0:
+                take_matrix(weight, state, numbers, x, part, start, end, SHAPES, s, ADAM)
+            else:
+                take_rows(weight, state, numbers, part, start, end, SHAPES, s, ADAM, MASTER)
+
+
+@jit
+def take_matrix(
+    weight, state, numbers, x, part, start, end,
+    SHAPES: tl.constexpr, s: tl.constexpr, ADAM: tl.constexpr,
+):  # fmt: skip
+    """New moments of rows of a matrix, and their part: Uᵀ(Ux), ‖Ux‖² and what was not finite."""
+    SHAPE: tl.constexpr = SHAPES[s]
+    BLOCK: tl.constexpr = SHAPE[3]
+    T: tl.constexpr = SHAPE[4]
+    C: tl.constexpr = SHAPE[5]
+    squares = tl.zeros((T,), tl.float32)
+    z = tl.zeros((T, C), tl.float32)
+    lost = 0
+    for row in range(start, end, BLOCK):
+        if SHAPE[6] == 1:
+            at, inside = place(row, end, 0, SHAPE)
+            u, bad = take_in(weight, state, numbers, at, inside, ADAM)
+            y = tl.sum(u * entries(x, 0, SHAPE)[None, :, :], 2)
+            z += tl.sum(u * y[:, :, None], 0)
+            lost += tl.sum(bad, 0)
+        else:  # a row is too wide to stay on the chip, but not for the cache
+            y = tl.zeros((BLOCK, T), tl.float32)
+            for chunk in range(SHAPE[6]):
+                at, inside = place(row, end, chunk * C, SHAPE)
+                u, bad = take_in(weight, state, numbers, at, inside, ADAM)
+                y += tl.sum(u * entries(x, chunk * C, SHAPE)[None, :, :], 2)
+                lost += tl.sum(bad, 0)
+            tl.debug_barrier()
+            for chunk in range(SHAPE[6]):
+                at, inside = place(row, end, chunk * C, SHAPE)
+                more = tl.sum(again(state, numbers, at, inside, ADAM) * y[:, :, None], 0)
+                if row > start:
+                    more += tl.load(part + inner(chunk, SHAPE))
+                tl.store(part + inner(chunk, SHAPE), more)
+            tl.debug_barrier()
+        squares += tl.sum(y * y, 0)
+    if SHAPE[6] == 1:
+        tl.store(part + inner(0, SHAPE), z)
+    tl.store(part + SHAPE[6] * T * C + tl.arange(0, T), squares)
+    tl.store(part + SHAPE[6] * T * C + T, lost)
+
+
+@jit
+def take_rows(
+    weight, state, numbers, part, start, end,
+    SHAPES: tl.constexpr, s: tl.constexpr, ADAM: tl.constexpr, MASTER: tl.constexpr,
+):  # fmt: skip
+    """New moments of rows that are measured one by one, by RMS or largest entry; moves them."""
+    SHAPE: tl.constexpr = SHAPES[s]
+    BLOCK: tl.constexpr = SHAPE[3]
+    C: tl.constexpr = SHAPE[5]
+    lost = 0
+    for row in range(start, end, BLOCK):
+        if SHAPE[6] == 1:
+            at, inside = place(row, end, 0, SHAPE)
+            u, bad = take_in(weight, state, numbers, at, inside, ADAM)
+            factor = inverse(measured(u, SHAPE))[:, None, None]
+            move(weight, at, inside & (bad == 0)[:, None, None], u * factor, numbers, MASTER)
+        else:
+            norm = tl.zeros((BLOCK,), tl.float32)
+            bad = tl.zeros((BLOCK,), tl.int32)
+            for chunk in range(SHAPE[6]):
+                at, inside = place(row, end, chunk * C, SHAPE)
+                u, missing = take_in(weight, state, numbers, at, inside, ADAM)
+                bad += missing
+                if SHAPE[0] == 1:
+                    part_norm = measured(u, SHAPE)
+                    norm = tl.sqrt(norm * norm + part_norm * part_norm)
+                else:
+                    norm = tl.maximum(norm, measured(u, SHAPE))
+            tl.debug_barrier()
+            factor = inverse(norm)[:, None, None]
+            for chunk in range(SHAPE[6]):
+                at, inside = place(row, end, chunk * C, SHAPE)
+                u = again(state, numbers, at, inside, ADAM)
+                move(weight, at, inside & (bad == 0)[:, None, None], u * factor, numbers, MASTER)
+        lost += tl.sum(bad, 0)
+    tl.store(part, lost)
+
+
+@jit
+def measured(u, SHAPE: tl.constexpr):
+    """Of each row, what these columns add to its RMS, or their largest entry in size."""
+    if SHAPE[0] == 1:
+        return tl.sqrt(tl.sum(tl.sum(u * u, 2), 1) / SHAPE[2])
+    else:
+        return tl.max(tl.max(tl.abs(u), 2), 1)
+
+
+@jit
+def reduce_kernel(weights, where, sums, factors, lost, SHAPES: tl.constexpr, ALIGNED: tl.constexpr):
+    """One program a weight: add up its parts; its factors, by tap, and its next vector."""
+    index = tl.program_id(0)
+    row, record = where + 8 * index, weights + 5 * index
+    if tl.load(row + 2) == 0:
+        return
+    shape, height, part = tl.load(record), tl.load(record + 1), sums + tl.load(record + 2)
+    count, factor = tl.load(record + 3), factors + tl.load(record + 4)
+    x = pointer(row + 5, tl.float32, ALIGNED)
+    bad = 0.0
+    for s in tl.static_range(len(SHAPES)):
+        if shape == s:
+            if SHAPES[s][0] == 0:
+                bad = reduce_matrix(x, part, count, height, factor, SHAPES, s)
+            else:
+                for k in range(count):
+                    bad += tl.load(part + k)
+    tl.store(lost + index, tl.load(lost + index) + tl.where(bad > 0, 1, 0))
+
+
+@jit
+def reduce_matrix(x, part, count, height, factor, SHAPES: tl.constexpr, s: tl.constexpr):
+    """With right = Uᵀ(Ux)/‖Ux‖: ‖right‖ estimates σ_max and right/‖right‖ is the next vector."""
+    SHAPE: tl.constexpr = SHAPES[s]
+    T: tl.constexpr = SHAPE[4]
+    C: tl.constexpr = SHAPE[5]
+    Z: tl.constexpr = SHAPE[6] * T * C
+    tap = tl.arange(0, T)
+    squares = tl.zeros((T,), tl.float32)
+    bad = 0.0
+    for k in range(count):
+        squares += tl.load(part + k * (Z + T + 1) + Z + tap)
+        bad += tl.load(part + k * (Z + T + 1) + Z + T)
+    scale = inverse(tl.sqrt(squares))[:, None]
+    norm = tl.zeros((T,), tl.float32)
+    for chunk in range(SHAPE[6]):
+        right = tl.zeros((T, C), tl.float32)
+        for k in range(count):
+            right += tl.load(part + k * (Z + T + 1) + inner(chunk, SHAPE))
+        right *= scale
+        norm += tl.sum(right * right, 1)
+        tl.store(part + inner(chunk, SHAPE), right)
+    norm = inverse(tl.sqrt(norm))
+    tl.debug_barrier()
+    good = tl.where(bad > 0, 0.0, norm) > 0
+    for chunk in range(SHAPE[6]):
+        at, inside = position(chunk * C, SHAPE)
+        new = tl.load(part + inner(chunk, SHAPE)) * norm[:, None]
+        tl.store(x + at, new, inside & good[:, None])
+    norm *= tl.sqrt(height.to(tl.float32) / SHAPE[2]) / SHAPE[1]
+    tl.store(factor + tap, tl.where(bad > 0, -1.0, norm), tap < SHAPE[1])
+    return bad
+
+
+@jit
+def apply_kernel(
+    tiles, where, targets, weights, factors,
+    SHAPES: tl.constexpr, ADAM: tl.constexpr, MASTER: tl.constexpr, P: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):  # fmt: skip
+    """One program a tile of a matrix: w ← (1 - lr·target·weight_decay)·w - lr·target·U/‖U‖."""
+    tile = tiles + 5 * tl.program_id(0)
+    index, shape = tl.load(tile), tl.load(tile + 1)
+    start, end = tl.load(tile + 2), tl.load(tile + 3)
+    row, factor = where + 8 * index, factors + tl.load(weights + 5 * index + 4)
+    if tl.load(row + 2) == 0:
+        return
+    if tl.load(factor) < 0:  # a gradient that was not finite
+        return
+    weight, state, numbers = (
+        addresses(row, P, ALIGNED),
+        moment(row, ALIGNED),
+        options(row, targets + index),
+    )
+    for s in tl.static_range(len(SHAPES)):
+        if shape == s and SHAPES[s][0] == 0:
+            apply_matrix(weight, state, numbers, factor, start, end, SHAPES, s, ADAM, MASTER)
+
+
+@jit
+def apply_matrix(
+    weight, state, numbers, factor, start, end,
+    SHAPES: tl.constexpr, s: tl.constexpr, ADAM: tl.constexpr, MASTER: tl.constexpr,
+):  # fmt: skip
+    """Move rows of a matrix."""
+    SHAPE: tl.constexpr = SHAPES[s]
+    tap = tl.arange(0, SHAPE[4])
+    scale = tl.load(factor + tap, tap < SHAPE[1], 0.0)[None, :, None]
+    for row in range(start, end, SHAPE[3]):
+        for chunk in range(SHAPE[6]):
+            at, inside = place(row, end, chunk * SHAPE[5], SHAPE)
+            u = again(state, numbers, at, inside, ADAM)
+            move(weight, at, inside, u * scale, numbers, MASTER)
+
+
+@jit
+def addresses(row, P: tl.constexpr, ALIGNED: tl.constexpr):
+    """The weight, its float32 copy, and the gradient."""
+    p, g = pointer(row, P, ALIGNED), pointer(row + 2, P, ALIGNED)
+    return p, pointer(row + 1, tl.float32, ALIGNED), g
+
+
+@jit
+def moment(row, ALIGNED: tl.constexpr):
+    """The first and the second moment."""
+    return pointer(row + 3, tl.float32, ALIGNED), pointer(row + 4, tl.float32, ALIGNED)
+
+
+@jit
+def pointer(entry, TYPE: tl.constexpr, ALIGNED: tl.constexpr):
+    """An entry of the table of addresses, which are multiples of ALIGNED."""
+    return tl.multiple_of(tl.load(entry).to(tl.pointer_type(TYPE)), ALIGNED)
+
+
+@jit
+def options(row, target):
+    """lr·target, 1 - lr·target·weight_decay, 1 - β₁, 1 - β₂ and eps."""
+    size = tl.load(tl.load(row + 6).to(tl.pointer_type(tl.float32))) * tl.load(target)
+    o = tl.load(row + 7).to(tl.pointer_type(tl.float32))
+    return size, 1 - size * tl.load(o), tl.load(o + 1), tl.load(o + 2), tl.load(o + 3)
+
+
+@jit
+def place(row, end, column, SHAPE: tl.constexpr):
+    """Where a block of (rows, taps, columns) lies in a weight, and what of it is inside."""
+    TAPS: tl.constexpr = SHAPE[1]
+    COLUMNS: tl.constexpr = SHAPE[2]
+    rows = row + tl.arange(0, SHAPE[3])[:, None, None]
+    taps = tl.arange(0, SHAPE[4])[None, :, None]
+    columns = column + tl.arange(0, SHAPE[5])[None, None, :]
+    at = rows.to(tl.int64) * (TAPS * COLUMNS) + columns * TAPS + taps
+    return at, (rows < end) & (taps < TAPS) & (columns < COLUMNS)
+
+
+@jit
+def position(column, SHAPE: tl.constexpr):
+    """Where a block of (taps, columns) lies in a vector, and what of it is inside."""
+    taps, columns = tl.arange(0, SHAPE[4])[:, None], column + tl.arange(0, SHAPE[5])[None, :]
+    return columns * SHAPE[1] + taps, (taps < SHAPE[1]) & (columns < SHAPE[2])
+
+
+@jit
+def entries(x, column, SHAPE: tl.constexpr):
+    """The vector's block of (taps, columns) from a column on; zeros outside."""
+    at, inside = position(column, SHAPE)
+    return tl.load(x + at, inside, 0.0)
+
+
+@jit
+def inner(chunk, SHAPE: tl.constexpr):
+    """Where a chunk of Uᵀ(Ux), (taps, columns), lies in a part."""
+    tap = chunk * SHAPE[4] + tl.arange(0, SHAPE[4])
+    return tap[:, None] * SHAPE[5] + tl.arange(0, SHAPE[5])[None, :]
+
+
+@jit
+def take_in(weight, state, numbers, at, inside, ADAM: tl.constexpr):
+    """Take gradients into the moments; the update, and how many by row were not finite.
+
+    What is not finite, or too large to square, leaves its moments as they were.
+    """
+    g = tl.load(weight[2] + at, inside, 0.0).to(tl.float32)
+    m = tl.load(state[0] + at, inside, 0.0)
+    good = tl.abs(g) < 1.8e19
+    m = tl.where(good, m + numbers[2] * (g - m), m)
+    tl.store(state[0] + at, m, inside)
+    u = m
+    if ADAM:
+        v = tl.load(state[1] + at, inside, 0.0)
+        v = tl.where(good, v + numbers[3] * (g * g - v), v)
+        tl.store(state[1] + at, v, inside)
+        u = adam_update(m, v, numbers)
+    return u, tl.sum(tl.sum((inside & (good == 0)).to(tl.int32), 2), 1)
+
+
+@jit
+def again(state, numbers, at, inside, ADAM: tl.constexpr):
+    """The update that `take_in` returned, from the moments that it stored."""
+    u = tl.load(state[0] + at, inside, 0.0)
+    if ADAM:
+        u = adam_update(u, tl.load(state[1] + at, inside, 0.0), numbers)
+    return u
+
+
+@jit
+def adam_update(m, v, numbers):
+    """Adam's update, with the first step's bias corrections: the norm takes such factors out."""
+    return m / numbers[2] / (tl.sqrt(v / numbers[3]) + numbers[4])
+
+
+@jit
+def move(weight, at, inside, u, numbers, MASTER: tl.constexpr):
+    """w ← (1 - lr·target·weight_decay)·w - lr·target·u.
+
+    With a MASTER, the weight is a rounding of w; where it was changed from outside, that counts.
+    """
+    p = tl.load(weight[0] + at, inside, 0.0)
+    w = p.to(tl.float32)
+    if MASTER:
+        master = tl.load(weight[1] + at, inside, 0.0)
+        w = tl.where(master.to(p.dtype) == p, master, w)
+    w = numbers[1] * w - numbers[0] * u
+    if MASTER:
+        tl.store(weight[1] + at, w, inside)
+    tl.store(weight[0] + at, w.to(p.dtype), inside)
+
+
+@jit
+def inverse(norm):
+    """1/norm; 0 where the norm is not finite, or its square 0 or denormal."""
+    good = (norm > 1.1e-19) & (norm < 3e38)
+    return tl.where(good, 1 / tl.where(good, norm, 1.0), 0.0)
+
+
+# modnorm: end

@@ -1,0 +1,71 @@
+"""Which way to orthogonalise the matrices of a shape: a model of its cost, without torch.
+
+n and m are the short and the long side of an n × m matrix X. A plain step forms X·Xᵀ, its square
+and a polynomial of both times X: 2·n²·m + n³ multiplications and as many additions. In the Gram
+form the last two steps act on X at once: one X·Xᵀ and one product with X fewer, for five n × n
+products more with which X·Xᵀ and the polynomial are carried on. It pays from m = 1.5·n on, and
+rounds like the plain form. (All steps on the Gram matrix would cost still less, but there rounding
+in bfloat16 multiplies the norm of an update several times in bad cases.)
+
+How many steps: three, the last without a square. They train nearly as well as the exact map
+(docs/mathematics.md) in half of the time of the five in torch's Muon. Up to a short side of 64 it
+is calls that take the time, not arithmetic, and batches save those, so there is room for a fourth;
+below 32 for the accurate iteration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+# modnorm: begin
+class Scheme(NamedTuple):
+    """How `polar` orthogonalises the matrices of one shape."""
+
+    form: str  # "plain" or "gram": the last two steps by way of n × n matrices
+    steps: int  # 3 to 6
+
+
+ACCURATE = 6  # as many steps are computed in the state's type, fewer in `fast_type`
+
+
+# modnorm: end
+ACCURATE_BELOW, FOUR_UP_TO = 32, 64
+"""Short sides: below the first six steps, up to the second four, else three."""
+
+NORMS = ("spectral", "spectral_taps")
+"""The norms, as plans name them, of weights that are matrices or stacks of them."""
+
+
+def sides(shape: Sequence[int]) -> tuple[int, int]:
+    """The short and the long side of the matrices that a weight consists of.
+
+    They are the last two axes of (out, in) and (groups, out, in), and the first two of a
+    convolution's (out, in, k, k).
+    """
+    one, other = shape[:2] if len(shape) == 4 else shape[-2:]
+    return min(one, other), max(one, other)
+
+
+def flops(n: int, m: int, scheme: Scheme) -> int:
+    """Multiplications and additions for one n × m matrix."""
+    squares = scheme.steps - (scheme.steps == 3)  # the last of three steps forms none
+    plain = scheme.steps * 4 * n * n * m + squares * 2 * n**3
+    return plain if scheme.form == "plain" else plain - 4 * n * n * m + 6 * n**3
+
+
+def choose(shape: Sequence[int], steps: int | None = None) -> Scheme:
+    """The scheme for weights of this shape; `steps` overrides the number of steps."""
+    n, m = sides(shape)
+    if steps is None:
+        steps = 6 if n < ACCURATE_BELOW else 4 if n <= FOUR_UP_TO else 3
+    forms = Scheme("plain", steps), Scheme("gram", steps)
+    return min(forms, key=lambda scheme: flops(n, m, scheme))
+
+
+class Schemes(dict[tuple[int, ...], Scheme]):
+    """All shapes at once, for optimizers that no compiler made a table for."""
+
+    def get(self, shape: Any, default: Any = None) -> Any:
+        return choose(shape) if len(shape) > 1 else default

@@ -1,0 +1,215 @@
+"""The optimizers with their kernels, under Triton's interpreter, against the same without."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from modnorm.kernels import launch
+from modnorm.kernels.launch import Launches
+from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD
+from modnorm.kernels.plan import Weight
+
+pytestmark = pytest.mark.triton
+
+PLAN = (
+    Weight("embed", "Embed", (6, 4), "row_rms", 1.0, 0.25),
+    Weight("conv", "Conv2D", (4, 3, 3, 3), "spectral_taps", 1.0, 0.5),
+    Weight("a", "Linear", (5, 4), "spectral", 1.0, 0.2),
+    Weight("b", "Linear", (5, 4), "spectral", 1.0, 0.3),
+    Weight("heads", "Linear", (3, 5, 7), "spectral", 1.0, 0.3),
+    Weight("still", "Linear", (3, 4), "spectral", 0.0, 0.0),
+    Weight("bias", "Bias", (5,), "rms", 1.0, 0.1),
+    Weight("scale", "Scale", (5,), "max", 1.0, 0.7),
+)
+Named = list[tuple[str, nn.Parameter]]
+both = pytest.mark.parametrize("kind", [NormedAdam, NormedSGD])
+
+
+def parameters(dtype: torch.dtype = torch.float32) -> Named:
+    draw = torch.Generator().manual_seed(5)
+    return [(w.name, nn.Parameter(torch.randn(w.shape, generator=draw).to(dtype))) for w in PLAN]
+
+
+def give_gradients(named: Named, step: int) -> None:
+    draw = torch.Generator().manual_seed(100 + step)
+    for _, p in named:
+        p.grad = torch.randn(p.shape, generator=draw).to(p.dtype)
+
+
+def run(kind: Callable[..., NormedOptimizer], named: Named, steps: int, **options: Any) -> Any:
+    optimizer = kind(named, **{"lr": 0.1, "plan": PLAN, "weight_decay": 0.2, **options})
+    for step in range(steps):
+        give_gradients(named, step)
+        optimizer.step()
+    return optimizer
+
+
+def values(named: Named) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in named}
+
+
+@both
+def test_as_without_kernels(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched, plain = parameters(), parameters()
+    first = run(kind, launched, 3)
+    assert [len(run.items) for run in first._launched] == [7]
+    assert not first._batches
+    monkeypatch.setattr(NormedOptimizer, "launches", None)
+    second = run(kind, plain, 3)
+    assert not second._launched
+    for (name, p), (_, q) in zip(launched, plain, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+        for key, x in second.state.get(q, {}).items():
+            torch.testing.assert_close(first.state[p][key], x, rtol=1e-5, atol=1e-6)
+    for name, slack in second.slack().items():
+        assert first.slack()[name] == pytest.approx(slack, rel=1e-4)
+
+
+@both
+def test_three_launches_whatever_the_number_of_weights(
+    kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launches: list[str] = []
+
+    class Counted:
+        def __init__(self, name: str) -> None:
+            self.name, self.kernel = name, getattr(launch, name)
+
+        def __getitem__(self, grid: Any) -> Any:
+            launches.append(self.name)
+            return self.kernel[grid]
+
+    for name in ("moments_kernel", "reduce_kernel", "apply_kernel"):
+        monkeypatch.setattr(launch, name, Counted(name))
+    run(kind, parameters(), 2)
+    assert launches == ["moments_kernel", "reduce_kernel", "apply_kernel"] * 2
+
+
+def test_what_the_kernels_are_not_for() -> None:
+    float64 = parameters(torch.float64)
+    assert not run(NormedAdam, float64, 1)._launched
+    assert not run(DualizedSGD, parameters(), 1)._launched
+    optimizer = run(NormedAdam, parameters(), 1, iterations=2)
+    assert not optimizer._launched
+    optimizer.param_groups[0]["iterations"] = 1
+    optimizer.step()
+    assert optimizer._launched
+    assert not optimizer._batches
+
+
+def test_an_error_comes_with_the_next_step_and_the_weight_is_left_alone() -> None:
+    named = parameters()
+    optimizer = run(NormedAdam, named, 1)
+    before = values(named)
+    give_gradients(named, 1)
+    a = dict(named)["a"]
+    assert a.grad is not None
+    a.grad[0, 0] = math.nan
+    optimizer.step()
+    assert torch.equal(a, before["a"])
+    assert not torch.equal(dict(named)["b"], before["b"])
+    before = values(named)
+    give_gradients(named, 2)
+    with pytest.raises(FloatingPointError, match=r"square: a\. The other weights"):
+        optimizer.step()
+    assert all(torch.equal(p, before[name]) for name, p in named)
+    optimizer.step()
+    assert not torch.equal(a, before["a"])
+
+
+def test_skipped_weights_are_counted() -> None:
+    named = parameters()
+    optimizer = run(NormedSGD, named, 1, nonfinite="skip")
+    for step in range(2):
+        give_gradients(named, step)
+        a = dict(named)["a"]
+        assert a.grad is not None
+        a.grad[0, 0] = math.inf
+        optimizer.step()
+    assert optimizer.state_dict()["skipped"] == {"a": 2}
+    assert optimizer.skipped == {"a": 2}
+
+
+@both
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_resuming_is_bit_for_bit(kind: Any, dtype: torch.dtype, tmp_path: Any) -> None:
+    whole = parameters(dtype)
+    run(kind, whole, 3)
+    half = parameters(dtype)
+    optimizer = run(kind, half, 2)
+    torch.save([values(half), optimizer.state_dict()], tmp_path / "run.pt")
+    weights, state = torch.load(tmp_path / "run.pt", weights_only=True)
+    rest = [(name, nn.Parameter(weights[name])) for name, _ in half]
+    resumed = kind(rest, lr=0.1, plan=PLAN)
+    resumed.load_state_dict(state)
+    give_gradients(rest, 2)
+    resumed.step()
+    assert all(torch.equal(p, q) for (_, p), (_, q) in zip(whole, rest, strict=True))
+
+
+def test_missing_gradients() -> None:
+    named = parameters()
+    optimizer = run(NormedAdam, named, 1)
+    before = values(named)
+    give_gradients(named, 1)
+    dict(named)["a"].grad = None
+    with pytest.raises(ValueError, match="no gradient for a:"):
+        optimizer.step()
+    assert all(torch.equal(p, before[name]) for name, p in named)
+    optimizer.param_groups[0]["missing"] = "skip"
+    optimizer.step()
+    same = [name for name, p in named if torch.equal(p, before[name])]
+    assert same == ["a", "still"]
+
+
+def test_a_learning_rate_on_the_device_is_read_there() -> None:
+    """So that a recorded CUDA graph goes on with a new one."""
+    number, tensor = parameters(), parameters()
+    lr = torch.tensor(0.1)
+    run(NormedAdam, number, 2)
+    optimizer = NormedAdam(tensor, lr=lr, plan=PLAN, weight_decay=0.2)
+    give_gradients(tensor, 0)
+    lr.fill_(0.1)
+    optimizer.step()
+    sent = optimizer._launched[0].sent["options"]
+    give_gradients(tensor, 1)
+    optimizer.step()
+    assert optimizer._launched[0].sent["options"] is sent
+    assert all(torch.equal(p, q) for (_, p), (_, q) in zip(number, tensor, strict=True))
+    before = values(tensor)
+    lr.zero_()
+    optimizer.step()
+    assert optimizer._launched[0].sent["options"] is sent
+    assert all(torch.equal(p, before[name]) for name, p in tensor)
+
+
+def test_no_memory_is_taken_after_the_first_step() -> None:
+    named = parameters()
+    optimizer = run(NormedAdam, named, 1)
+    (launches,) = optimizer._launched
+    kept = {name: x.data_ptr() for name, x in vars(launches).items() if isinstance(x, Tensor)}
+    for step in range(2):
+        give_gradients(named, step)
+        optimizer.step()
+    assert optimizer._launched == [launches]
+    now = {name: x.data_ptr() for name, x in vars(launches).items() if isinstance(x, Tensor)}
+    assert now == kept
+
+
+def test_the_tables_hold_every_weight_once() -> None:
+    optimizer = run(NormedAdam, parameters(), 1)
+    (launches,) = optimizer._launched
+    assert isinstance(launches, Launches)
+    covered: dict[int, list[int]] = {}
+    for part, _, start, end, _ in launches.tiles.tolist():
+        covered.setdefault(part, []).extend(range(start, end))
+    rows = [row for _, row, *_ in launches.weights.tolist()]
+    assert [sorted(covered[i]) for i in range(len(rows))] == [list(range(n)) for n in rows]
+    names = [launches.items[i][2].name for i, _, _ in launches.parts]
+    assert names == ["embed", "conv", "a", "b", "heads", "heads", "heads", "bias", "scale"]

@@ -1,0 +1,87 @@
+"""DualizedSGD with its kernels, under Triton's interpreter, against the same without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from modnorm.kernels import polar, polar_launch, polar_tiles, schemes
+from modnorm.kernels.optimizer import DualizedSGD
+from modnorm.kernels.plan import Weight
+
+pytestmark = pytest.mark.triton
+
+PLAN = (
+    Weight("embed", "Embed", (6, 4), "row_rms", 1.0, 0.25),
+    Weight("conv", "Conv2D", (40, 33, 3, 3), "spectral_taps", 1.0, 0.5),
+    Weight("a", "Linear", (70, 66), "spectral", 1.0, 0.2),
+    Weight("b", "Linear", (70, 66), "spectral", 1.0, 0.3),
+    Weight("wide", "Linear", (34, 90), "spectral", 1.0, 0.3),
+    Weight("small", "Linear", (12, 30), "spectral", 1.0, 0.3),
+    Weight("heads", "Linear", (2, 36, 40), "spectral", 1.0, 0.3),
+)
+
+
+@pytest.fixture(autouse=True)
+def tables() -> Iterator[None]:
+    """What the compiler writes into a file, for the plan above."""
+    for w in PLAN[1:]:
+        sides, steps = schemes.sides(w.shape), schemes.choose(w.shape).steps
+        size = 4 if steps == schemes.ACCURATE else 2
+        tiles = polar_tiles.tiles(*sides, "sm_90", size, 2, steps)
+        polar_launch.POLAR_TILES[sides] = size, tiles
+    yield
+    polar_launch.POLAR_TILES.clear()
+
+
+def run(dtype: torch.dtype, count: int, **options: Any) -> dict[str, Tensor]:
+    draw = torch.Generator().manual_seed(1)
+    params = [nn.Parameter(torch.randn(w.shape, generator=draw).to(dtype)) for w in PLAN]
+    named = [(w.name, p) for w, p in zip(PLAN, params, strict=True)]
+    optimizer = DualizedSGD(named, lr=0.5, plan=PLAN, weight_decay=0.1, **options)
+    for _ in range(count):
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=draw).to(dtype)
+        optimizer.step()
+    state = optimizer.state
+    return {n: state[p].get("master", p).detach().float().clone() for n, p in named}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("steps", [None, 6])
+def test_as_without_kernels(
+    dtype: torch.dtype, steps: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+
+    def counted(*arguments: Any) -> bool:
+        calls.append(len(arguments) > 4)
+        return polar_launch.polar_in_place(*arguments)
+
+    monkeypatch.setattr(polar, "POLAR_ON_GPU", [counted])
+    found = run(dtype, 2, steps=steps)
+    assert calls.count(True) >= 2 * 3  # a with b, wide and small move at once,
+    assert calls.count(False) >= 2 * 2  # the convolution and the stack are mapped first
+    monkeypatch.setattr(polar, "POLAR_ON_GPU", [])
+    wanted = run(dtype, 2, steps=steps)
+    for w in PLAN:
+        step = 0.5 * w.target  # the RMS of a step's entries, about
+        error = float((found[w.name] - wanted[w.name]).square().mean().sqrt())
+        assert error < (1e-4 if steps else 0.03) * step, (w.name, error / step)
+
+
+def test_a_weight_that_has_no_tiles_goes_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    polar_launch.POLAR_TILES.clear()
+    found = run(torch.float32, 1)
+    monkeypatch.setattr(polar, "POLAR_ON_GPU", [])
+    wanted = run(torch.float32, 1)
+    assert all(torch.equal(found[name], wanted[name]) for name in found)
+
+
+def test_two_runs_are_equal_to_the_last_bit() -> None:
+    first, second = run(torch.float32, 1), run(torch.float32, 1)
+    assert all(torch.equal(first[name], second[name]) for name in first)
