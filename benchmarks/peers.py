@@ -47,12 +47,12 @@ def torchs(subject: Subject) -> Iterator[tuple[str, Callable[[], Step]]]:
     optim = torch.optim
     yield "torch AdamW, fused", lambda: optim.AdamW(subject.params, fused=True, **options).step
     yield "torch AdamW, foreach", lambda: optim.AdamW(subject.params, foreach=True, **options).step
-    momentum: Any = {"momentum": 0.9, "foreach": True}
-    yield "torch SGD, momentum", lambda: optim.SGD(subject.params, **momentum, **options).step
+    momentum: Any = {"momentum": 0.9, "fused": True}
+    yield "torch SGD, fused", lambda: optim.SGD(subject.params, **momentum, **options).step
     inside, outside = subject.split()
     if inside:
         yield (
-            "torch Muon + AdamW",
+            "torch Muon + AdamW, fused",
             lambda: both(
                 optim.Muon(inside, **options),
                 optim.AdamW(outside, fused=True, **options) if outside else None,

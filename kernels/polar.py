@@ -111,7 +111,8 @@ def polar_table(g: Tensor, scheme: Scheme) -> tuple[Any, torch.dtype]:
 def squared(x: Tensor, gram: Tensor, z: Tensor) -> Tensor:
     """XXᵀ, or XᵀX for a tall X, into gram, its square into z, and the norms of the squares."""
     torch.bmm(*((x.mT, x) if x.shape[1] > x.shape[2] else (x, x.mT)), out=gram)
-    return torch.linalg.vector_norm(torch.bmm(gram, gram, out=z), dim=(1, 2), keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(torch.bmm(gram, gram, out=z), dim=(1, 2), keepdim=True)
+    return norm
 
 
 def begin(a: float, b: float, c: float, gram: Tensor, z: Tensor, size: Tensor) -> None:

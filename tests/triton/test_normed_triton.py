@@ -164,7 +164,7 @@ def weights(draw: st.DrawFn) -> tuple[Weight, Tile]:
     return weight(norm, *shape, target=draw(st.sampled_from(TARGETS))), tile
 
 
-@settings(max_examples=25)
+@settings(max_examples=10 if settings.default.max_examples < 1000 else 200)
 @given(st.lists(weights(), min_size=1, max_size=3), st.booleans(), st.integers(0, 99))
 def test_random_weights(drawn: list[tuple[Weight, Tile]], adam: bool, seed: int) -> None:
     launch.TILES.clear()
