@@ -3,11 +3,13 @@
 #   make demo PYTHON=python3.12     # which Python makes the environment (3.11 or newer)
 #   make test TESTS=tests/pure      # which tests
 #   make demo STEPS=200             # how long the demonstration trains
+#   make bench BENCHMARKS=step      # which benchmarks
 
 PYTHON ?= python3
 TESTS ?= tests
 STEPS ?= 2000
 WORKERS ?= 2
+BENCHMARKS ?= compile model step compare_modula
 
 READY := .venv/ready
 RUN := .venv/bin/python
@@ -45,10 +47,9 @@ golden: $(READY) # write the golden files of the tests anew; look at the differe
 
 bench: $(READY) # run the benchmarks; tables go to runs/bench
 	@mkdir -p runs/bench
-	@for file in benchmarks/*.py; do \
-	    table=runs/bench/$$(basename $$file .py).md; \
-	    echo "$$file → $$table"; \
-	    $(RUN) $$file > $$table || exit 1; \
+	@for name in $(BENCHMARKS); do \
+	    echo "benchmarks/$$name.py → runs/bench/$$name.md"; \
+	    $(RUN) benchmarks/$$name.py > runs/bench/$$name.md || exit 1; \
 	done
 
 docs: $(READY) # write the generated parts of README.md and docs anew

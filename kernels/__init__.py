@@ -93,10 +93,21 @@ def imports(name: str) -> tuple[str, ...]:
 
 
 @cache
+def _tree(name: str) -> ast.Module:
+    return ast.parse(source(name))
+
+
+@cache
+def uses(name: str) -> frozenset[str]:
+    """The names that a section's region mentions."""
+    return frozenset(node.id for node in ast.walk(_tree(name)) if isinstance(node, ast.Name))
+
+
+@cache
 def defines(name: str) -> tuple[str, ...]:
     """The module-level names in a section's region, which a generated file can't use again."""
     names: list[str] = []
-    for node in ast.parse(source(name)).body:
+    for node in _tree(name).body:
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
             names.append(node.name)
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):

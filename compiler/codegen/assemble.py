@@ -64,6 +64,7 @@ def _generate(program: Program, device: str) -> str:
     taken = [name for section in (*names, *extra) for name in kernels.defines(section)]
     classes = Classes(lean, taken=[*taken, *tables.NAMES])
     model = classes.write()
+    written = "\n\n\n".join([_runtime(), _inputs(program, classes.model), model])
     table = ", ".join(f'"{s.norm}": {s.norm_class}' for s in sections if s.norm in norms)
     body = "\n\n\n".join(
         [
@@ -71,9 +72,7 @@ def _generate(program: Program, device: str) -> str:
             plan,
             f"{plan_text(program)}\nPLAN_HASH = plan_hash(PLAN)",
             _rule("Model"),
-            _runtime(),
-            _inputs(program, classes.model),
-            model,
+            written,
             _rule("Optimizers"),
             *measures,
             f"NORMS: dict[str, type[Norm]] = {{{table}}}\n{tables.scheme_table(program)}",
@@ -82,9 +81,11 @@ def _generate(program: Program, device: str) -> str:
         ]
     )
     lines = dict.fromkeys(MODEL_IMPORTS)
+    used = {node.id for node in ast.walk(ast.parse(written)) if isinstance(node, ast.Name)}
     for name in (*names, *on_gpu):
         lines.update(dict.fromkeys(kernels.imports(name)))
-    return f"{_docstring(program)}\n\n{_imports(list(lines), body)}\n\n{body}\n"
+        used |= kernels.uses(name)
+    return f"{_docstring(program, device)}\n\n{_imports(list(lines), used)}\n\n{body}\n"
 
 
 def _kernels(program: Program, device: str, sections: Iterable[str]) -> Iterator[str]:
@@ -103,9 +104,8 @@ def _runtime() -> str:
     return text.split(kernels.BEGIN)[1].split(kernels.END)[0].strip()
 
 
-def _imports(lines: list[str], body: str) -> str:
-    """The imports that the body needs, in ruff's order."""
-    used = {node.id for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name)}
+def _imports(lines: list[str], used: set[str]) -> str:
+    """The imports of what is used, in ruff's order."""
     lines = [line for line in lines if line.split()[-1].partition(".")[0] in used]
     torch = [line for line in lines if line.split()[1].startswith("torch")]
     library = [line for line in lines if line not in torch]
@@ -125,8 +125,9 @@ def _merged(lines: list[str]) -> str:
     return "\n".join(plain + joined)
 
 
-def _docstring(program: Program) -> str:
+def _docstring(program: Program, device: str) -> str:
     name = program.name
+    triton = " only" if device == "cpu" else ", on a GPU Triton too"
     lines = [
         f'"""{name}: a model and its normed optimizers, compiled by modnorm {__version__}.',
         "",
@@ -136,7 +137,7 @@ def _docstring(program: Program) -> str:
         "    optimizer = NormedAdam(model.named_parameters(), lr=0.5)",
         "    loss.backward(); optimizer.step(); optimizer.zero_grad()",
         "",
-        "It needs torch only. Comments name the line of the source and the shape of the value.",
+        f"It needs torch{triton}. Comments name the source's line and the shape of the value.",
         '"""',
     ]
     return "\n".join(lines)
