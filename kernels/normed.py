@@ -170,24 +170,39 @@ def reduce_matrix(x, part, count, height, factor, SHAPES: tl.constexpr, s: tl.co
         squares += tl.load(part + k * (Z + T + 1) + Z + tap)
         bad += tl.load(part + k * (Z + T + 1) + Z + T)
     scale = inverse(tl.sqrt(squares))[:, None]
-    norm = tl.zeros((T,), tl.float32)
-    for chunk in range(SHAPE[6]):
-        right = tl.zeros((T, C), tl.float32)
-        for k in range(count):
-            right += tl.load(part + k * (Z + T + 1) + inner(chunk, SHAPE))
-        right *= scale
-        norm += tl.sum(right * right, 1)
-        tl.store(part + inner(chunk, SHAPE), right)
-    norm = inverse(tl.sqrt(norm))
-    tl.debug_barrier()
-    good = tl.where(bad > 0, 0.0, norm) > 0
-    for chunk in range(SHAPE[6]):
-        at, inside = position(chunk * C, SHAPE)
-        new = tl.load(part + inner(chunk, SHAPE)) * norm[:, None]
-        tl.store(x + at, new, inside & good[:, None])
+    if SHAPE[6] == 1:
+        right = add_up(part, count, 0, SHAPE) * scale
+        norm = inverse(tl.sqrt(tl.sum(right * right, 1)))
+        at, inside = position(0, SHAPE)
+        good = tl.where(bad > 0, 0.0, norm)[:, None] > 0
+        tl.store(x + at, right * norm[:, None], inside & good)
+    else:
+        norm = tl.zeros((T,), tl.float32)
+        for chunk in range(SHAPE[6]):
+            right = add_up(part, count, chunk, SHAPE) * scale
+            norm += tl.sum(right * right, 1)
+            tl.store(part + inner(chunk, SHAPE), right)
+        norm = inverse(tl.sqrt(norm))
+        good = tl.where(bad > 0, 0.0, norm)[:, None] > 0
+        tl.debug_barrier()
+        for chunk in range(SHAPE[6]):
+            at, inside = position(chunk * C, SHAPE)
+            new = tl.load(part + inner(chunk, SHAPE)) * norm[:, None]
+            tl.store(x + at, new, inside & good)
     norm *= tl.sqrt(height.to(tl.float32) / SHAPE[2]) / SHAPE[1]
     tl.store(factor + tap, tl.where(bad > 0, -1.0, norm), tap < SHAPE[1])
     return bad
+
+
+@jit
+def add_up(part, count, chunk, SHAPE: tl.constexpr):
+    """A chunk of Uᵀ(Ux), part by part in their order."""
+    T: tl.constexpr = SHAPE[4]
+    C: tl.constexpr = SHAPE[5]
+    total = tl.zeros((T, C), tl.float32)
+    for k in range(count):
+        total += tl.load(part + k * ((SHAPE[6] * C + 1) * T + 1) + inner(chunk, SHAPE))
+    return total
 
 
 @jit
