@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .device import INTERPRETED, tl
 from .normed import apply_kernel, moments_kernel, reduce_kernel
-from .optimizer import NormedOptimizer
+from .optimizer import NORMS, NormedOptimizer
 from .plan import Weight
 from .tiles import Tile, power, view
 
@@ -20,9 +20,6 @@ WARPS = 8
 
 
 # modnorm: begin
-KERNEL_KINDS = {"spectral": 0, "spectral_taps": 0, "row_rms": 1, "rms": 1, "max": 2}
-
-
 class Launches:
     """The step of all weights of one device and type, in three launches whatever their number.
 
@@ -44,18 +41,18 @@ class Launches:
         """Is this weight one for the kernels?"""
         there = tl is not None and (p.is_cuda or INTERPRETED) and p.itemsize <= 4
         plain = not optimizer.dual and group.get("iterations", 1) == 1
-        return there and plain and w.norm in KERNEL_KINDS
+        return there and plain and NORMS[w.norm].kernel is not None
 
     def __init__(self, items: list[Any], moments: tuple[str, ...]) -> None:
         self.items, self.moments, self.device = items, (*moments, "")[:2], items[0][1].device
         size, self.aligned = items[0][1].itemsize, 16
-        shapes: dict[tuple[int, ...], int] = {}
+        shapes: dict[Any, int] = {}
         weights, sums, factors = list[Any](), 0, 0
         matrices, others = list[Any](), list[Any]()
         self.parts: list[tuple[int, int, int]] = []  # the item, and where in weight and vector
         self.factor_at: dict[str, tuple[int, tuple[int, ...]]] = {}
         for number, (_, _, w) in enumerate(items):
-            kind, stack = KERNEL_KINDS[w.norm], len(w.shape) == 3
+            kind, stack = NORMS[w.norm].kernel, len(w.shape) == 3
             rows, columns, taps = view(w.shape[1:] if stack else w.shape)
             tile = TILES.get(tuple(w.shape)) or Tile(64, 1, min(power(columns), 4096))
             chunks, block = -(-columns // tile.columns), max(1, tile.block // (4 // size))

@@ -14,6 +14,8 @@ from .schemes import Scheme
 class MaxAbs(Norm):
     """The largest entry of a vector (n,), in size."""
 
+    kernel = 2
+
     @classmethod
     def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return reciprocal(u.abs().amax(1, keepdim=True)), None

@@ -17,7 +17,7 @@ from .plan import Norm, Weight
 from .polar import polar_update
 from .rms import RMS
 from .row_rms import RowRMS
-from .schemes import ACCURATE, Scheme, Schemes
+from .schemes import ACCURATE, BATCH, Scheme, Schemes
 from .spectral import Spectral
 from .spectral_taps import SpectralTaps
 from .state import Item, Resumable, bare, check_options, differences, some
@@ -198,8 +198,8 @@ class NormedOptimizer(Resumable):
         for _, _, w in lost:
             self.skipped[w.name] = self.skipped.get(w.name, 0) + 1
 
-    def _group(self) -> dict[torch.device, list[Batch]]:
-        """For each device, batches of weights of one group and type, with memory for u."""
+    def _group(self) -> None:
+        """Make, for each device, batches of weights of one group and type, with memory for u."""
         alike: dict[Any, list[Item]] = defaultdict(list)
         on_gpu: dict[Any, list[Item]] = defaultdict(list)
         for item in self._items:
@@ -214,13 +214,13 @@ class NormedOptimizer(Resumable):
                 alike[p.device, p.dtype, id(group), stack].append(item)
         batches: dict[torch.device, list[Batch]] = defaultdict(list)
         memory: dict[Any, Tensor] = {}
-        largest = max(p.numel() for _, p, _ in self._items)
+        largest, total = (f(p.numel() for _, p, _ in self._items) for f in (max, sum))
         for (device, dtype, _, _), like in alike.items():
             # On a CPU a batch is to stay in the second-level cache from the first pass to the
             # last; where products are most of the time, fewer and larger ones are faster.
-            entries = 1 << 18 if device.type == "cpu" and not self.dual else 1 << 22
+            entries = 1 << 18 if device.type == "cpu" and not self.dual else BATCH
             if (device, dtype) not in memory:
-                size, wide = max(entries, largest), STATE_TYPES[dtype]
+                size, wide = max(min(entries, total), largest), STATE_TYPES[dtype]
                 memory[device, dtype] = torch.zeros(size, dtype=wide, device=device)
             used = entries
             for item in like:
@@ -237,7 +237,6 @@ class NormedOptimizer(Resumable):
         self._launched = [self.launches(like, self.moments) for like in on_gpu.values()]
         self._factors = {k: x for run in self._launched for k, x in run.factors_by_name()}
         self._ones = {device: torch.ones((), device=device) for device in batches}
-        return self._batches
 
     def _stacks(self, device: torch.device) -> bool:
         """Are batches of one norm and shape, and stacked? Not where products go one by one."""

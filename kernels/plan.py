@@ -35,6 +35,7 @@ class Norm:
     """How one kind of weight is measured: class methods on stacks u (k, *shape) of k weights."""
 
     vector = False  # does `measure` carry a vector x from step to step?
+    kernel: int | None = None  # how kernels measure it: 0 matrices, rows by 1 RMS, 2 largest entry
 
     @classmethod
     def vector_shape(cls, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,6 +6,8 @@ from functools import cache
 from math import ceil
 from typing import NamedTuple
 
+from .tiles import DEVICES
+
 
 # modnorm: begin
 class PolarTile(NamedTuple):
@@ -42,10 +44,10 @@ class DeviceClass(NamedTuple):
 # On gfx942 it waits for shared memory only, so `polar_small` could read what is not yet written.
 # From the makers' data sheets (A100, H100 SXM, B200, MI300X); 4 bytes: products in full float32.
 DEVICE_CLASSES = {
-    "sm_80": DeviceClass(108, 163 << 10, {2: 2048, 4: 128}, 40, 4, True),
-    "sm_90": DeviceClass(132, 227 << 10, {2: 4096, 4: 256}, 40, 4, True),
-    "sm_100": DeviceClass(148, 227 << 10, {2: 8192, 4: 256}, 48, 4, True),
-    "gfx942": DeviceClass(304, 64 << 10, {2: 2048, 4: 256}, 48, 2, False),
+    "sm_80": DeviceClass(DEVICES["sm_80"].processors, 163 << 10, {2: 2048, 4: 128}, 40, 4, True),
+    "sm_90": DeviceClass(DEVICES["sm_90"].processors, 227 << 10, {2: 4096, 4: 256}, 40, 4, True),
+    "sm_100": DeviceClass(DEVICES["sm_100"].processors, 227 << 10, {2: 8192, 4: 256}, 48, 4, True),
+    "gfx942": DeviceClass(DEVICES["gfx942"].processors, 64 << 10, {2: 2048, 4: 256}, 48, 2, False),
 }
 LAUNCH = 4000  # clocks from one kernel to the next in a CUDA graph, about 2 µs
 LATENCY = 1000  # clocks until the first numbers of a tile arrive

@@ -14,6 +14,8 @@ from .plan import Norm, reciprocal
 class RMS(Norm):
     """The RMS of a vector (n,)."""
 
+    kernel = 1
+
     @classmethod
     def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:
         length = torch.linalg.vector_norm(u, dim=1, keepdim=True)

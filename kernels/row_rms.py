@@ -14,7 +14,7 @@ from .plan import Norm, reciprocal
 class RowRMS(Norm):
     """The largest RMS of a row of a (count, dim) matrix. Each row is scaled by itself, exactly."""
 
-    axes = 2
+    kernel = 1
 
     @classmethod
     def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -30,6 +30,9 @@ class Scheme(NamedTuple):
 ACCURATE = 6  # as many steps are computed in the state's type, fewer in `fast_type`
 
 
+BATCH = 1 << 22  # entries of matrices that are mapped at once
+
+
 # modnorm: end
 ACCURATE_BELOW, FOUR_UP_TO = 32, 64
 """Short sides: below the first six steps, up to the second four, else three."""

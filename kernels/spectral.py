@@ -22,6 +22,7 @@ class Spectral(Norm):
     """
 
     vector = True
+    kernel = 0
 
     @classmethod
     def vector_shape(cls, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -10,8 +10,6 @@ from modnorm.passes.program import Program
 
 NAMES = ("SCHEMES", "TILES", "WARPS", "POLAR_TILES")
 """What the tables are called in the generated file."""
-BATCH = 1 << 22
-"""Entries that an optimizer on a GPU maps at once."""
 
 
 def matrices(program: Program) -> dict[tuple[int, ...], int]:
@@ -58,7 +56,7 @@ def polar_table(program: Program, device: str) -> str:
     rows = []
     for (n, m), count in counts.items():
         size = 4 if steps[n, m] == schemes.ACCURATE else 2
-        at_once = max(1, min(count, BATCH // (n * m)))
+        at_once = max(1, min(count, schemes.BATCH // (n * m)))
         small, *others = polar_tiles.tiles(n, m, device, size, at_once, steps[n, m])
         rows += [f"    ({n}, {m}): ({size}, PolarTiles("]
         rows += [f"        {small and f'PolarTile{tuple(small)}'},"]
