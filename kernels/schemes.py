@@ -7,10 +7,9 @@ products more with which X·Xᵀ and the polynomial are carried on. It pays from
 rounds like the plain form. (All steps on the Gram matrix would cost still less, but there rounding
 in bfloat16 multiplies the norm of an update several times in bad cases.)
 
-How many steps: three, the last without a square. They train nearly as well as the exact map
-(docs/mathematics.md) in half of the time of the five in torch's Muon. Up to a short side of 64 it
-is calls that take the time, not arithmetic, and batches save those, so there is room for a fourth;
-below 32 for the accurate iteration.
+How many steps: three, whose products are about half of those in the five steps of torch's Muon. For
+short sides of 32 to 64 a step costs more time in calls than in arithmetic, and batches save that,
+so a fourth step fits; below 32 there is room for the accurate iteration.
 """
 
 from __future__ import annotations
