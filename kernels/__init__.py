@@ -37,10 +37,15 @@ SECTIONS = (
         "SpectralTaps",
     ),
     Section("row_rms", ("plan",), "row_rms", "RowRMS"),
+    Section("row", ("plan", "row_rms"), "row", "Row"),
+    Section("column", ("plan", "row_rms"), "column", "Column"),
     Section("rms", ("plan",), "rms", "RMS"),
+    Section("frobenius", ("plan", "rms"), "frobenius", "Frobenius"),
     Section("max_abs", ("plan",), "max", "MaxAbs"),
+    Section("sign", ("plan", "max_abs"), "sign", "Sign"),
     Section("state", ("plan",)),
     Section("optimizer", ("plan", "schemes", "polar", "state")),
+    Section("monitor", ("plan", "state", "optimizer")),
 )
 
 ON_GPU = (
@@ -58,7 +63,7 @@ def needed(norms: Iterable[str]) -> tuple[Section, ...]:
     wanted = set(norms)
     if unknown := wanted - {section.norm for section in SECTIONS}:
         raise ValueError(f"no section implements the norms {sorted(unknown)}")
-    names = {"plan", "schemes", "polar", "state", "optimizer"}
+    names = {"plan", "schemes", "polar", "state", "optimizer", "monitor"}
     for section in SECTIONS:
         if section.norm in wanted:
             names |= {section.name, *section.needs}

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .device import INTERPRETED, tl
 from .normed import apply_kernel, moments_kernel, reduce_kernel
-from .optimizer import NORMS, NormedOptimizer
+from .norms import NORMS
+from .optimizer import NormedOptimizer
 from .plan import Weight
 from .tiles import Tile, power, view
 
@@ -33,7 +34,7 @@ class Launches:
         tiles    for each program: part, shape, first row, end, offset of its sum
 
     A shape, for which the kernels are compiled, is the kind of norm, taps, columns, rows at once,
-    powers of two for taps and columns, and the number of chunks of so many columns.
+    powers of two for taps and columns, the number of chunks of so many columns, and the gain.
     """
 
     @staticmethod
@@ -45,22 +46,25 @@ class Launches:
 
     def __init__(self, items: list[Any], moments: tuple[str, ...]) -> None:
         self.items, self.moments, self.device = items, (*moments, "")[:2], items[0][1].device
-        size, self.aligned = items[0][1].itemsize, 16
+        width, self.aligned = items[0][1].itemsize, 16
         shapes: dict[Any, int] = {}
         weights, sums, factors = list[Any](), 0, 0
         matrices, others = list[Any](), list[Any]()
         self.parts: list[tuple[int, int, int]] = []  # the item, and where in weight and vector
         self.factor_at: dict[str, tuple[int, tuple[int, ...]]] = {}
         for number, (_, _, w) in enumerate(items):
-            kind, stack = NORMS[w.norm].kernel, len(w.shape) == 3
-            rows, columns, taps = view(w.shape[1:] if stack else w.shape)
+            kind, stack = NORMS[w.norm].kernel or 0, len(w.shape) == 3
+            rows, columns, taps = view(w.shape)
             tile = TILES.get(tuple(w.shape)) or Tile(64, 1, min(power(columns), 4096))
-            chunks, block = -(-columns // tile.columns), max(1, tile.block // (4 // size))
-            key = (kind, taps, columns, block, power(taps), tile.columns, chunks)
+            chunks, block = -(-columns // tile.columns), max(1, tile.block // (4 // width))
+            gain = NORMS[w.norm].gain(w.shape)
+            key = (kind, taps, columns, block, power(taps), tile.columns, chunks, gain)
             shape = shapes.setdefault(key, len(shapes))
-            if stack and (columns * size) % 16:
-                self.aligned = size
-            if not kind:
+            if stack and (columns * width) % 16:
+                self.aligned = width
+            vectors = (chunks * tile.columns + 1) * power(taps) + 1
+            size = vectors if kind == 0 else 2 if kind < 0 else 1
+            if kind <= 0:
                 self.factor_at[w.name] = factors, (w.shape[0], 1, 1) if stack else w.shape[2:]
             for index in range(w.shape[0] if stack else 1):
                 starts = range(0, rows, tile.rows)
@@ -68,9 +72,9 @@ class Launches:
                 for start in starts:
                     end = min(start + tile.rows, rows)
                     record = (len(self.parts), shape, start, end, sums)
-                    (others if kind else matrices).append(record)
-                    sums += 1 if kind else (chunks * tile.columns + 1) * power(taps) + 1
-                factors += 0 if kind else taps
+                    (others if kind > 0 else matrices).append(record)
+                    sums += size
+                factors += 0 if kind > 0 else taps
                 self.parts.append((number, index * rows * columns, index * columns))
         self.shapes, self.matrices = tuple(shapes), len(matrices)
         on: Any = {"device": self.device}

@@ -12,17 +12,18 @@ from .schemes import Scheme
 
 # modnorm: begin
 class MaxAbs(Norm):
-    """The largest entry of a vector (n,), in size."""
+    """The largest entry of a vector (n,), or of all entries, in size."""
 
     kernel = 2
 
     @classmethod
     def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        return reciprocal(u.abs().amax(1, keepdim=True)), None
+        largest = u.abs().amax(tuple(range(1, u.ndim)), keepdim=True)
+        return reciprocal(largest) / cls.gain(u.shape[1:]), None
 
     @classmethod
     def dualize(cls, u: Tensor, scheme: Scheme | None = None, work: Any = None) -> Tensor:
-        return u.sign()
+        return u.sign() / cls.gain(u.shape[1:])
 
 
 # modnorm: end

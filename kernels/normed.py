@@ -1,10 +1,11 @@
 """The step of a normalising optimizer on a GPU: three Triton kernels for all weights of a model.
 
 `moments_kernel` takes the gradients into the moments. Weights whose rows are measured one by one
-are moved at once; of a matrix's update U it writes Uᵀ(Ux), in parts. `reduce_kernel` adds the parts
-up, always in the same order, so that a step is the same to the last bit every time. `apply_kernel`
-computes U again and moves the matrices. With four bytes a number that makes 36 bytes for each entry
-of a matrix and 28 for one of a row (fused AdamW: 28).
+are moved at once; of a matrix's update U it writes Uᵀ(Ux), in parts, or ‖U‖² or max |U| where the
+norm is one of all entries. `reduce_kernel` adds the parts up, always in the same order, so that a
+step is the same to the last bit every time. `apply_kernel` computes U again and moves the matrices.
+With four bytes a number that makes 36 bytes for each entry of a matrix and 28 for one of a row
+(fused AdamW: 28).
 
 A weight is rows × taps × columns: a matrix has one tap, a convolution (out, in, h, w) has h·w, a
 vector is one row. The tables that the kernels read are described where they are made (launch.py).
@@ -42,6 +43,8 @@ def moments_kernel(
         if shape == s:
             if SHAPES[s][0] == 0:
                 take_matrix(weight, state, numbers, x, part, start, end, SHAPES, s, ADAM)
+            elif SHAPES[s][0] < 0:
+                take_whole(weight, state, numbers, part, start, end, SHAPES, s, ADAM)
             else:
                 take_rows(weight, state, numbers, part, start, end, SHAPES, s, ADAM, MASTER)
 
@@ -102,7 +105,7 @@ def take_rows(
         if SHAPE[6] == 1:
             at, inside = place(row, end, 0, SHAPE)
             u, bad = take_in(weight, state, numbers, at, inside, ADAM)
-            factor = inverse(measured(u, SHAPE))[:, None, None]
+            factor = inverse(measured(u, SHAPE))[:, None, None] / SHAPE[7]
             move(weight, at, inside & (bad == 0)[:, None, None], u * factor, numbers, MASTER)
         else:
             norm = tl.zeros((BLOCK,), tl.float32)
@@ -117,13 +120,35 @@ def take_rows(
                 else:
                     norm = tl.maximum(norm, measured(u, SHAPE))
             tl.debug_barrier()
-            factor = inverse(norm)[:, None, None]
+            factor = inverse(norm)[:, None, None] / SHAPE[7]
             for chunk in range(SHAPE[6]):
                 at, inside = place(row, end, chunk * C, SHAPE)
                 u = again(state, numbers, at, inside, ADAM)
                 move(weight, at, inside & (bad == 0)[:, None, None], u * factor, numbers, MASTER)
         lost += tl.sum(bad, 0)
     tl.store(part, lost)
+
+
+@jit
+def take_whole(
+    weight, state, numbers, part, start, end,
+    SHAPES: tl.constexpr, s: tl.constexpr, ADAM: tl.constexpr,
+):  # fmt: skip
+    """New moments of rows of a weight that is measured as a whole, and their part of its norm."""
+    SHAPE: tl.constexpr = SHAPES[s]
+    size = 0.0
+    lost = 0
+    for row in range(start, end, SHAPE[3]):
+        for chunk in range(SHAPE[6]):
+            at, inside = place(row, end, chunk * SHAPE[5], SHAPE)
+            u, bad = take_in(weight, state, numbers, at, inside, ADAM)
+            lost += tl.sum(bad, 0)
+            if SHAPE[0] == -1:
+                size += tl.sum(tl.sum(tl.sum(u * u, 2), 1), 0)
+            else:
+                size = tl.maximum(size, tl.max(tl.max(tl.max(tl.abs(u), 2), 1), 0))
+    tl.store(part, size)
+    tl.store(part + 1, lost)
 
 
 @jit
@@ -150,6 +175,8 @@ def reduce_kernel(weights, where, sums, factors, lost, SHAPES: tl.constexpr, ALI
         if shape == s:
             if SHAPES[s][0] == 0:
                 bad = reduce_matrix(x, part, count, height, factor, SHAPES, s)
+            elif SHAPES[s][0] < 0:
+                bad = reduce_whole(part, count, height, factor, SHAPES, s)
             else:
                 for k in range(count):
                     bad += tl.load(part + k)
@@ -195,6 +222,22 @@ def reduce_matrix(x, part, count, height, factor, SHAPES: tl.constexpr, s: tl.co
 
 
 @jit
+def reduce_whole(part, count, height, factor, SHAPES: tl.constexpr, s: tl.constexpr):
+    """The factor of a weight that is measured as a whole, by its RMS or its largest entry."""
+    SHAPE: tl.constexpr = SHAPES[s]
+    norm = 0.0
+    bad = 0.0
+    for k in range(count):
+        more = tl.load(part + 2 * k)
+        norm = norm + more if SHAPE[0] == -1 else tl.maximum(norm, more)
+        bad += tl.load(part + 2 * k + 1)
+    if SHAPE[0] == -1:
+        norm = tl.sqrt(norm / (height.to(tl.float32) * SHAPE[2]))
+    tl.store(factor, tl.where(bad > 0, -1.0, inverse(norm) / SHAPE[7]))
+    return bad
+
+
+@jit
 def add_up(part, count, chunk, SHAPE: tl.constexpr):
     """A chunk of Uᵀ(Ux), part by part in their order."""
     T: tl.constexpr = SHAPE[4]
@@ -226,7 +269,7 @@ def apply_kernel(
         options(row, targets + index),
     )
     for s in tl.static_range(len(SHAPES)):
-        if shape == s and SHAPES[s][0] == 0:
+        if shape == s and SHAPES[s][0] <= 0:
             apply_matrix(weight, state, numbers, factor, start, end, SHAPES, s, ADAM, MASTER)
 
 

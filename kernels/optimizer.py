@@ -12,24 +12,13 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from .max_abs import MaxAbs
-from .plan import Norm, Weight
+from .norms import NORMS
+from .plan import Weight
 from .polar import polar_update
-from .rms import RMS
-from .row_rms import RowRMS
 from .schemes import ACCURATE, BATCH, Scheme, Schemes
-from .spectral import Spectral
-from .spectral_taps import SpectralTaps
 from .state import Item, Resumable, bare, check_options, differences, some
 
 PLAN: tuple[Weight, ...] = ()
-NORMS: dict[str, type[Norm]] = {
-    "spectral": Spectral,
-    "spectral_taps": SpectralTaps,
-    "row_rms": RowRMS,
-    "rms": RMS,
-    "max": MaxAbs,
-}
 SCHEMES: dict[tuple[int, ...], Scheme] = Schemes()
 
 # modnorm: begin
@@ -320,7 +309,7 @@ class NormedOptimizer(Resumable):
     def slack(self) -> dict[str, float]:
         """By how much the last update of each matrix and kernel missed its size: ‖update‖/target.
 
-        The norm is exact, by SVD in float64. Power iteration bounds σ_max from below, so that
+        The norm is exact (`Norm.exact`), in float64. Power iteration bounds σ_max from below, so
         updates are too large if anything, and this is at least 1 up to rounding; it is 0 for an
         update of zeros. DualizedSGD's updates are orthogonal up to an error of the map. Left out
         are weights whose norm is exact, and those that did not move since the optimizer was made
@@ -455,7 +444,7 @@ class DualizedSGD(NormedOptimizer):
     def _direction(self, group: Any, p: Tensor) -> Tensor:
         u = super()._direction(group, p)
         if group["nesterov"] and p.grad is not None:
-            u.lerp_(p.grad.double(), 1 - group["momentum"])
+            u = u.lerp(p.grad.double(), 1 - group["momentum"])  # not in the state
         return u
 
     def _scaled(self, group: Any, p: Tensor, w: Weight) -> Tensor:

@@ -35,12 +35,18 @@ class Norm:
     """How one kind of weight is measured: class methods on stacks u (k, *shape) of k weights."""
 
     vector = False  # does `measure` carry a vector x from step to step?
-    kernel: int | None = None  # how kernels measure it: 0 matrices, rows by 1 RMS, 2 largest entry
+    # How kernels measure it: 0 matrices, each row by 1 RMS or 2 largest entry, -1 and -2 the whole.
+    kernel: int | None = None
 
     @classmethod
     def vector_shape(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of that vector for a weight."""
         return tuple(shape[1:])
+
+    @classmethod
+    def gain(cls, shape: tuple[int, ...]) -> int:
+        """How many times the RMS or the largest entry the norm of a weight is."""
+        return 1
 
     @classmethod
     def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:

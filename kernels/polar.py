@@ -111,7 +111,10 @@ def polar_table(g: Tensor, scheme: Scheme) -> tuple[Any, torch.dtype]:
 def squared(x: Tensor, gram: Tensor, z: Tensor) -> Tensor:
     """XXᵀ, or XᵀX for a tall X, into gram, its square into z, and the norms of the squares."""
     torch.bmm(*((x.mT, x) if x.shape[1] > x.shape[2] else (x, x.mT)), out=gram)
-    norm: Tensor = torch.linalg.vector_norm(torch.bmm(gram, gram, out=z), dim=(1, 2), keepdim=True)
+    torch.bmm(gram, gram, out=z)
+    norm: Tensor = torch.linalg.vector_norm(z, dim=(1, 2), keepdim=True)
+    if norm.is_cpu and norm.min() < 1e-14:  # float32 has no squares of numbers below 1e-23
+        norm = torch.linalg.vector_norm(z, dim=(1, 2), keepdim=True, dtype=torch.float64)
     return norm
 
 

@@ -12,14 +12,14 @@ from .plan import Norm, reciprocal
 
 # modnorm: begin
 class RMS(Norm):
-    """The RMS of a vector (n,)."""
+    """The RMS of a vector (n,), or of all entries."""
 
     kernel = 1
 
     @classmethod
     def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        length = torch.linalg.vector_norm(u, dim=1, keepdim=True)
-        return reciprocal(length / math.sqrt(u.shape[1])), None
+        length = torch.linalg.vector_norm(u, dim=tuple(range(1, u.ndim)), keepdim=True)
+        return reciprocal(length / math.sqrt(u[0].numel())) / cls.gain(u.shape[1:]), None
 
 
 # modnorm: end

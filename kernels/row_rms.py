@@ -14,12 +14,12 @@ from .plan import Norm, reciprocal
 class RowRMS(Norm):
     """The largest RMS of a row of a (count, dim) matrix. Each row is scaled by itself, exactly."""
 
-    kernel = 1
+    kernel: int | None = 1
 
     @classmethod
     def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:
         length = torch.linalg.vector_norm(u, dim=2, keepdim=True)
-        return reciprocal(length / math.sqrt(u.shape[2])), None
+        return reciprocal(length / math.sqrt(u.shape[2])) / cls.gain(u.shape[1:]), None
 
 
 # modnorm: end

@@ -62,7 +62,8 @@ def power(n: int) -> int:
 
 
 def view(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Rows, columns and taps of a weight. A vector is one row."""
+    """Rows, columns and taps of a weight, or of one matrix of a stack. A vector is one row."""
+    shape = shape[1:] if len(shape) == 3 else shape
     return (shape[0], shape[1], prod(shape[2:])) if len(shape) > 1 else (1, shape[0], 1)
 
 
@@ -70,8 +71,8 @@ def view(shape: tuple[int, ...]) -> tuple[int, int, int]:
 def choose(shape: tuple[int, ...], entries: int, device: str = DEFAULT) -> Tile:
     """The tile for a weight of this shape in a model with so many entries.
 
-    Shapes are (n,), (rows, columns) or (rows, columns, high, wide). Raises KeyError for a device
-    that is no key of DEVICES.
+    Shapes are (n,), (rows, columns), (matrices, rows, columns) or (rows, columns, high, wide).
+    Raises KeyError for a device that is no key of DEVICES.
     """
     kind = DEVICES[device]
     height, width, taps = view(shape)

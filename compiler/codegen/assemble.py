@@ -60,12 +60,12 @@ def _generate(program: Program, device: str) -> str:
     extra = [section.name for section in kernels.ON_GPU if set(section.needs) <= set(names)]
     on_gpu = [] if device == "cpu" else extra
     plan, *others = (kernels.source(name).strip() for name in names)
-    *measures, optimizer = others
+    *measures, optimizer, monitor = others
     taken = [name for section in (*names, *extra) for name in kernels.defines(section)]
     classes = Classes(lean, taken=[*taken, *tables.NAMES])
     model = classes.write()
     written = "\n\n\n".join([_runtime(), _inputs(program, classes.model), model])
-    table = ", ".join(f'"{s.norm}": {s.norm_class}' for s in sections if s.norm in norms)
+    table = [f'"{s.norm}": {s.norm_class}' for s in sections if s.norm in norms]
     body = "\n\n\n".join(
         [
             _rule("Plan"),
@@ -75,8 +75,10 @@ def _generate(program: Program, device: str) -> str:
             written,
             _rule("Optimizers"),
             *measures,
-            f"NORMS: dict[str, type[Norm]] = {{{table}}}\n{tables.scheme_table(program)}",
+            f"{_norms(table)}\n{tables.scheme_table(program)}",
             optimizer,
+            _rule("Monitor"),
+            monitor,
             *(_kernels(program, device, on_gpu) if on_gpu else ()),
         ]
     )
@@ -154,6 +156,15 @@ def _source(program: Program) -> list[str]:
     text = f"Source: {file_name(program.source)}{given}"
     lines = textwrap.wrap(text, 100, break_long_words=False, break_on_hyphens=False)
     return [line.replace(FILLER, "").replace(SPACE, " ") for line in lines]
+
+
+def _norms(entries: list[str]) -> str:
+    """The table of norms, on one line if that is short."""
+    head = "NORMS: dict[str, type[Norm]] ="
+    line = f"{head} {{{', '.join(entries)}}}"
+    if len(line) <= 100:
+        return line
+    return "\n".join([f"{head} {{", *(f"    {entry}," for entry in entries), "}"])
 
 
 def _rule(title: str) -> str:

@@ -19,7 +19,7 @@ from modnorm.codegen.layout import (
 from modnorm.codegen.names import TAKEN, Names
 from modnorm.graph.dataflow import Apply, Loop, Region
 from modnorm.graph.place import camel
-from modnorm.ops.base import Atom
+from modnorm.ops.base import Atom, Norm
 from modnorm.ops.types import TupleType, Type
 from modnorm.passes.program import Program
 
@@ -44,7 +44,7 @@ class Classes:
         codes, types = _first_uses(program.flow)
         self.file = File(self.borrows, self.local, self.taken, codes, types)
         self.model = self.names.claim(program.name)
-        self.atoms: dict[tuple[type[Atom], str], str] = {}
+        self.atoms: dict[tuple[type[Atom], Norm, str], str] = {}
         self.parts: dict[str, str] = {}
         self.loops: dict[int, list[tuple[str, int, int]]] = {}
         self.borrowed: dict[int, tuple[str, ...]] = {}
@@ -58,11 +58,11 @@ class Classes:
     # -- atoms -------------------------------------------------------------------------------
 
     def atom(self, value: Apply, type: Type) -> str:
-        """The class of an atom: one for each operation, and each way of calling it."""
+        """The class of an atom: one for each operation, norm, and way of calling it."""
         op = value.op
         assert isinstance(op, Atom)
         code = op.emit("x", type).replace("{weight}", "self.weight")
-        key = (op.__class__, code)
+        key = (op.__class__, op.norm, code)
         if key not in self.atoms:
             name = self.atoms[key] = self.names.claim(op.name)
             self.texts.append(_atom_class(name, op, code))
@@ -195,12 +195,16 @@ class Classes:
 
     def broken(self, head: str, node: Node, types: dict[int, Type]) -> list[str]:
         """A part's construction over several lines."""
-        if not isinstance(node, Part) or is_list(node):
+        if isinstance(node, Part) and is_list(node):
+            (node,) = node.children.values()
+        if isinstance(node, Copies) and len(made := self.made(node, types)) > 1:
+            return [f"{head}nn.ModuleList([", *(f"    *({m})," for m in made), "])"]
+        if not isinstance(node, Part):
             return [f"{head}{self.construct(node, types)}"]
         lines = [f"{head}Part("]
         for key, child in node.children.items():
             if isinstance(child, Copies):
-                lines.append(f"    **{self.as_dict(child, types)},")
+                lines += [f"    {part}," for part in self.entries(child, types)]
                 continue
             code = f"{key}={self.construct(child, types)},"
             if len(code) <= LINE:
@@ -231,20 +235,28 @@ class Classes:
                 found.append((name, run.start, run.count))
         return found
 
-    def module_list(self, node: Copies, types: dict[int, Type]) -> str:
-        made = [
+    def made(self, node: Copies, types: dict[int, Type]) -> list[str]:
+        """The copies as generators, one for each class in turn."""
+        return [
             f"{name}({FACTORY}) for _ in range({count})"
             for name, _, count in self.copies(node, types)
         ]
+
+    def module_list(self, node: Copies, types: dict[int, Type]) -> str:
+        made = self.made(node, types)
         if len(made) == 1:
             return f"nn.ModuleList({made[0]})"
         return f"nn.ModuleList([{', '.join(f'*({m})' for m in made)}])"
 
-    def as_dict(self, node: Copies, types: dict[int, Type]) -> str:
-        parts = [
+    def entries(self, node: Copies, types: dict[int, Type]) -> list[str]:
+        """The copies under their indices, as the keyword arguments of a part."""
+        return [
             f'**{{f"{{i}}{node.suffix}": {name}({FACTORY}) for i in range({s}, {s + n})}}'
             for name, s, n in self.copies(node, types)
         ]
+
+    def as_dict(self, node: Copies, types: dict[int, Type]) -> str:
+        parts = self.entries(node, types)
         return parts[0][2:] if len(parts) == 1 else f"{{{', '.join(parts)}}}"
 
     def numbered(self, node: Copies, types: dict[int, Type]) -> list[str]:

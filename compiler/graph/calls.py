@@ -252,6 +252,15 @@ def _converted(evaluator: Checks, name: str, argument: Argument, passed: Passed)
             if any(abs(axis) > MAX_AXIS for axis in axes):
                 raise reject("E305", f"between -{MAX_AXIS} and {MAX_AXIS}")
             return {argument.field: value}
+        case "choice":
+            if value not in argument.choices:
+                *most, last = (f'"{choice}"' for choice in argument.choices)
+                hint = ""
+                if isinstance(value, str):
+                    begun = [choice for choice in argument.choices if choice.startswith(value)]
+                    hint = did_you_mean(value, begun or argument.choices)
+                raise reject("E302", f"{', '.join(most)} or {last}", hint)
+            return {argument.field: value}
         case "embed":
             return _read(value, refuse)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Self
 
-from modnorm.ops.base import Bond, Misfit, Op, Sharpness, argument, expect_tensor
+from modnorm.ops.base import Advice, Bond, Misfit, Op, Sharpness, argument, expect_tensor
+from modnorm.ops.edges import LARGEST, Bound, Edge, Matrix, Measure, reached
 from modnorm.ops.families import LinearBond, magnitude
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import each, known, map_each
@@ -72,14 +74,41 @@ class Attention(Bond):
     def certified(self) -> Real | str:
         return max(1, magnitude(self.scale))
 
-    def certified_at(self, high: Any, type: Type) -> Real | str:
-        q, k, v = map(float, high)
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        q, k, v = (edge.high(edge.last) for edge in x)
         if not math.isfinite(q + k + v):
-            return "`Attention` needs a bound on the size of its q, k and v"
-        return max(1.0, abs(float(self.scale)) * v * max(q, k))
+            return "there is no bound on the size of its q, k and v"
+        s, last = abs(float(self.scale)), x[2].last
+        return {
+            (0, last): {(0, last): s * k * v},
+            (1, last): {(0, last): s * q * v},
+            (2, last): {(0, last): 1.0},
+            (2, LARGEST): {(0, LARGEST): 1.0},
+        }
 
-    def reach(self, high: Any, type: Type) -> Any:
-        return high[2]  # an average of values
+    def advice(self, x: Sequence[Edge], type: Type) -> tuple[Advice, ...]:
+        size = magnitude(self.scale)
+        if size <= 1:
+            return ()
+        width = x[0].type.shape[-1]
+        root = math.sqrt(width) if isinstance(width, int) else math.inf
+        how = (
+            "1/√d_head"
+            if math.isclose(size, root, rel_tol=1e-3)
+            else f"{float(size):.4g}/d_head"
+        )
+        return (
+            Advice(
+                "A601",
+                f"logits scaled by {how} have sensitivity {float(size):.4g} in queries and keys of"
+                f" norm 1; scaled by 1/d_head they have 1, whatever d_head = {width} is",
+                "leave `scale` at 1, and let a factor grow with training where it must",
+            ),
+        )
+
+    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
+        # an average of values
+        return [{m: Bound(0.0, x[2].high(m)) for m in (x[2].last, LARGEST)}]
 
     @property
     def sharpness(self) -> Sharpness | None:
@@ -153,8 +182,19 @@ class RoPE(LinearBond):
             )
         return x
 
-    def reach(self, high: Any, type: Type) -> Any:
-        return high
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix:
+        return {
+            (i, m): {(i, m): 1.0 if edge.last.axes[0] in m.axes else math.sqrt(2)}
+            for i, edge in enumerate(x)
+            for m in edge.tracked
+        }
+
+    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
+        found = reached(x, self.gains(x, type), [edge.type for edge in x])
+        return [
+            {m: Bound(e.low(m) if m.axes else 0.0, b.high) for m, b in bounds.items()}
+            for e, bounds in zip(x, found, strict=True)
+        ]
 
     def helpers(self) -> tuple[str, ...]:
         return (copied("rope"),)

@@ -13,32 +13,41 @@ respect to weights, weights and inputs, inputs).
 from __future__ import annotations
 
 import dataclasses
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
+from modnorm.ops.edges import Bound, Edge, Matrix, Measure, natural, reached, slots
 from modnorm.ops.types import Real, Tensor, TupleType, Type
 
 if TYPE_CHECKING:
     import torch
 
-Kind = Literal["size", "index", "number", "flag", "axes", "embed"]
+Kind = Literal["size", "index", "number", "flag", "axes", "choice", "embed"]
 
 
-def argument(kind: Kind, default: Any = dataclasses.MISSING, *, inferred: bool = False) -> Any:
+def argument(
+    kind: Kind,
+    default: Any = dataclasses.MISSING,
+    *,
+    inferred: bool = False,
+    named: bool = False,
+    choices: tuple[str, ...] = (),
+) -> Any:
     """Declare an argument of an operation.
 
     Kinds: `size` (positive integer), `index` (integer of at least 0), `number` (exact rational or
-    float), `flag` (bool), `axes` (an integer or a tuple of integers), `embed` (a shared Embed). An
-    `inferred` argument may be left out: it is None until `resolve` fills it in from the input. A
-    trailing underscore of the field's name is not part of the language: `in_` is written `in`.
+    float), `flag` (bool), `axes` (an integer or a tuple of integers), `choice` (a string, one of
+    `choices`), `embed` (a shared Embed). An `inferred` argument may be left out: it is None until
+    `resolve` fills it in from the input. A `named` one is only given by name. A trailing underscore
+    of the field's name is not part of the language: `in_` is written `in`.
     """
     if inferred:
         default = None
-    return field(default=default, metadata={"kind": kind, "inferred": inferred})
+    metadata = {"kind": kind, "inferred": inferred, "choices": choices}
+    return field(default=default, kw_only=named, metadata=metadata)
 
 
 class Argument(NamedTuple):
@@ -50,6 +59,7 @@ class Argument(NamedTuple):
     default: Any
     inferred: bool
     named_only: bool
+    choices: tuple[str, ...] = ()
 
     @property
     def required(self) -> bool:
@@ -70,6 +80,14 @@ class Misfit(Exception):
         self.message, self.hint, self.argument, self.code = message, hint, argument, code
 
 
+class Advice(NamedTuple):
+    """What to write instead of an operation, where its bound is large or missing."""
+
+    code: str
+    message: str
+    hint: str
+
+
 @dataclass(frozen=True)
 class Sharpness:
     """Second-order bounds (α, β, γ) of a module in its norms."""
@@ -86,11 +104,13 @@ LINEAR = Sharpness(0.0, 0.0, 0.0)
 class Norm:
     """The norm on an atom's weight.
 
-    `name` selects the implementation in `modnorm.kernels`; `formula` is for people.
+    `name` selects the implementation in `modnorm.kernels`; `formula` is for people, and so is
+    `values`: the norms of values that a weight of norm 1 lies between, where there is a choice.
     """
 
     name: str
     formula: str
+    values: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,6 +121,8 @@ class Op(ABC):
     """The name in the language."""
     internal: ClassVar[bool] = False
     """True for operations that only rewrites create; the language does not know them."""
+    per_head: ClassVar[bool | None] = None
+    """Whether axis -3 of the output counts heads: True, False, or None where it is as before."""
     origin: ClassVar[str] = ""
     """Where the declared values come from, where that needs saying."""
 
@@ -120,7 +142,8 @@ class Op(ABC):
             if "kind" in f.metadata:
                 name = f.name.rstrip("_")
                 kind, inferred = f.metadata["kind"], f.metadata["inferred"]
-                yield Argument(name, f.name, kind, f.default, inferred, bool(f.kw_only))
+                choices = f.metadata.get("choices", ())
+                yield Argument(name, f.name, kind, f.default, inferred, bool(f.kw_only), choices)
 
     @classmethod
     def signature(cls) -> str:
@@ -128,6 +151,7 @@ class Op(ABC):
         parts = []
         for a in sorted(cls.arguments(), key=lambda a: a.named_only):
             shown = str(a.default).lower() if isinstance(a.default, bool) else str(a.default)
+            shown = f'"{shown}"' if a.choices else shown
             if isinstance(a.default, Fraction):
                 shown = repr(float(a.default))
             parts.append(a.name if a.required or a.inferred else f"{a.name} = {shown}")
@@ -163,22 +187,36 @@ class Op(ABC):
         A string where there is none says why.
         """
 
-    def certified_at(self, high: Any, type: Type) -> Real | str:
-        """A proved bound on the sensitivity, for inputs of `type` and of norm at most `high`.
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        """How far the output moves when the input does, for inputs within the bounds of `x`.
 
-        `high` is a number, or a tuple of them where the input is a tuple. A value's norm is the
-        largest RMS along its channels (the last axis; axis 1 of an image), over examples, tokens,
-        heads and pixels; a tuple's is the sum over its members. The weight's norm is at most 1.
+        `x` holds the tensors of an input of `type`, a tuple's members flattened; the weight's norm
+        is at most 1. Every entry is a proved bound; a string says why there is none. This default
+        takes `certified` between the measures in which values are spoken of.
         """
-        return self.certified
+        bound = self.certified
+        if isinstance(bound, str):
+            return bound
+        out = slots(self.resolve(type)[1])
+        row = {(j, natural(t)): float(bound) for j, t in enumerate(out)}
+        return {(i, natural(edge.type)): row for i, edge in enumerate(x)}
 
-    def reach(self, high: Any, type: Type) -> Any:
-        """A bound on the output's norm, in the same terms; infinite where there is none.
+    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
+        """Bounds on the norms of the output's tensors; what is not there is not bounded.
 
         This default holds where a zero input gives a zero output.
         """
-        bound = self.certified_at(high, type)
-        return math.inf if isinstance(bound, str) else float(bound) * total(high)
+        gains = self.gains(x, type)
+        out = slots(self.resolve(type)[1])
+        return [{} for _ in out] if isinstance(gains, str) else reached(x, gains, out)
+
+    def pushes(self, x: Sequence[Edge], type: Type) -> dict[Measure, float]:
+        """How far a change of the weight by norm 1 moves the output, in each measure."""
+        return {}
+
+    def advice(self, x: Sequence[Edge], type: Type) -> tuple[Advice, ...]:
+        """What would bring the bound down, for inputs within the bounds of `x`."""
+        return ()
 
     @property
     @abstractmethod
@@ -247,12 +285,20 @@ class Atom(Op):
 
     mass: Any = field(default=1, kw_only=True, metadata={"kind": "number", "inferred": False})
 
-    norm: ClassVar[Norm]
     axes: ClassVar[tuple[str, ...]]
     """A name for each axis of the weight; `init` may use them, except where a name repeats."""
-    init: ClassVar[str]
-    """Python statements that fill `weight` (a float tensor of `weight_shape`, no gradient) in
-    place so that its norm is 1, drawing from `generator`. They may use `torch`, `nn`, `math`."""
+
+    @property
+    @abstractmethod
+    def norm(self) -> Norm:
+        """The norm on the weight; most classes have one for all of their operations."""
+
+    @property
+    @abstractmethod
+    def init(self) -> str:
+        """Python statements that fill `weight` (a float tensor of `weight_shape`, no gradient) in
+        place so that its norm is 1, drawing from `generator`. They may use `torch`, `nn`, `math`.
+        """
 
     @property
     @abstractmethod
@@ -270,6 +316,10 @@ class Atom(Op):
     @property
     def sharpness(self) -> Sharpness | None:
         return Sharpness(0.0, 1.0, 0.0)
+
+    def pushes(self, x: Sequence[Edge], type: Type) -> dict[Measure, float]:
+        """For an output that is linear in the weight: what `gains` make of the input's size."""
+        return linear_pushes(self, x, type)
 
     @abstractmethod
     def weight_norm(self, weight: torch.Tensor) -> torch.Tensor:
@@ -302,16 +352,24 @@ class Reader(Op):
         count, dim = atom.weight_shape
         return {"count": count, "dim": dim}
 
+    def pushes(self, x: Sequence[Edge], type: Type) -> dict[Measure, float]:
+        """As an atom's: the output is linear in the weight that is read."""
+        return linear_pushes(self, x, type)
+
+
+def linear_pushes(op: Op, x: Sequence[Edge], type: Type) -> dict[Measure, float]:
+    """`pushes` of an operation that is linear in its weight and in its input."""
+    gains = op.gains(x, type)
+    if isinstance(gains, str):
+        return {}
+    (found,) = reached(x, gains, slots(op.resolve(type)[1]))
+    return {measure: bound.high for measure, bound in found.items()}
+
 
 def amount(count: int, what: str) -> str:
     """A number of things, for a message: `1 axis`, `3 axes`."""
     many = {"axis": "axes", "entry": "entries"}.get(what, f"{what}s")
     return f"{count} {what if count == 1 else many}"
-
-
-def total(high: Any) -> float:
-    """The norm of a tuple: the sum of its members' norms."""
-    return sum(map(total, high)) if isinstance(high, tuple) else float(high)
 
 
 def expect_tensor(op: str, x: Type, *, rank: int = 0, dtype: str = "float") -> Tensor:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from modnorm.ops.base import Atom, Misfit, Norm, Op, amount, argument
+from modnorm.ops.base import Advice, Atom, Misfit, Norm, Op, amount, argument
+from modnorm.ops.edges import Edge, Matrix, Measure, between
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import image, known
 from modnorm.ops.types import Real, Size, Symbol, Tensor, Type, quotient
@@ -72,6 +75,44 @@ class Conv2D(Atom):
     def weight_shape(self) -> tuple[int, ...]:
         assert self.in_ is not None, "not resolved"
         return (self.out, self.in_, self.kernel, self.kernel)
+
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        pixel, whole = Measure((1,)), Measure((1, 2, 3))
+        return between((pixel, pixel, 1.0), (whole, whole, self.spread(type)))
+
+    def advice(self, x: Sequence[Edge], type: Type) -> tuple[Advice, ...]:
+        if self.stride <= self.kernel:
+            return ()
+        k, s = self.kernel, self.stride
+        return (
+            Advice(
+                "A605",
+                f"{k} × {k} taps with stride {s} read some pixels and leave out others: in the RMS"
+                f" over whole images the sensitivity is {self.spread(type):.4g}",
+                f"use `kernel = {s}`, or average before it: `Conv2D(…, kernel = {k}) @ AvgPool(…)`",
+            ),
+        )
+
+    def spread(self, type: Type) -> float:
+        """The sensitivity in the RMS over whole images.
+
+        Taps at the same place modulo the stride read the same pixels: with n_r of them along an
+        axis, ‖y‖₂ ≤ √(Σ n_r²)/kernel·‖x‖₂ for that axis, in an image of fewer or more pixels.
+        """
+        assert isinstance(type, Tensor)
+        k, s = self.kernel, self.stride
+        taps = sum(len(range(r, k, s)) ** 2 for r in range(s))
+        total = taps / k**2
+        for size in type.shape[2:]:
+            if isinstance(size, Symbol):
+                if 2 * self.padding < k - 1:
+                    return math.inf
+                total *= s**0.5  # at least size/s pixels are left
+            else:
+                out = self._size(size, type)
+                assert isinstance(out, int)
+                total *= (size / out) ** 0.5
+        return total
 
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
         return self, scalars[0]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from modnorm.ops.base import Bond, Misfit, Op, Sharpness, argument, expect_tensor
+from modnorm.ops.edges import LARGEST, Bound, Edge, Matrix, Measure, between, conversion
 from modnorm.ops.families import Elementwise, magnitude
 from modnorm.ops.registry import register
 from modnorm.ops.text import as_float, times
@@ -37,6 +40,9 @@ class Abs(Elementwise):
     @property
     def sharpness(self) -> Sharpness | None:
         return None
+
+    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
+        return [dict(x[0].bounds)]
 
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
         return self, magnitude(scalars[0])
@@ -155,6 +161,9 @@ class Tanh(Elementwise):
     def sharpness(self) -> Sharpness | None:
         return Sharpness(0.0, 0.0, 0.769801)  # 4/(3√3) = 0.76980035…
 
+    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
+        return [{m: Bound(0.0, min(x[0].high(m), 1.0)) for m in x[0].tracked}]
+
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
         return (self, -1) if scalars[0] == -1 else None
 
@@ -194,8 +203,22 @@ class Softmax(Bond):
     def certified(self) -> Real | str:
         return magnitude(self.scale)
 
-    def reach(self, high: Any, type: Type) -> Any:
-        return 1.0  # entries between 0 and 1
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        s, last = abs(float(self.scale)), x[0].last
+        return between(
+            (LARGEST, Measure(last.axes, True), s), (LARGEST, LARGEST, s / 2), (last, last, s / 2)
+        )
+
+    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
+        last = x[0].last  # positive entries that sum to 1
+        width = 1 / conversion(x[0].type.shape, last, LARGEST) ** 2
+        return [
+            {
+                Measure(last.axes, True): Bound(0.0, 1.0),
+                last: Bound(width, math.sqrt(width)),
+                LARGEST: Bound(0.0, 1.0),
+            }
+        ]
 
     @property
     def sharpness(self) -> Sharpness | None:

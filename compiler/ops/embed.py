@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,6 +16,7 @@ from modnorm.ops.base import (
     argument,
     expect_tensor,
 )
+from modnorm.ops.edges import LARGEST, ONE_HOT, Edge, Matrix, Measure, between
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import known
 from modnorm.ops.text import copied
@@ -57,8 +59,8 @@ class Embed(Atom):
     def weight_shape(self) -> tuple[int, ...]:
         return (self.count, self.dim)
 
-    def reach(self, high: Any, type: Type) -> Any:
-        return 1.0
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        return between((ONE_HOT, Measure((len(x[0].type.shape),)), 1.0))
 
     def weight_norm(self, weight: torch.Tensor) -> torch.Tensor:
         return weight.square().mean(dim=1).sqrt().amax()
@@ -108,6 +110,9 @@ class Unembed(Reader):
     @property
     def sharpness(self) -> Sharpness | None:
         return Sharpness(0.0, 1.0, 0.0)
+
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        return between((x[0].last, LARGEST, 1.0))
 
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
         return self, scalars[0]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from modnorm.ops.base import LINEAR, Bond, Op, Sharpness, argument, expect_tensor
+from modnorm.ops.edges import Bound, Edge, Matrix, Measure, each_measure
 from modnorm.ops.shapes import Axes, axes
 from modnorm.ops.types import Real, Size, Symbol, Tensor, Type
 
@@ -27,7 +29,7 @@ def magnitude(value: Real) -> Real:
 
 @dataclass(frozen=True)
 class LinearBond(Bond):
-    """A linear map of Lipschitz constant 1."""
+    """A linear map of Lipschitz constant 1 in the norms that values are spoken of in."""
 
     @property
     def sensitivity(self) -> Real:
@@ -58,8 +60,13 @@ class Elementwise(Bond):
     def resolve(self, x: Type) -> tuple[Self, Type]:
         return self, expect_tensor(self.name, x)
 
-    def reach(self, high: Any, type: Type) -> Any:
-        return high  # |f(x)| ≤ |x| for every function here
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        bound = self.certified
+        return bound if isinstance(bound, str) else each_measure(x, float(bound))
+
+    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
+        # |f(x)| ≤ |x| for every function here
+        return [{m: Bound(0.0, x[0].high(m)) for m in x[0].tracked}]
 
     def emit(self, x: Any, type: Type) -> str:
         return f"{self.call}({x})"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from modnorm.ops.base import Bond, Sharpness, expect_tensor
+from modnorm.ops.edges import LARGEST, Bound, Edge, Matrix, Measure, each_measure, product
+from modnorm.ops.formula_bounds import steepest
 from modnorm.ops.formula_check import Program, Violation, check
 from modnorm.ops.formula_tree import Apply, Constant, Node, X, build
 from modnorm.ops.text import number
@@ -31,7 +34,7 @@ class Formula(Bond):
 
     name = "Formula"
     internal = True
-    origin = "declared in the file, checked numerically"
+    origin = "declared in the file, checked numerically; bounded by interval arithmetic"
 
     bond: str
     formula: Node
@@ -61,7 +64,27 @@ class Formula(Bond):
 
     @property
     def certified(self) -> Real | str:
-        return f"the sensitivity of `{self.bond}` is declared, and checked only numerically"
+        return self.steepest(math.inf)
+
+    def steepest(self, high: float) -> float | str:
+        """A proved bound on the slope for entries of size at most `high`, or why there is none."""
+        if 0 < high < math.inf:  # of a few sizes, so that equal ones are looked at once
+            high = 2 ** (math.ceil(8 * math.log2(high)) / 8)
+        bound = steepest(self.formula, high)
+        if math.isfinite(bound):
+            return bound
+        where = f"for inputs up to {high:.4g}" if math.isfinite(high) else "for inputs of any size"
+        return f"no bound on its slope was found {where}"
+
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        bound = self.steepest(x[0].high(LARGEST))
+        return bound if isinstance(bound, str) else each_measure(x, bound)
+
+    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
+        bound, offset = self.steepest(x[0].high(LARGEST)), abs(self.evaluate(0.0))
+        if isinstance(bound, str) or not math.isfinite(offset):
+            return [{}]
+        return [{m: Bound(0.0, offset + product(bound, x[0].high(m))) for m in x[0].tracked}]
 
     @property
     def sharpness(self) -> Sharpness | None:

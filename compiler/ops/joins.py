@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,7 +10,18 @@ from operator import add
 from typing import TYPE_CHECKING, Any, Self
 
 from modnorm.ops.base import LINEAR, Bond, Misfit, Op, Sharpness, argument
-from modnorm.ops.families import LinearBond, magnitude, root
+from modnorm.ops.edges import (
+    Bound,
+    Edge,
+    Key,
+    Matrix,
+    Measure,
+    product,
+    reached,
+    slots,
+    tracked,
+)
+from modnorm.ops.families import LinearBond, magnitude
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import broadcast, members
 from modnorm.ops.text import copied, expression, number, parts, times
@@ -40,12 +50,11 @@ class Add(LinearBond):
     def joins(self) -> bool:
         return True
 
-    def certified_at(self, high: Any, type: Type) -> Real | str:
-        found = gains((1,) * len(high), type)
-        return found if isinstance(found, str) else max(found)
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        return joined(x, (1,) * len(x))
 
-    def reach(self, high: Any, type: Type) -> Any:
-        return reached(gains((1,) * len(high), type), high)
+    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
+        return bounded(x, (1,) * len(x))
 
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
         return (self, 1) if set(scalars) == {1} else (WeightedSum(scalars), 1)
@@ -90,12 +99,11 @@ class WeightedSum(Bond):
     def sharpness(self) -> Sharpness | None:
         return LINEAR
 
-    def certified_at(self, high: Any, type: Type) -> Real | str:
-        found = gains(self.coefficients, type)
-        return found if isinstance(found, str) else max(found)
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        return joined(x, self.coefficients)
 
-    def reach(self, high: Any, type: Type) -> Any:
-        return reached(gains(self.coefficients, type), high)
+    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
+        return bounded(x, self.coefficients)
 
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
         pairs = zip(self.coefficients, scalars, strict=True)
@@ -120,28 +128,45 @@ class WeightedSum(Bond):
         return (copied("lerp"),) if self.interpolates else ()
 
 
-def gains(coefficients: Sequence[Real], type: Type) -> list[Real] | str:
-    """How much each member may add: |coefficient|, times √size where it lies across an image.
+def _sum_type(x: Sequence[Edge]) -> Tensor:
+    """The type of the sum of some values."""
+    return Tensor("float", broadcast("Add", [edge.type for edge in x]))
 
-    A member with fewer axes than an image is measured along its last axis, the image along axis 1.
+
+def joined(x: Sequence[Edge], coefficients: Sequence[Real]) -> Matrix:
+    """The gains of a weighted sum: |coefficient| for each member, stretched to the sum's shape.
+
+    Along an axis on which a member is stretched, an RMS and a largest value are the same.
     """
-    assert isinstance(type, TupleType)
-    shapes = [m.shape for m in type.members if isinstance(m, Tensor)]
-    found: list[Real] = []
-    for coefficient, shape in zip(coefficients, shapes, strict=True):
-        across = max(map(len, shapes)) == 4 and 0 < len(shape) < 4
-        stretch = root(shape[-1]) if across else 1
-        if isinstance(stretch, str):
-            return stretch
-        found.append(magnitude(coefficient) * stretch)
+    out = _sum_type(x)
+    rank = len(out.shape)
+    found: dict[Key, dict[Key, float]] = {}
+    for i, (edge, coefficient) in enumerate(zip(x, coefficients, strict=True)):
+        shape, size = edge.type.shape, float(magnitude(coefficient))
+        before = rank - len(shape)
+        for measure in tracked(out):
+            own = tuple(
+                axis - before
+                for axis in measure.axes
+                if axis >= before and shape[axis - before] == out.shape[axis]
+            )
+            if 0 in own and len(shape) > 1:
+                continue  # the member's batch: its own largest
+            found.setdefault((i, Measure(own)), {})[0, measure] = size
     return found
 
 
-def reached(parts: list[Real] | str, high: tuple[float, ...]) -> float:
-    """The norm of a sum, from its members' gains and norms."""
-    if isinstance(parts, str):
-        return math.inf
-    return sum(float(gain) * h for gain, h in zip(parts, high, strict=True))
+def bounded(x: Sequence[Edge], coefficients: Sequence[Real]) -> list[dict[Measure, Bound]]:
+    """The bounds of a weighted sum: below, one member's less what the others may take away."""
+    (found,) = reached(x, joined(x, coefficients), [_sum_type(x)])
+    sizes = [float(magnitude(c)) for c in coefficients]
+    alike = all(edge.type.shape == x[0].type.shape for edge in x)
+    for measure, bound in found.items() if alike else ():
+        highs = [product(s, edge.high(measure)) for s, edge in zip(sizes, x, strict=True)]
+        lows = [s * edge.low(measure) for s, edge in zip(sizes, x, strict=True)]
+        left = [low - sum(highs[:i] + highs[i + 1 :]) for i, low in enumerate(lows)]
+        found[measure] = Bound(max(0.0, *left), bound.high)
+    return [found]
 
 
 def _is_mean(coefficients: Sequence[Real]) -> bool:
@@ -207,8 +232,19 @@ class Select(Bond):
     def sharpness(self) -> Sharpness | None:
         return LINEAR
 
-    def reach(self, high: Any, type: Type) -> Any:
-        return high[self.i]
+    def _slots(self, type: Type) -> range:
+        """Where the member stands among the input's tensors."""
+        assert isinstance(type, TupleType)
+        sizes = [len(slots(member)) for member in type.members]
+        start = sum(sizes[: self.i])
+        return range(start, start + sizes[self.i])
+
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        chosen = self._slots(type)
+        return {(i, m): {(i - chosen.start, m): 1.0} for i in chosen for m in x[i].tracked}
+
+    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
+        return [dict(x[i].bounds) for i in self._slots(type)]
 
     @property
     def picks(self) -> int | None:

@@ -1,12 +1,17 @@
-"""`Linear`: a matrix, without bias."""
+"""`Linear`, a matrix without bias, in a norm of choice, and `Readout`."""
 
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from modnorm.ops.base import Atom, Misfit, Norm, Op, amount, argument, expect_tensor
+from modnorm.ops.edges import LARGEST, Edge, Measure, between
+from modnorm.ops.edges import Matrix as Gains
+from modnorm.ops.matrices import CHOICES, MatrixNorm
 from modnorm.ops.registry import register
 from modnorm.ops.text import copied
 from modnorm.ops.types import Real, Tensor, Type
@@ -15,41 +20,55 @@ if TYPE_CHECKING:
     import torch
 
 
-@register
 @dataclass(frozen=True)
-class Linear(Atom):
-    """y = x Wᵀ over the last axis, without bias; `Linear(8) >> Bias` adds one.
+class MatrixAtom(Atom):
+    """y = x Wᵀ over the last axis, for a weight (out, in) in one of the norms of a matrix."""
 
-    The scale √(out/in) is in the weight, and not in the forward pass as in modula's PyTorch
-    release; the two are the same after scaling weights by it.
-    """
-
-    name = "Linear"
-    norm = Norm("spectral", "√(in/out)·σ_max")
     axes = ("out", "in_")
-    init = "nn.init.orthogonal_(weight, gain=math.sqrt(out / in_), generator=generator)"
 
     out: int = argument("size")
     in_: int | None = argument("size", inferred=True)
 
+    @property
+    @abstractmethod
+    def choice(self) -> MatrixNorm:
+        """The norm with its duality map."""
+
+    @property
+    def norm(self) -> Norm:
+        return self.choice.norm
+
+    @property
+    def init(self) -> str:
+        return self.choice.init
+
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = expect_tensor(self.name, x, rank=1)
-        *lead, width = x.shape
-        if not isinstance(width, int):
-            raise Misfit(
-                f"`Linear` needs a fixed input size, but the last axis of {x} is `{width}`",
-                hint="give the size a number in the `input` declaration",
-            )
-        if self.in_ is not None and self.in_ != width:
-            raise Misfit(
-                f"`Linear` expects {amount(self.in_, 'input')} but gets {width}", argument="in"
-            )
-        return dataclasses.replace(self, in_=width), Tensor("float", (*lead, self.out))
+        *lead, _ = x.shape
+        return dataclasses.replace(self, in_=width(self, x, self.in_)), Tensor(
+            "float", (*lead, self.out)
+        )
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
         assert self.in_ is not None, "not resolved"
         return (self.out, self.in_)
+
+    @property
+    def certified(self) -> Real | str:
+        if self.choice.into == "rms":
+            return 1
+        return self.in_ or "it is the number of inputs, which is not known here"
+
+    def gains(self, x: Sequence[Edge], type: Type) -> Gains | str:
+        """In every norm that takes in whole rows, and in the two that the choice is about."""
+        (edge,) = x
+        last = edge.last
+        bound = 1.0 if self.choice.into == "rms" else float(self.weight_shape[1])
+        rows = [(m, m, bound) for m in edge.tracked if last.axes[0] in m.axes]
+        source = last if self.choice.into == "rms" else Measure(last.axes, True)
+        target = last if self.choice.out == "rms" else LARGEST
+        return between(*rows, (source, target, 1.0))
 
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
         return self, scalars[0]
@@ -58,21 +77,10 @@ class Linear(Atom):
         return (copied("mkl_is_slow"), copied("linear"))
 
     def weight_norm(self, weight: torch.Tensor) -> torch.Tensor:
-        import torch
-
-        out, in_ = weight.shape
-        scale = (in_ / out) ** 0.5
-        result: torch.Tensor = scale * torch.linalg.matrix_norm(weight, 2)
-        return result
+        return self.choice.size(weight)
 
     def dualize(self, gradient: torch.Tensor) -> torch.Tensor:
-        import torch
-
-        out, in_ = gradient.shape
-        u, _, vt = torch.linalg.svd(gradient, full_matrices=False)
-        scale = (out / in_) ** 0.5
-        result: torch.Tensor = scale * (u @ vt)
-        return result
+        return self.choice.dual(gradient)
 
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         assert weight is not None
@@ -80,3 +88,54 @@ class Linear(Atom):
 
     def emit(self, x: Any, type: Type) -> str:
         return f"linear({x}, {{weight}})"
+
+
+def width(op: Op, x: Tensor, given: int | None) -> int:
+    """The size of the last axis, or a Misfit where it is not known or not the one given."""
+    size = x.shape[-1]
+    if not isinstance(size, int):
+        raise Misfit(
+            f"`{op.name}` needs a fixed input size, but the last axis of {x} is `{size}`",
+            hint="give the size a number in the `input` declaration",
+        )
+    if given is not None and given != size:
+        raise Misfit(f"`{op.name}` expects {amount(given, 'input')} but gets {size}", argument="in")
+    return size
+
+
+@register
+@dataclass(frozen=True)
+class Linear(MatrixAtom):
+    """y = x Wᵀ over the last axis, without bias; `Linear(8) >> Bias` adds one.
+
+    The scale √(out/in) is in the weight, and not in the forward pass as in modula's PyTorch
+    release; the two are the same after scaling weights by it.
+
+    `norm` chooses the norm in which the weight is measured, moved and dualized, and so the norms of
+    values between which its sensitivity is 1. From RMS to RMS, `"column"` is certified for the
+    number of inputs only.
+    """
+
+    name = "Linear"
+
+    norm_: str = argument("choice", "spectral", choices=tuple(CHOICES), named=True)
+
+    @property
+    def choice(self) -> MatrixNorm:
+        return CHOICES[self.norm_]
+
+
+@register
+@dataclass(frozen=True)
+class Readout(MatrixAtom):
+    """`Linear` with norm `"row"`: (…, in) → (…, out) scores, from RMS to the largest score.
+
+    Every row has a length of its own, at most 1/√in, however many rows there are; so the constants
+    of a cross-entropy behind it do not grow with `out`.
+    """
+
+    name = "Readout"
+
+    @property
+    def choice(self) -> MatrixNorm:
+        return CHOICES["row"]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from modnorm.ops.base import Misfit, Op, Sharpness, argument
+from modnorm.ops.base import Advice, Misfit, Op, Sharpness, argument
+from modnorm.ops.edges import LARGEST, Bound, Edge, Matrix, Measure, between, conversion
 from modnorm.ops.families import AlongAxes, LinearBond
 from modnorm.ops.registry import register
-from modnorm.ops.shapes import Axes, indices
+from modnorm.ops.shapes import indices
 from modnorm.ops.text import as_float, number
 from modnorm.ops.types import Real, Tensor, Type
 
@@ -22,15 +24,6 @@ USEFUL = 10
 """A bound 1/√eps larger than this says nothing, and is not given."""
 
 
-def along_channels(dim: Axes, type: Type) -> bool:
-    """Whether the axis is the one along which a value's norm is the RMS.
-
-    Of four axes that is axis 1 of an image, or the last of a value split into heads.
-    """
-    assert isinstance(type, Tensor)
-    return dim == -1 or (dim == 1 and len(type.shape) == 4)
-
-
 @register
 @dataclass(frozen=True)
 class MeanSubtract(AlongAxes, LinearBond):
@@ -38,11 +31,17 @@ class MeanSubtract(AlongAxes, LinearBond):
 
     name = "MeanSubtract"
 
-    def certified_at(self, high: Any, type: Type) -> Real | str:
-        return 1 if along_channels(self.dim, type) else 2
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        (edge,) = x
+        gone = set(indices(self.dim, len(edge.type.shape)))
+        count = conversion(edge.type.shape, Measure(tuple(sorted(gone))), LARGEST) ** 2
 
-    def reach(self, high: Any, type: Type) -> Any:
-        return float(2 - along_channels(self.dim, type)) * high
+        def gain(measure: Measure) -> float:
+            if gone <= set(measure.axes):
+                return 1.0  # a projection, where the RMS is over all that the mean is taken of
+            return 2 - 2 / count if measure == LARGEST else 2.0
+
+        return between(*((m, m, gain(m)) for m in edge.tracked))
 
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         return x - x.mean(dim=self.dim, keepdim=True)
@@ -55,6 +54,7 @@ class MeanSubtract(AlongAxes, LinearBond):
 class Normalization(AlongAxes):
     """Division by a root mean square with eps inside the root."""
 
+    divides_by: ClassVar[str] = "input"
     eps: Real = argument("number", Fraction(1, 10**12))
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
@@ -78,13 +78,40 @@ class Normalization(AlongAxes):
                 return bound
         return f"`{self.name}` divides by the size of its input, which may be as small as 0"
 
-    def certified_at(self, high: Any, type: Type) -> Real | str:
-        if along_channels(self.dim, type):
-            return self.certified
-        return f"`{self.name}` along {self.dim} divides channels by what other places hold"
+    def _deviation(self, edge: Edge) -> float:
+        """The least root mean square that is divided by, without eps."""
+        return edge.low(self._groups(edge))
 
-    def reach(self, high: Any, type: Type) -> Any:
-        return 1.0 if along_channels(self.dim, type) else math.inf
+    def _groups(self, edge: Edge) -> Measure:
+        return Measure(indices(self.dim, len(edge.type.shape)))
+
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        (edge,) = x
+        groups = self._groups(edge)
+        square = self._deviation(edge) ** 2 + float(self.eps)
+        if square < USEFUL**-2:
+            return f"its {self.divides_by} can be 0" + (
+                f", and eps = {number(self.eps)} is tiny" if self.eps else ""
+            )
+        gain = 1 / math.sqrt(square)
+        measures = dict.fromkeys((groups, *edge.tracked))
+        return between(*((m, m, gain) for m in measures if set(groups.axes) <= set(m.axes)))
+
+    def advice(self, x: Sequence[Edge], type: Type) -> tuple[Advice, ...]:
+        reason = self.gains(x, type)
+        if not isinstance(reason, str):
+            return ()
+        what = f"`{self.name}` has no bound: {reason}"
+        hint = "with `eps = 1` it has sensitivity 1 for every input, with `eps = 0.01` it has 10"
+        return (Advice("A607", what, hint),)
+
+    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
+        (edge,) = x
+        groups, eps = self._groups(edge), float(self.eps)
+        low, high = self._deviation(edge), edge.high(groups)
+        least = low / math.sqrt(low * low + eps) if low else 0.0
+        most = high / math.sqrt(high * high + eps) if 0 < high < math.inf else float(high > 0)
+        return [{groups: Bound(least, most)}]
 
     @property
     def sharpness(self) -> Sharpness | None:
@@ -152,6 +179,10 @@ class LayerNorm(Normalization):
     name = "LayerNorm"
     internal = True
     origin = "modula: 1, which holds where the input's standard deviation is at least 1"
+    divides_by = "input's deviation"
+
+    def _deviation(self, edge: Edge) -> float:
+        return 0.0  # equal entries have none, however large they are
 
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         x = x - x.mean(dim=self.dim, keepdim=True)

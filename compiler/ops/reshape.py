@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from modnorm.ops.base import LINEAR, Bond, Misfit, Op, Sharpness, argument, expect_tensor
+from modnorm.ops.base import LINEAR, Advice, Bond, Misfit, Op, Sharpness, argument, expect_tensor
+from modnorm.ops.edges import LARGEST, ONE_HOT, Bound, Edge, Matrix, Measure, between
 from modnorm.ops.families import LinearBond, root
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import known
@@ -14,6 +16,24 @@ from modnorm.ops.types import Real, Tensor, Type, product
 
 if TYPE_CHECKING:
     import torch
+
+
+def _split(measure: Measure, rank: int) -> Measure:
+    """A measure of (…, seq, heads·d), of `rank` axes, as one of (…, heads, seq, d)."""
+    place = {rank - 2: (rank - 1,), rank - 1: (rank - 2, rank)}
+    return Measure(tuple(sorted(b for a in measure.axes for b in place.get(a, (a,)))))
+
+
+def _moved(x: Sequence[Edge], pairs: list[tuple[Measure, Measure]]) -> Matrix:
+    """The gains of a change of shape, from measures that are the same before and after."""
+    known = {ONE_HOT} if x[0].type.dtype == "int" else {m for m, _ in pairs} - {ONE_HOT}
+    return between(*((m, n, 1.0) for m, n in pairs if m in known))
+
+
+def _kept(x: Sequence[Edge], gains: Matrix | str) -> list[dict[Measure, Bound]]:
+    """The bounds of a change of shape."""
+    assert not isinstance(gains, str)
+    return [{n: Bound(x[0].low(m), x[0].high(m)) for (_, m), row in gains.items() for _, n in row}]
 
 
 @register
@@ -30,6 +50,14 @@ class Flatten(LinearBond):
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        rank = len(x[0].type.shape)
+        whole, flat = Measure(tuple(range(1, rank))), Measure((1,))
+        return _moved(x, [(whole, flat), (LARGEST, LARGEST), (ONE_HOT, ONE_HOT)])
+
+    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
+        return _kept(x, self.gains(x, type))
+
     def emit(self, x: Any, type: Type) -> str:
         return f"{x}.flatten(1)"
 
@@ -44,6 +72,7 @@ class SplitHeads(LinearBond):
     """
 
     name = "SplitHeads"
+    per_head = True
     origin = "modula: 1; per head it is √heads"
 
     heads: int = argument("size")
@@ -64,6 +93,25 @@ class SplitHeads(LinearBond):
     def certified(self) -> Real | str:
         return root(self.heads)
 
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        return _moved(x, [(m, _split(m, len(x[0].type.shape))) for m in x[0].tracked])
+
+    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
+        return _kept(x, self.gains(x, type))
+
+    def advice(self, x: Sequence[Edge], type: Type) -> tuple[Advice, ...]:
+        if self.heads == 1:
+            return ()
+        return (
+            Advice(
+                "A602",
+                f"one of {self.heads} heads may hold all of a token, so that its norm is up to"
+                f" √{self.heads} = {self.heads**0.5:.4g} times the token's",
+                f"write `HeadedLinear(out, {self.heads})` for `SplitHeads({self.heads}) @"
+                " Linear(out)`: each head has a norm there",
+            ),
+        )
+
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         import torch
 
@@ -82,11 +130,20 @@ class MergeHeads(LinearBond):
     """(…, heads, seq, d) → (…, seq, heads·d): the inverse of `SplitHeads`."""
 
     name = "MergeHeads"
+    per_head = False
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = expect_tensor(self.name, x, rank=3)
         *lead, heads, seq, d = x.shape
         return self, Tensor("float", (*lead, seq, product((heads, d))))
+
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        rank = len(x[0].type.shape)
+        merged = [Measure(a) for a in ((), (rank - 2,), tuple(range(1, rank - 1)))]
+        return _moved(x, [(_split(m, rank - 1), m) for m in merged])
+
+    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
+        return _kept(x, self.gains(x, type))
 
     def fuse(self, before: Op) -> Op | None:
         from modnorm.ops.scalars import Identity
@@ -126,12 +183,15 @@ class Enumerate(Bond):
     def certified(self) -> Real | str:
         return 0
 
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        return {}
+
+    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
+        return [{ONE_HOT: Bound(1.0, 1.0)}]
+
     @property
     def sharpness(self) -> Sharpness | None:
         return LINEAR
-
-    def reach(self, high: Any, type: Type) -> Any:
-        return math.inf  # positions, which only an Embed takes
 
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
         return self, 1

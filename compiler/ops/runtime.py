@@ -45,6 +45,12 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     return F.linear(x, weight)
 
 
+def headed(x: Tensor, weight: Tensor) -> Tensor:
+    """(…, seq, in) → (…, heads, seq, d), by the matrix of each head of a weight (heads, d, in)."""
+    y = linear(x, weight.flatten(0, 1))
+    return y.reshape(*y.shape[:-1], *weight.shape[:2]).transpose(-3, -2)
+
+
 def rope(x: Tensor, base: float = 10000.0) -> Tensor:
     """Rotate the pairs (i, i + d/2) of the last axis by angles position·base^(-2i/d)."""
     seq, d = x.shape[-2:]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from modnorm.ops.base import LINEAR, Bond, Op, Sharpness, argument
+from modnorm.ops.edges import Bound, Edge, Matrix, Measure, each_measure, product
 from modnorm.ops.families import LinearBond, magnitude
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import each, map_each
@@ -30,8 +32,11 @@ class Identity(LinearBond):
     def is_identity(self) -> bool:
         return True
 
-    def reach(self, high: Any, type: Type) -> Any:
-        return high
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        return each_measure(x)
+
+    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
+        return [dict(edge.bounds) for edge in x]
 
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         return x
@@ -68,8 +73,12 @@ class Mul(Bond):
     def sharpness(self) -> Sharpness | None:
         return LINEAR
 
-    def reach(self, high: Any, type: Type) -> Any:
-        return map_each(lambda one: float(self.sensitivity) * one, high)
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        return each_measure(x, float(self.sensitivity))
+
+    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
+        a = float(self.sensitivity)
+        return [{m: Bound(a * b.low, product(a, b.high)) for m, b in e.bounds.items()} for e in x]
 
     @property
     def is_identity(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,6 +16,15 @@ from modnorm.ops.base import (
     amount,
     argument,
     expect_tensor,
+)
+from modnorm.ops.edges import (
+    Bound,
+    Edge,
+    Matrix,
+    Measure,
+    channel_axis,
+    conversion,
+    each_measure,
 )
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import known
@@ -66,8 +76,20 @@ class Bias(Vector):
     norm = Norm("rms", "RMS(b)")
     init = "nn.init.zeros_(weight)"
 
-    def reach(self, high: Any, type: Type) -> Any:
-        return high + 1
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        return each_measure(x)
+
+    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
+        found = {}
+        for measure, by in self.pushes(x, type).items():
+            low, high = x[0].low(measure), x[0].high(measure)
+            found[measure] = Bound(max(low - by, 0.0), high + by)
+        return [found]
+
+    def pushes(self, x: Sequence[Edge], type: Type) -> dict[Measure, float]:
+        (edge,) = x
+        own = Measure((channel_axis(edge.type),))
+        return {m: conversion(edge.type.shape, own, m) for m in edge.tracked}
 
     @property
     def sharpness(self) -> Sharpness | None:
@@ -99,6 +121,9 @@ class Scale(Vector):
     name = "Scale"
     norm = Norm("max", "max |g|")
     init = "nn.init.ones_(weight)"
+
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        return each_measure(x)
 
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
         return self, scalars[0]

@@ -27,6 +27,9 @@ PLAN = (
     Weight("heads", "Linear", (4, 33, 65), "spectral", 1.0, 0.3),
     Weight("bias", "Bias", (555,), "rms", 1.0, 0.1),
     Weight("scale", "Scale", (555,), "max", 1.0, 0.7),
+    Weight("readout", "Readout", (1000, 96), "row", 1.0, 0.25),
+    Weight("sign", "Linear", (200, 300), "sign", 1.0, 0.2),
+    Weight("frobenius", "Linear", (70, 9000), "frobenius", 1.0, 0.3),
 )
 normalising = pytest.mark.parametrize("kind", [NormedAdam, NormedSGD])
 

@@ -12,6 +12,7 @@ sizes = st.integers(1, 70_000)
 shapes = st.one_of(
     st.tuples(sizes),
     st.tuples(sizes, sizes),
+    st.tuples(st.integers(1, 64), sizes, sizes),
     st.tuples(sizes, sizes, st.integers(1, 11), st.integers(1, 11)),
 )
 
@@ -50,6 +51,11 @@ def test_a_small_model_is_cut_finely() -> None:
 )
 def test_wide_rows_are_walked_through_in_chunks(shape: tuple[int, ...], columns: int) -> None:
     assert choose(shape, 10**9, "sm_90").columns == columns
+
+
+def test_a_stack_is_cut_as_its_matrices_are() -> None:
+    assert view((12, 64, 768)) == (64, 768, 1)
+    assert choose((12, 64, 768), 10**8) == choose((64, 768), 10**8)
 
 
 def test_unknown_devices() -> None:

@@ -164,14 +164,14 @@ class Bridges:
         if a[0] == "image":
             return self.convolution(a, b)
         if a[:-1] != b[:-1]:
-            merged = E("MergeHeads")
-            whole = self.composed(merged, self.call("Linear", b[1] * b[2], self.mass()))
-            return self.composed(whole, self.call("SplitHeads", b[1]))
+            return self.composed(E("MergeHeads"), self.heads(b))
         width, out = a[-1], b[-1]
         written = self.pick([out, out, f"{2 * out} / 2", f"{out - 1} + 1", f"min({out}, 7.5)"])
         ways = [
             lambda: self.call("Linear", written, self.mass()),
             lambda: self.call("Linear", out, width),
+            lambda: self.call("Linear", out, self.norm(), self.mass()),
+            lambda: self.call("Readout", out, self.mass()),
             lambda: self.composed(self.call("Linear", out), self.call("Bias", self.mass())),
             lambda: self.shared_atom("Linear", width, out),
         ]
@@ -179,6 +179,19 @@ class Bridges:
             ways += [lambda name=n: self.call("Unembed", name) for n, v, d in self.embeds
                      if (v, d) == (out, width)]  # fmt: skip
         return self.any(ways)
+
+    def norm(self) -> str:
+        """The argument that chooses a matrix's norm."""
+        names = ("spectral", "row", "column", "sign", "frobenius")
+        return f'norm = "{self.pick(names)}"'
+
+    def heads(self, b: Kind) -> E:
+        """From a sequence to heads."""
+        _, heads, width = b
+        if self.chance(2):
+            return self.call("HeadedLinear", heads * width, heads, self.mass())
+        whole = self.call("Linear", heads * width, self.mass())
+        return self.composed(whole, self.call("SplitHeads", heads))
 
     def convolution(self, a: Kind, b: Kind) -> E:
         (_, _, size), (_, channels, small) = a, b
@@ -205,8 +218,7 @@ class Bridges:
             return self.composed(E("Enumerate"), self.embed(CONTEXT, b[1]))
         if b[0] == "vec":
             return self.composed(E("Mean(1)"), self.linear(("vec", a[1]), b))
-        whole = self.call("Linear", b[1] * b[2], self.mass())
-        return self.composed(whole, self.call("SplitHeads", b[1]))
+        return self.heads(b)
 
     def from_heads(self, a: Kind, b: Kind) -> E:
         merged = ("seq", a[1] * a[2])

@@ -289,6 +289,18 @@ def check_steps(text: Text) -> None:
                     used = parameter.grad.any(dim=1)
                     assert rows[used].sub(size).abs().le(1e-9 * size + rounding).all()
                     assert not rows[~used].any()
+                case "row":
+                    rows = moved.norm(dim=1) * moved.shape[1] ** 0.5
+                    used = parameter.grad.any(dim=1)
+                    assert rows[used].sub(size).abs().le(1e-9 * size + 9 * rounding).all()
+                    assert not rows[~used].any()
+                case "column":
+                    columns = moved.square().mean(dim=0).sqrt()
+                    used = parameter.grad.any(dim=0)
+                    assert columns[used].sub(size).abs().le(1e-9 * size + rounding).all()
+                    assert not columns[~used].any()
+                case "sign" | "frobenius":
+                    assert abs(norm - size) <= 1e-9 * size + 99 * rounding
                 case "rms" | "max":
                     assert abs(norm - size) <= 1e-9 * size + rounding
                 case _ if kind is module.DualizedSGD:

@@ -62,6 +62,7 @@ def operations(draw: Any, cls: type[Op]) -> Op:
             "number": st.sampled_from(NUMBERS),
             "flag": st.booleans(),
             "axes": st.sampled_from(AXES),
+            "choice": st.sampled_from(argument.choices or ("",)),
             "embed": st.just("embed"),
         }
         values[argument.field] = draw(kinds[argument.kind])

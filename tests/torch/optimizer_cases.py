@@ -20,6 +20,11 @@ PLAN = (
     Weight("still.weight", "Linear", (3, 4), "spectral", 0.0, 0.0),
     Weight("bias.weight", "Bias", (5,), "rms", 1.0, 0.1),
     Weight("scale.weight", "Scale", (5,), "max", 1.0, 0.7),
+    Weight("heads.weight", "HeadedLinear", (2, 3, 4), "spectral", 1.0, 0.4),
+    Weight("row.weight", "Readout", (6, 4), "row", 1.0, 0.6),
+    Weight("column.weight", "Linear", (6, 4), "column", 1.0, 0.2),
+    Weight("sign.weight", "Linear", (5, 4), "sign", 1.0, 0.3),
+    Weight("frobenius.weight", "Linear", (5, 4), "frobenius", 1.0, 0.5),
 )
 KINDS: list[Callable[..., NormedOptimizer]] = [NormedAdam, NormedSGD, DualizedSGD]
 Named = list[tuple[str, nn.Parameter]]
@@ -59,6 +64,16 @@ def everything(optimizer: NormedOptimizer, named: Named) -> list[Tensor]:
 def norm(w: Weight, x: Tensor) -> float:
     """The norm of an update of weight w, from its definition."""
     x = x.double()
+    if w.norm == "row":
+        return math.sqrt(w.shape[1]) * float(x.norm(dim=1).max())
+    if w.norm == "column":
+        return float(x.norm(dim=0).max()) / math.sqrt(w.shape[0])
+    if w.norm == "sign":
+        return w.shape[1] * float(x.abs().max())
+    if w.norm == "frobenius":
+        return math.sqrt(w.shape[1] / w.shape[0]) * float(x.norm())
+    if x.ndim == 3:
+        return max(norm(w, matrix) for matrix in x)
     if w.norm == "row_rms":
         return float(x.square().mean(1).sqrt().max())
     if w.norm == "rms":

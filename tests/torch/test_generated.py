@@ -276,11 +276,12 @@ def test_gpt_is_short() -> None:
     """Its plan and model are to be read; optimizers and kernels are as long for every model."""
     lines = source("gpt").splitlines()
     titles = [i for i, line in enumerate(lines) if re.match(r"# -+ \w+ -+$", line)]
-    assert [lines[i].strip("# -") for i in titles] == ["Plan", "Model", "Optimizers", "Kernels"]
+    parts = ["Plan", "Model", "Optimizers", "Monitor", "Kernels"]
+    assert [lines[i].strip("# -") for i in titles] == parts
     assert titles[2] < 350
     without = modnorm.compile(EXAMPLES / "gpt.mod", device="cpu")
     assert "triton" not in without
-    assert without.splitlines()[-20:] == lines[titles[3] - 22 : titles[3] - 2]
+    assert without.splitlines()[-20:] == lines[titles[4] - 22 : titles[4] - 2]
 
 
 @pytest.mark.skipif(RUFF is None, reason="ruff is not installed")

@@ -109,7 +109,7 @@ def dual_norm(op: Atom, g: torch.Tensor) -> torch.Tensor:
     """The dual norm in closed form, typed from the mathematics and not from the operation."""
     match op.norm.name:
         case "spectral":
-            out, in_ = g.shape
+            out, in_ = g.shape[-2:]
             return math.sqrt(out / in_) * torch.linalg.svdvals(g).sum()
         case "spectral_taps":
             out, in_, k, _ = g.shape
@@ -121,6 +121,14 @@ def dual_norm(op: Atom, g: torch.Tensor) -> torch.Tensor:
             return math.sqrt(g.numel()) * g.norm()
         case "max":
             return g.abs().sum()
+        case "row":
+            return g.norm(dim=1).sum() / math.sqrt(g.shape[1])
+        case "column":
+            return math.sqrt(g.shape[0]) * g.norm(dim=0).sum()
+        case "sign":
+            return g.abs().sum() / g.shape[1]
+        case "frobenius":
+            return math.sqrt(g.shape[0] / g.shape[1]) * g.norm()
     raise AssertionError(f"no dual norm is known here for {op.norm}")
 
 

@@ -69,6 +69,10 @@ TRIALS: dict[str, list[Trial]] = {
         Trial(type=f(1, 2, 5, 5), arguments={"size": 2}, tight=0.9),
         Trial(whole, whole, {"size": 2}, f(1, 2, 4, 6), tight=0.9),
     ],
+    "MaxPool": [
+        Trial(arguments={"size": 2}, type=f(1, 4, 4, 4), tight=0.95),
+        Trial(whole, whole, {"size": 2}, f(1, 2, 4, 4), tight=0.95),
+    ],
     "RMSDivide": [Trial(arguments={"eps": 0.04}, tight=0.98)],
     "LayerNorm": [Trial(arguments={"eps": 0.04}, tight=0.98)],
     "Add": [Trial(total(channels), channels, {}, TupleType((f(2, 3, 4), f(3, 4))), tight=0.99)],
@@ -81,7 +85,16 @@ TRIALS: dict[str, list[Trial]] = {
     "Mul": [Trial(arguments={"a": -3}, tight=0.99)],
     "Identity": [Trial(tight=0.99)],
     "Enumerate": [Trial()],
-    "Linear": [Trial(arguments={"out": 4}, tight=0.95), Trial(rms, rms, {"out": 9}, f(2, 4))],
+    "Linear": [
+        Trial(arguments={"out": 4}, tight=0.95),
+        Trial(rms, rms, {"out": 9}, f(2, 4)),
+        Trial(rms, largest, {"out": 5, "norm_": "row"}, f(2, 4), tight=0.95),
+        Trial(rms, largest, {"out": 5, "norm_": "sign"}, f(2, 4), tight=0.9),
+        Trial(rms, rms, {"out": 3, "norm_": "frobenius"}, f(2, 4), tight=0.95),
+        Trial(row_sum, rms, {"out": 3, "norm_": "column"}, f(2, 4)),
+    ],
+    "Readout": [Trial(rms, largest, {"out": 5}, tight=0.95)],
+    "HeadedLinear": [Trial(rms, rms, {"out": 8, "heads": 2}, f(2, 3, 5), tight=0.95)],
     "Conv2D": [
         Trial(arguments={"out": 3}, type=f(1, 2, 4, 4)),
         Trial(arguments={"out": 2, "stride": 2, "kernel": 2}, type=f(1, 3, 4, 4)),
@@ -100,7 +113,8 @@ PAIRS = [
 
 def test_every_operation_is_tried() -> None:
     untried = {op.name for op in OPS} - TRIALS.keys()
-    assert untried == {"Embed"}, "an Embed's input is discrete; its weight is tried below"
+    # an Embed's input is discrete, and its weight is tried below; a product has no one bound
+    assert untried == {"Embed", "Product"}
 
 
 @pytest.mark.parametrize(("cls", "trial"), PAIRS)

@@ -27,7 +27,19 @@ def normed(w: Weight, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | Non
         return w.target * u / u.square().mean().sqrt(), None
     if w.norm == "max":
         return w.target * u / u.abs().max(), None
+    if w.norm == "row":
+        return w.target * u / u.norm(dim=1, keepdim=True) / math.sqrt(u.shape[1]), None
+    if w.norm == "column":
+        return w.target * u / u.norm(dim=0) * math.sqrt(u.shape[0]), None
+    if w.norm == "sign":
+        return w.target * u / u.abs().max() / u.shape[1], None
+    if w.norm == "frobenius":
+        return w.target * u / u.norm() * math.sqrt(u.shape[0] / u.shape[1]), None
     assert x is not None
+    if u.ndim == 3:
+        heads = [normed(w, *pair) for pair in zip(u, x, strict=True)]
+        scaled, next_ = zip(*heads, strict=True)
+        return torch.stack(scaled), torch.stack([y for y in next_ if y is not None])
     out, width = u.shape[:2]
     taps = u.reshape(out, width, -1)
     columns = x.reshape(width, -1)
@@ -103,6 +115,18 @@ def test_dualized_against_the_svd(nesterov: bool, dtype: torch.dtype) -> None:
                 dual = u / u.square().mean().sqrt()
             elif w.norm == "max":
                 dual = u.sign()
+            elif w.norm == "row":
+                dual = u / u.norm(dim=1, keepdim=True) / 2  # √4 inputs
+            elif w.norm == "column":
+                dual = u / u.norm(dim=0) * math.sqrt(6)
+            elif w.norm == "sign":
+                dual = u.sign() / 4
+            elif w.norm == "frobenius":
+                dual = u / u.norm() * math.sqrt(5 / 4)
+            elif u.ndim == 3:
+                left, s, right = torch.linalg.svd(u, full_matrices=False)
+                assert float((s[:, -1] / s[:, 0]).min()) > 0.01
+                dual = (left @ right) * math.sqrt(3 / 4)
             else:
                 taps = u.flatten(2).permute(2, 0, 1) if u.ndim > 2 else u.unsqueeze(0)
                 left, s, right = torch.linalg.svd(taps, full_matrices=False)

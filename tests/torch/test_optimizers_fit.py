@@ -99,7 +99,7 @@ def test_everything_that_does_not_fit_is_named_with_what_was_expected() -> None:
     del named[1]
     named[1] = ("a.weight", nn.Parameter(torch.zeros(4, 5)))
     named[2] = ("c.weight", named[2][1])
-    text = refused(named, "do not fit the plan of 7 weights")
+    text = refused(named, f"do not fit the plan of {len(PLAN)} weights")
     assert r"conv.weight: nothing instead of floating (4, 3, 3, 3)" in text
     assert r"a.weight: floating (4, 5) instead of floating (5, 4)" in text
     assert r"b.weight: nothing instead of floating (5, 4)" in text

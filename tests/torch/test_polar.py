@@ -220,6 +220,17 @@ def test_denormal_and_huge_numbers(scheme: Scheme, power: int) -> None:
         torch.testing.assert_close(result, polar(unit, scheme), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_size_ends_in_the_band(scheme: Scheme) -> None:
+    """Squares of squares of what is of size 1e-6 are no float32, though that is a usual size."""
+    unit = torch.stack([matrix(128, 130, spread(128, x), 3)[0] for x in (0.5, 6.0)]).float()
+    for power in range(-100, 20):
+        result = polar(unit * 2.0 ** (power / 4), scheme).double()
+        sigma = torch.linalg.matrix_norm(result, 2)
+        assert (sigma <= BANDS[scheme.steps][2] * 1.1).all()
+        assert (sigma >= BANDS[scheme.steps][1] * 0.9).all()
+
+
 def test_infinities_are_rejected_by_the_optimizer() -> None:
     plan = (Weight("w", "Linear", (40, 50), "spectral", 1.0, 0.5),)
     named = parameters(plan=plan)

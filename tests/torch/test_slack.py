@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from optimizer_cases import KINDS, PLAN, give_gradients, norm, parameters, run, values
+from optimizer_cases import KINDS, PLAN, everything, give_gradients, norm, parameters, run, values
 
 from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedSGD
 from modnorm.kernels.plan import Weight
 
-ESTIMATED = {"conv.weight", "a.weight", "b.weight"}
+ESTIMATED = {"conv.weight", "a.weight", "b.weight", "heads.weight"}
 POWER: list[Any] = [NormedAdam, NormedSGD]
 
 
@@ -37,6 +37,16 @@ def test_slack_is_the_size_of_the_last_update(kind: Any, dtype: torch.dtype) -> 
                     assert slack[name] == pytest.approx(1, abs=0.005)
                 else:
                     assert slack[name] >= 1 - tolerance
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_asking_for_slack_changes_nothing(kind: Any, dtype: torch.dtype) -> None:
+    named = parameters(dtype)
+    optimizer = run(kind, named, 2)
+    before = everything(optimizer, named)
+    assert optimizer.slack() == optimizer.slack()
+    assert all(map(torch.equal, before, everything(optimizer, named)))
 
 
 def test_slack_of_dualized_without_nesterov_needs_no_gradient() -> None:
@@ -98,14 +108,18 @@ def test_the_vector_after_some_iterations(kind: Any, iterations: int) -> None:
         if name in ESTIMATED:
             assert p.grad is not None
             u = p.grad.sign() if kind is NormedAdam else p.grad
-            u = u.reshape(*u.shape[:2], -1)
-            x = starts[name].reshape(u.shape[1], -1)
-            for t in range(u.shape[2]):
-                z = x[:, t]
+            x, vector = starts[name], optimizer.state[p]["vector"]
+            for matrix, start, found in zip(*map(one_by_one, (u, x, vector)), strict=True):
+                z = start
                 for _ in range(iterations):
-                    z = u[:, :, t].T @ (u[:, :, t] @ z)
-                found = optimizer.state[p]["vector"].view(x.shape)[:, t]
+                    z = matrix.T @ (matrix @ z)
                 torch.testing.assert_close(found, z / z.norm(), rtol=1e-9, atol=1e-9)
+
+
+def one_by_one(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The matrices of a weight (out, in), (heads, d, in) or (out, in, k, k), or their vectors."""
+    heads, taps = x.shape in ((2, 3, 4), (2, 4)), x.ndim > 2
+    return x.unbind() if heads else x.flatten(-2).unbind(-1) if taps else (x,)
 
 
 def test_iterations_are_read_at_every_step_and_for_each_group() -> None:

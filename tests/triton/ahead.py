@@ -79,8 +79,9 @@ CNN = {
     **{(64, 3, 7, 7): 0, (64, 64, 3, 3): 0, (512, 512, 3, 3): 0, (512, 256, 1, 1): 0},
     **{(64,): 2, (512,): 1, (1000, 2048): 0},
 }
+NORMS = {(50257, 768): 1, (768, 768): -1, (3072, 768): -2, (768, 3072): 0, (4096, 16384): -1}
 WIDE = {(4096, 4096): 0, (4096, 16384): 0, (8192, 8192): 0, (32000, 16384): 1, (100_000,): 1}
-MODELS = {"gpt": GPT, "cnn": CNN, "wide": WIDE}
+MODELS = {"gpt": GPT, "cnn": CNN, "norms": NORMS, "wide": WIDE}
 
 
 def of_normed() -> Iterator[dict[str, Any]]:
@@ -118,7 +119,8 @@ def shape_of(shape: tuple[int, ...], kind: int, device: str, master: bool) -> tu
     _, columns, taps = tiles.view(shape)
     chunks = -(-columns // tile.columns)
     block = max(1, tile.block // 2) if master else tile.block
-    return kind, taps, columns, block, tiles.power(taps), tile.columns, chunks
+    gain = columns if kind < 0 else 1
+    return kind, taps, columns, block, tiles.power(taps), tile.columns, chunks, gain
 
 
 REPORTS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {"normed": of_normed}

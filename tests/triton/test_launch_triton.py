@@ -26,6 +26,9 @@ PLAN = (
     Weight("still", "Linear", (3, 4), "spectral", 0.0, 0.0),
     Weight("bias", "Bias", (5,), "rms", 1.0, 0.1),
     Weight("scale", "Scale", (5,), "max", 1.0, 0.7),
+    Weight("row", "Readout", (6, 4), "row", 1.0, 0.6),
+    Weight("sign", "Linear", (5, 4), "sign", 1.0, 0.3),
+    Weight("frobenius", "Linear", (5, 4), "frobenius", 1.0, 0.5),
 )
 Named = list[tuple[str, nn.Parameter]]
 both = pytest.mark.parametrize("kind", [NormedAdam, NormedSGD])
@@ -58,7 +61,7 @@ def values(named: Named) -> dict[str, Tensor]:
 def test_as_without_kernels(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     launched, plain = parameters(), parameters()
     first = run(kind, launched, 3)
-    assert [len(run.items) for run in first._launched] == [7]
+    assert [len(run.items) for run in first._launched] == [10]
     assert not first._batches
     monkeypatch.setattr(NormedOptimizer, "launches", None)
     second = run(kind, plain, 3)
@@ -212,4 +215,26 @@ def test_the_tables_hold_every_weight_once() -> None:
     rows = [row for _, row, *_ in launches.weights.tolist()]
     assert [sorted(covered[i]) for i in range(len(rows))] == [list(range(n)) for n in rows]
     names = [launches.items[i][2].name for i, _, _ in launches.parts]
-    assert names == ["embed", "conv", "a", "b", "heads", "heads", "heads", "bias", "scale"]
+    expected = ["embed", "conv", "a", "b", "heads", "heads", "heads", "bias", "scale"]
+    assert names == [*expected, "row", "sign", "frobenius"]
+
+
+@both
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_columns_are_left_to_plain_torch(
+    kind: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside weights that the kernels move."""
+    plan = (*PLAN, Weight("column", "Linear", (6, 4), "column", 1.0, 0.2))
+    runs = []
+    for launches in (Launches, None):
+        monkeypatch.setattr(NormedOptimizer, "launches", launches)
+        named = [*parameters(dtype), ("column", nn.Parameter(torch.ones(6, 4, dtype=dtype)))]
+        optimizer = run(kind, named, 3, plan=plan)
+        (batches,) = optimizer._batches.values()
+        assert len([item for batch in batches for item in batch[0]]) == (1 if launches else 11)
+        runs.append(named)
+    for (name, p), (_, q) in zip(*runs, strict=True):
+        tolerance = 1e-5 if dtype == torch.float32 else 0.01
+        torch.testing.assert_close(p, q, rtol=tolerance, atol=tolerance, msg=name)
+    assert (dict(runs[0])["column"] != 1).any()

@@ -32,7 +32,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 def test_kernels_compile(told: list[dict[str, Any]], device: str) -> None:
     found = [report for report in told if report["device"] == device]
     assert {report["kernel"] for report in found} == {"moments", "reduce", "apply"}
-    assert {report["model"] for report in found} == {"gpt", "cnn", "wide"}
+    assert {report["model"] for report in found} == {"gpt", "cnn", "norms", "wide"}
     assert all(report["shared"] <= SHARED[device] for report in found)
 
 

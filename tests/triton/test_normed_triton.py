@@ -81,6 +81,13 @@ class Model:
         if w.norm == "row_rms":
             norms = u.square().mean(1, keepdim=True).sqrt()
             return u / torch.where(norms > 0, norms, 1)
+        if w.norm == "row":
+            norms = u.norm(dim=1, keepdim=True) * math.sqrt(u.shape[1])
+            return u / torch.where(norms > 0, norms, 1)
+        if w.norm == "sign":
+            return u / (u.abs().max() or 1) / u.shape[1]
+        if w.norm == "frobenius":
+            return u / (u.norm() or 1) * math.sqrt(u.shape[0] / u.shape[1])
         taps, x = u.flatten(2) if u.dim() > 2 else u.unsqueeze(2), state["vector"]
         flat, vectors = torch.zeros_like(taps), x.reshape(x.shape[0], -1).clone()
         for t in range(taps.shape[2]):
@@ -129,6 +136,10 @@ ALL = [
     weight("spectral", 1, 9, name="row"),
     weight("spectral", 9, 1, name="column"),
     weight("spectral", 1, 1, name="one"),
+    weight("row", 7, 12, target=0.3, name="readout"),
+    weight("sign", 9, 12, target=0.8, name="sign"),
+    weight("frobenius", 20, 12, target=0.5, name="frobenius"),
+    weight("frobenius", 1, 1, name="one entry"),
 ]
 
 
@@ -148,7 +159,8 @@ sizes = st.integers(1, 24)
 
 @st.composite
 def weights(draw: st.DrawFn) -> tuple[Weight, Tile]:
-    norm = draw(st.sampled_from(["spectral", "spectral_taps", "row_rms", "rms", "max"]))
+    matrices = ["spectral", "spectral_taps", "row_rms", "row", "sign", "frobenius"]
+    norm = draw(st.sampled_from([*matrices, "rms", "max"]))
     if norm in ("rms", "max"):
         shape: tuple[int, ...] = (draw(sizes),)
     elif norm == "spectral_taps":
@@ -207,7 +219,7 @@ def test_what_is_not_finite_leaves_its_weight_alone(bad: float) -> None:
     assert model.launches.lost.tolist() == [1] * len(ALL)
     for p, old, was, w in zip(model.params, before, states, ALL, strict=True):
         rows = p.detach() != old
-        if w.norm == "row_rms":  # the other rows are whole, and move
+        if w.norm in ("row_rms", "row"):  # the other rows are whole, and move
             assert not rows[0].any()
             assert rows[1:].all()
         else:

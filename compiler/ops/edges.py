@@ -1,0 +1,259 @@
+"""What is proved about a value on its way from one operation to the next.
+
+A *measure* is a norm of a tensor: the RMS over some of its axes, the largest over the others. The
+letters of the literature are measures:
+
+    R   over everything of an example          P   over channels, the largest of tokens or pixels
+    H   over a head's channels                 I   the largest entry (over no axis)
+    L1  the sum along the last axis, the largest of the others
+
+Axis 0 of a value of two axes or more is the batch, over which every measure takes the largest. A
+tuple's norm is the sum of its members' norms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from modnorm.ops.types import Size, Tensor, TupleType, Type
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Measure(NamedTuple):
+    """The RMS over `axes` (from 0, sorted), the largest over the others; with `total` the sum."""
+
+    axes: tuple[int, ...]
+    total: bool = False
+
+    def of(self, x: torch.Tensor) -> torch.Tensor:
+        """The norm of a tensor: a scalar tensor."""
+        if self.total:
+            return x.abs().sum(self.axes).amax()
+        if not self.axes:
+            return x.abs().amax()
+        return x.square().mean(self.axes).amax().sqrt()
+
+
+LARGEST = Measure(())
+"""I: the largest entry."""
+ONE_HOT = Measure((-1,), True)
+"""The measure of integers: the sum of the one-hot vectors that they stand for."""
+
+
+class Bound(NamedTuple):
+    """Every group's norm is at least `low`, and at most `high`."""
+
+    low: float
+    high: float
+
+
+Key: TypeAlias = tuple[int, Measure]
+"""A slot (a tensor of a value: 0, or the place in a tuple's flattened members), and a measure."""
+Matrix: TypeAlias = Mapping[Key, Mapping[Key, float]]
+"""How far an output moves, in each of its measures, when an input moves by 1 in one of its own.
+
+A slot of the input without a row has no influence.
+"""
+Bounds: TypeAlias = Mapping[Measure, Bound]
+
+
+def channel_axis(type: Tensor) -> int:
+    """The last axis; axis 1 of an image (four axes)."""
+    return 1 if len(type.shape) == 4 else max(len(type.shape) - 1, 0)
+
+
+@cache
+def tracked(type: Tensor) -> tuple[Measure, ...]:
+    """The measures in which values of a type are followed."""
+    if type.dtype == "int":
+        return (ONE_HOT,)
+    rank = len(type.shape)
+    whole = tuple(range(1 if rank > 1 else 0, rank))
+    found = [(), whole[-1:], whole]
+    if rank >= 4:
+        found += [(rank - 3,), (rank - 3, rank - 1)]
+    return tuple(map(Measure, dict.fromkeys(found)))
+
+
+@cache
+def conversion(shape: tuple[Size, ...], source: Measure, target: Measure) -> float:
+    """The least c with `target` ≤ c · `source` for all values of a shape; infinite if unknown."""
+    if source == target:
+        return 1.0
+    if source == ONE_HOT or target == ONE_HOT:
+        return math.inf
+    if source.total or target.total:
+        return _through_sum(shape, source, target)
+    return math.sqrt(_count(shape, set(source.axes).difference(target.axes)))
+
+
+def _through_sum(shape: tuple[Size, ...], source: Measure, target: Measure) -> float:
+    last = Measure((len(shape) - 1,))
+    width = _count(shape, last.axes)
+    if target.total:
+        return width * conversion(shape, source, last)
+    return 1 / math.sqrt(width) if set(last.axes) <= set(target.axes) else 1.0
+
+
+def _count(shape: tuple[Size, ...], axes: Iterable[int]) -> float:
+    total = 1.0
+    for axis in axes:
+        size = shape[axis]
+        if not isinstance(size, int):
+            return math.inf
+        total *= size
+    return total
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A tensor value: its type, the bounds on its norms, and whether its axis -3 counts heads.
+
+    `complete`: no bound follows from the others that is better than the one that stands there.
+    """
+
+    type: Tensor
+    bounds: Bounds = field(default_factory=dict)
+    headed: bool = False
+    complete: bool = False
+
+    def completed(self) -> Edge:
+        """The same, with the bounds that follow for every measure."""
+        measures = dict.fromkeys((*self.bounds, *self.tracked))
+        bounds = {m: Bound(self.low(m), self.high(m)) for m in measures}
+        return Edge(self.type, bounds, self.headed, True)
+
+    def high(self, measure: Measure) -> float:
+        """The least upper bound that follows for a measure; infinite where none does."""
+        if self.complete and measure in self.bounds:
+            return self.bounds[measure].high
+        shape = self.type.shape
+        return min(
+            (b.high * conversion(shape, m, measure) for m, b in self.bounds.items()),
+            default=math.inf,
+        )
+
+    def low(self, measure: Measure) -> float:
+        """The largest lower bound that follows; 0 where none does."""
+        if self.complete and measure in self.bounds:
+            return self.bounds[measure].low
+        axes = set(measure.axes)
+        return max(
+            (
+                b.low
+                for m, b in self.bounds.items()
+                if not m.total and not measure.total and axes.issuperset(m.axes)
+            ),
+            default=0.0,
+        )
+
+    @property
+    def last(self) -> Measure:
+        """The RMS along the last axis."""
+        return Measure((len(self.type.shape) - 1,))
+
+    @property
+    def tracked(self) -> tuple[Measure, ...]:
+        return tracked(self.type)
+
+
+def natural(type: Tensor, *, headed: bool = False, whole: bool = False) -> Measure:
+    """The measure in which a value is spoken of: P; per head H; R with `whole`, for an image."""
+    if type.dtype == "int":
+        return ONE_HOT
+    rank = len(type.shape)
+    if rank == 0:
+        return LARGEST
+    if rank >= 4 and headed:
+        return Measure((rank - 1,))
+    if rank == 4 and whole:
+        return Measure((1, 2, 3))
+    return Measure((channel_axis(type),))
+
+
+def letter(measure: Measure, type: Tensor, *, headed: bool = False) -> str:
+    """The letter of a measure: R, P, H, I or L1; the axes where it has none."""
+    rank = len(type.shape)
+    if measure.total:
+        return "L1"
+    if not measure.axes:
+        return "I"
+    if headed and rank >= 4:
+        names = {(rank - 1,): "H", (rank - 3, rank - 1): "P"}
+        if measure.axes in names:
+            return names[measure.axes]
+    if measure.axes == tuple(range(1, rank)):
+        return "R"
+    if measure.axes == (channel_axis(type),):
+        return "P"
+    return f"RMS over {measure.axes}"
+
+
+def slots(type: Type) -> tuple[Tensor, ...]:
+    """The tensors of a value, a tuple's members flattened."""
+    if isinstance(type, TupleType):
+        return tuple(t for member in type.members for t in slots(member))
+    return (type,)
+
+
+def each_measure(x: Sequence[Edge], factor: float = 1.0) -> dict[Key, dict[Key, float]]:
+    """Every slot to the same slot, by the same factor in every measure."""
+    return {(i, m): {(i, m): factor} for i, edge in enumerate(x) for m in edge.tracked}
+
+
+def between(*pairs: tuple[Measure, Measure, float]) -> dict[Key, dict[Key, float]]:
+    """One tensor to one tensor: (measure of the input, measure of the output, gain)."""
+    found: dict[Key, dict[Key, float]] = {}
+    for source, target, gain in pairs:
+        found.setdefault((0, source), {})[0, target] = gain
+    return found
+
+
+def reached(x: Sequence[Edge], gains: Matrix, out: Sequence[Tensor]) -> list[dict[Measure, Bound]]:
+    """Upper bounds on the outputs of an operation that maps zero to zero, from its gains."""
+    parts: dict[int, dict[Key, float]] = {}
+    for (i, measure), row in gains.items():
+        lower(parts.setdefault(i, {}), row, x[i].high(measure))
+    found: list[dict[Measure, Bound]] = [{} for _ in out]
+    for (j, measure), high in summed(list(parts.values()), out).items():
+        found[j][measure] = Bound(0.0, high)
+    return found
+
+
+def lower(best: dict[Key, float], row: Mapping[Key, float], factor: float) -> None:
+    """Take over the entries of a row, times a factor, where they are smaller."""
+    for key, gain in row.items():
+        value = product(gain, factor)
+        if value < best.get(key, math.inf) or key not in best:
+            best[key] = value
+
+
+def summed(parts: Sequence[Mapping[Key, float]], types: Sequence[Tensor]) -> dict[Key, float]:
+    """The sum of several rows: each is known in some measures, from which the others follow."""
+    if len(parts) == 1:
+        return dict(parts[0])
+    keys = dict.fromkeys(key for part in parts for key in part)
+    return {key: sum(moved(part, key, types) for part in parts) for key in keys}
+
+
+def moved(
+    row: Mapping[Key, float], key: Key, types: Sequence[Tensor], default: float = 0.0
+) -> float:
+    """How far a tensor moves in any measure, for one row; `default` where it is not reached."""
+    slot, measure = key
+    shape = types[slot].shape
+    moves = [
+        product(gain, conversion(shape, m, measure)) for (j, m), gain in row.items() if j == slot
+    ]
+    return min(moves, default=default)
+
+
+def product(a: float, b: float) -> float:
+    """a·b, where 0 times infinity is 0."""
+    return a * b if a and b else 0.0

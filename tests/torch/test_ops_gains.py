@@ -1,0 +1,287 @@
+"""Every gain and every bound on a size that an operation gives holds, in every measure."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import op_samples as samples
+import pytest
+import torch
+from op_samples import OPS, leaves
+from op_search import ascend, f, pack, shapes, weight_size
+from torch.func import jvp
+
+from modnorm.ops.base import Op
+from modnorm.ops.edges import LARGEST, ONE_HOT, Bound, Edge, Measure, moved, natural, slots
+from modnorm.ops.types import Tensor, TupleType, Type
+from modnorm.passes.gains import row_at
+
+HEADS = TupleType((f(1, 2, 3, 4), f(1, 2, 3, 4), f(1, 2, 3, 4)))
+IMAGE = f(1, 3, 4, 4)
+
+
+class Case(NamedTuple):
+    """An operation, its input, and the input's norms: one for each tensor.
+
+    `tight` is the part of the gain, between the measures in which values are spoken of, that a
+    search has to reach.
+    """
+
+    name: str
+    arguments: dict[str, Any]
+    type: Type
+    highs: tuple[float, ...]
+    tight: float = 0.0
+    low: float = 0.0
+
+
+CASES = [
+    Case("Linear", {"out": 4}, f(2, 3, 6), (2.0,), 0.95),
+    Case("Linear", {"out": 4, "norm_": "row"}, f(2, 3, 6), (2.0,)),
+    Case("Linear", {"out": 4, "norm_": "sign"}, f(2, 3, 6), (2.0,)),
+    Case("Linear", {"out": 4, "norm_": "column"}, f(2, 3, 6), (2.0,)),
+    Case("Linear", {"out": 4, "norm_": "frobenius"}, f(2, 3, 6), (2.0,), 0.9),
+    Case("Readout", {"out": 4}, f(2, 3, 6), (2.0,)),
+    Case("HeadedLinear", {"out": 8, "heads": 2}, f(2, 3, 5), (2.0,), 0.95),
+    Case("Conv2D", {"out": 4}, IMAGE, (2.0,)),
+    Case("Conv2D", {"out": 2, "kernel": 1, "stride": 2, "padding": 0}, IMAGE, (2.0,), 0.9),
+    Case("Conv2D", {"out": 2, "kernel": 3, "stride": 2, "padding": 1}, f(1, 2, 6, 6), (1.0,)),
+    Case("Conv2D", {"out": 2, "kernel": 3, "stride": 1, "padding": 0}, f(1, 2, 5, 5), (1.0,)),
+    Case("Bias", {}, f(2, 3, 6), (2.0,), 0.99),
+    Case("Bias", {}, f(1, 3, 2, 2), (2.0,), 0.99, low=1.5),
+    Case("Scale", {}, f(2, 3, 4, 4), (0.5,), 0.99),
+    Case("Unembed", {"embed": "e", "count": 5, "dim": 6}, f(2, 6), (2.0,)),
+    Case("Identity", {}, f(2, 6), (2.0,), 0.99, low=1.0),
+    Case("Mul", {"a": -3}, TupleType((f(2, 6), f(3, 4))), (2.0, 0.5), 0.99),
+    Case("Mul", {"a": -3}, f(2, 6), (2.0,), 0.99, low=1.0),
+    Case("Add", {}, TupleType((f(2, 3, 6), f(3, 6))), (2.0, 0.5), 0.99),
+    Case("Add", {}, TupleType((f(2, 6), f(2, 6))), (2.0, 0.5), 0.99, low=1.9),
+    Case("Add", {}, TupleType((f(2, 3, 4, 5), f(4, 5))), (2.0, 0.5)),
+    Case("Add", {}, TupleType((f(2, 3, 4, 5), f(3, 1, 1), f(2, 1, 4, 5))), (2.0, 0.5, 1.0)),
+    Case("WeightedSum", {"coefficients": (0.25, -3)}, TupleType((f(2, 6),) * 2), (2.0, 0.5), 0.9),
+    Case("WeightedSum", {"coefficients": (2, -3)}, TupleType((f(5), f(1, 2, 2, 5))), (2.0, 0.5)),
+    Case("Select", {"i": 1}, TupleType((f(2, 6), f(2, 6))), (2.0, 0.5), 0.9),
+    Case("Flatten", {}, f(2, 3, 4, 5), (2.0,)),
+    Case("SplitHeads", {"heads": 3}, f(2, 3, 6), (2.0,), 0.99),
+    Case("MergeHeads", {}, f(1, 2, 3, 4), (2.0,), 0.99),
+    Case("Abs", {}, f(2, 6), (2.0,), 0.99, low=1.0),
+    Case("ReLU", {}, f(2, 3, 4, 4), (2.0,), 0.99),
+    Case("GELU", {}, f(2, 6), (5.0,), 0.99),
+    Case("SiLU", {}, f(2, 6), (5.0,), 0.99),
+    Case("Tanh", {}, f(2, 6), (0.5,), 0.98),
+    Case("Softmax", {"scale": 3}, f(2, 6), (2.0,), 0.5),
+    Case("MeanSubtract", {}, f(2, 3, 6), (2.0,), 0.99),
+    Case("MeanSubtract", {"dim": (1, 2, 3)}, f(1, 2, 4, 4), (2.0,), 0.5),
+    Case("MeanSubtract", {"dim": 1}, f(1, 3, 2, 2), (2.0,), 0.99),
+    Case("MeanSubtract", {"dim": 1}, f(1, 5, 2), (2.0,)),
+    Case("RMSDivide", {"eps": 0.04}, f(2, 3, 6), (2.0,), 0.98),
+    Case("RMSDivide", {"eps": 0}, f(2, 3, 6), (2.0,), 0.9, low=0.5),
+    Case("RMSDivide", {"eps": 0.5, "dim": (1, 2, 3)}, f(1, 2, 3, 3), (2.0,)),
+    Case("LayerNorm", {"eps": 0.04}, f(2, 3, 6), (2.0,), 0.98, low=0.5),
+    Case("Mean", {"dim": 1}, f(2, 3, 6), (2.0,), 0.9),
+    Case("Mean", {"dim": -1}, f(2, 3, 6), (2.0,)),
+    Case("Mean", {"dim": 3}, IMAGE, (2.0,)),
+    Case("Mean", {"dim": 1}, IMAGE, (2.0,)),
+    Case("Mean", {"dim": (2, 3)}, IMAGE, (2.0,), 0.9),
+    Case("AvgPool", {"size": 2}, f(1, 3, 5, 3), (2.0,), 0.9),
+    Case("AvgPool", {"size": 2}, IMAGE, (2.0,), 0.9),
+    Case("MaxPool", {"size": 2}, f(1, 4, 2, 3), (2.0,)),
+    Case("Product", {}, TupleType((f(2, 6), f(2, 6))), (2.0, 0.5), 0.9),
+    Case("Product", {}, TupleType((f(1, 2, 3),) * 3), (1.0, 0.5, 2.0)),
+    Case("Attention", {}, HEADS, (2.0, 3.0, 0.7), 0.2),
+    Case("Attention", {"scale": 0.5, "causal": True}, HEADS, (2.0, 1.5, 3.0)),
+    Case("RoPE", {}, TupleType((f(2, 4, 6), f(2, 4, 2))), (2.0, 0.5), 0.99),
+]
+IDS = [f"{case.name}-{i}" for i, case in enumerate(CASES)]
+HEADED = ("Attention", "MergeHeads", "RoPE")
+
+
+class Setting:
+    """A case's operation, and inputs within their bounds."""
+
+    def __init__(self, case: Case) -> None:
+        cls: type[Op] = next(op for op in OPS if op.name == case.name)
+        self.case = case
+        self.op, out = cls(**case.arguments).resolve(case.type)
+        headed = case.name in HEADED
+        types = slots(case.type)
+        self.measures = [natural(t, headed=headed) for t in types]
+        self.edges = tuple(
+            Edge(t, {m: Bound(case.low if i == 0 else 0.0, high)}, headed).completed()
+            for i, (t, m, high) in enumerate(zip(types, self.measures, case.highs, strict=True))
+        )
+        self.outs = slots(out)
+        self.gains = self.op.gains(self.edges, case.type)
+        assert not isinstance(self.gains, str), self.gains
+        self.like = shapes(case.type)
+        weight = samples.weight(self.op, torch.Generator().manual_seed(0))
+        self.weights = [] if weight is None else [weight]
+
+    def x(self, parts: list[torch.Tensor]) -> Any:
+        """The tensors scaled into their balls, and out of the one that is excluded."""
+        found = []
+        for i, (x, m, high) in enumerate(
+            zip(parts[: len(self.like)], self.measures, self.case.highs, strict=True)
+        ):
+            if i == 0 and self.case.low:
+                size = x.square().mean(m.axes, keepdim=True).sqrt()
+                x = x / size * size.clamp(self.case.low, high)
+            else:
+                x = x / (m.of(x) / high).clamp_min(1)
+            found.append(x)
+        return pack(self.case.type, found)
+
+    def w(self, parts: list[torch.Tensor]) -> torch.Tensor | None:
+        return parts[-1] / weight_size(self.op, parts[-1]) if self.weights else None
+
+
+def test_every_operation_is_tried() -> None:
+    assert {op.name for op in OPS} - {case.name for case in CASES} == {"Embed", "Enumerate"}
+
+
+def stretched(setting: Setting, i: int, source: Measure, j: int, target: Measure) -> float:
+    """How far tensor j of the output was found to move for a move by 1 of tensor i."""
+    n = len(setting.like)
+
+    def ratio(parts: list[torch.Tensor]) -> torch.Tensor:
+        moves = [torch.zeros_like(t) for t in setting.like]
+        moves[i] = parts[n + i]
+        h, w = pack(setting.case.type, list(moves)), setting.w(parts)
+        change = jvp(lambda v: setting.op.reference(v, w), (setting.x(parts),), (h,))[1]
+        return target.of(leaves(change)[j]) / source.of(moves[i])
+
+    return ascend(ratio, [*setting.like, *setting.like, *setting.weights], seed=5)
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_no_change_is_stretched_more_than_its_gain(case: Case) -> None:
+    setting = Setting(case)
+    for (i, source), row in setting.gains.items():
+        for (j, target), gain in row.items():
+            found = stretched(setting, i, source, j, target)
+            assert found <= gain * (1 + 1e-9), (source, target)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.tight], ids=lambda case: case.name)
+def test_some_change_is_stretched_as_much(case: Case) -> None:
+    """Between the measures in which values are spoken of: the best of the input's tensors."""
+    setting = Setting(case)
+    types = [edge.type for edge in setting.edges]
+    headed = setting.op.per_head
+    headed = case.name in HEADED if headed is None else headed
+    best = 0.0
+    for i, source in enumerate(setting.measures):
+        row = row_at(setting.gains, (i, source), types)
+        for j, out in enumerate(setting.outs):
+            target = natural(out, headed=headed)
+            gain = moved(row, (j, target), setting.outs)
+            if gain:
+                found = stretched(setting, i, source, j, target) / gain
+                assert found <= 1 + 1e-9
+                best = max(best, found)
+    assert best >= case.tight
+
+
+def test_a_maximum_in_which_every_channel_takes_another_pixel() -> None:
+    op, _ = next(op for op in OPS if op.name == "MaxPool")(size=2).resolve(f(1, 4, 2, 2))
+    x = torch.eye(4).reshape(1, 4, 2, 2)
+    pixel = Measure((1,))
+    assert pixel.of(op.reference(x)) / pixel.of(x) == op.certified == 2
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_no_output_is_larger_than_its_bound(case: Case) -> None:
+    setting = Setting(case)
+    bounds = setting.op.sizes(setting.edges, case.type)
+    assert len(bounds) == len(setting.outs)
+    for j, slot in enumerate(bounds):
+        for measure, bound in slot.items():
+
+            def size(
+                parts: list[torch.Tensor], j: int = j, measure: Measure = measure
+            ) -> torch.Tensor:
+                y = setting.op.reference(setting.x(parts), setting.w(parts))
+                return measure.of(leaves(y)[j])
+
+            found = ascend(size, [*setting.like, *setting.weights], seed=4)
+            assert found <= bound.high * (1 + 1e-9), measure
+            if measure == natural(setting.outs[j]):
+                assert found >= 0.3 * bound.high
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_no_output_is_smaller_than_its_bound(case: Case) -> None:
+    setting = Setting(case)
+    generator = torch.Generator().manual_seed(3)
+    lows = {
+        (j, measure): bound.low
+        for j, slot in enumerate(setting.op.sizes(setting.edges, case.type))
+        for measure, bound in slot.items()
+        if bound.low
+    }
+    for scale in (0.0, 0.1, 1.0, 10.0) if lows else ():
+        parts = [
+            scale * torch.randn(t.shape, generator=generator, dtype=torch.float64) + 1e-12
+            for t in (*setting.like, *setting.weights)
+        ]
+        y = leaves(setting.op.reference(setting.x(parts), setting.w(parts)))
+        for (j, measure), low in lows.items():
+            assert y[j].square().mean(measure.axes).amin().sqrt() >= low * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_no_update_moves_the_output_more_than_it_may(case: Case) -> None:
+    """`pushes`: a change of the weight by norm 1, for an input within its bounds."""
+    setting = Setting(case)
+    pushes = setting.op.pushes(setting.edges, case.type)
+    assert bool(pushes) == bool(setting.weights)
+    for measure, most in pushes.items():
+
+        def ratio(parts: list[torch.Tensor], measure: Measure = measure) -> torch.Tensor:
+            x, w = setting.x(parts), parts[-1]
+            change = setting.op.reference(x, w) - setting.op.reference(x, torch.zeros_like(w))
+            return measure.of(change) / weight_size(setting.op, w)
+
+        assert ascend(ratio, [*setting.like, *setting.weights], seed=2) <= most * (1 + 1e-9)
+
+
+def test_an_embed_is_a_matrix_that_reads_one_hot_vectors() -> None:
+    op, out = next(op for op in OPS if op.name == "Embed")(count=4, dim=6).resolve(
+        Tensor("int", (2, 3), 4)
+    )
+    (x,) = (Edge(Tensor("int", (2, 3), 4), {ONE_HOT: Bound(1.0, 1.0)}),)
+    last = Measure((2,))
+    assert isinstance(out, Tensor)
+    assert op.gains((x,), x.type) == {(0, ONE_HOT): {(0, last): 1.0}}
+    assert op.pushes((x,), x.type) == {last: 1.0}
+
+
+def test_a_count_of_positions_has_no_influence() -> None:
+    op, _ = next(op for op in OPS if op.name == "Enumerate")().resolve(f(2, 3, 4))
+    assert op.gains((), f(2, 3, 4)) == {}
+
+
+def test_the_measures_of_a_value_bound_each_other() -> None:
+    """The constants between measures hold, and are attained."""
+    from modnorm.ops.edges import conversion, tracked
+
+    type = f(2, 3, 4, 5)
+    measures = (*tracked(type), Measure((3,), True))
+    for source in measures:
+        for target in measures:
+            constant = conversion(type.shape, source, target)
+            found = ascend(
+                lambda parts, s=source, t=target: t.of(parts[0]) / s.of(parts[0]),
+                [torch.zeros(2, 3, 4, 5)],
+                seed=1,
+            )
+            one = torch.zeros(2, 3, 4, 5)
+            one[0, 0, 0, 0] = 1
+            even = torch.ones(2, 3, 4, 5)
+            row = torch.zeros(2, 3, 4, 5)
+            row[0, 0, 0] = 1
+            for x in (one, even, row):
+                found = max(found, float(target.of(x) / source.of(x)))
+            assert found <= constant * (1 + 1e-6), (source, target)
+            if LARGEST in (source, target) or source.axes == target.axes:
+                assert found >= 0.99 * constant, (source, target)
