@@ -13,7 +13,9 @@ from difflib import get_close_matches
 from heapq import nsmallest
 from typing import Literal
 
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "warning", "advice"]
+SEVERITIES: dict[str, Severity] = {"E": "error", "W": "warning", "A": "advice"}
+"""By the first letter of a code."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Diagnostic:
 
     @property
     def severity(self) -> Severity:
-        return "warning" if self.code.startswith("W") else "error"
+        return SEVERITIES[self.code[0]]
 
 
 class ModnormError(Exception):
@@ -187,5 +189,14 @@ CODES: dict[str, str] = {
     "W603": "a residual branch whose sensitivity is not 1",
     "W604": "sensitivity that grows with depth",
     "W605": "a name changed in the generated code",
+    # advice: only in reports
+    "A601": "attention whose logits grow with the size of a head",
+    "A602": "heads without a norm of their own",
+    "A603": "a bound that grows with the width",
+    "A604": "pooling that takes the largest",
+    "A605": "a convolution that leaves pixels out",
+    "A606": "a cross-entropy behind a readout in the RMS norm",
+    "A607": "division by a size that may be 0",
+    "A608": "a sensitivity that is not proved",
 }
-"""Every code with its title. Codes that start with W are warnings."""
+"""Every code with its title. Codes that start with W are warnings, with A advice."""

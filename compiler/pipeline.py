@@ -8,8 +8,10 @@ from pathlib import Path
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, ModnormError
 from modnorm.graph.elaborate import elaborate
+from modnorm.passes.certify import Certify
 from modnorm.passes.counts import Counts
 from modnorm.passes.flow import Flow
+from modnorm.passes.losses import Loss
 from modnorm.passes.masses import Masses
 from modnorm.passes.program import Hook, ModelInput, Pass, Program, run_passes
 from modnorm.passes.sensitivity import Sensitivities
@@ -30,7 +32,15 @@ ANALYSIS: tuple[Pass, ...] = (
     Counts(),
     Warnings(),
 )
-"""The passes of the analysis, in order: each needs what those before it filled in."""
+"""The passes that code generation needs, in order: each needs what those before it filled in."""
+
+CERTIFIED: tuple[Pass, ...] = (*ANALYSIS, Certify())
+"""Those that reports need."""
+
+
+def reported(loss: str | None) -> tuple[Pass, ...]:
+    """The passes of a report that also speaks of a loss, one of `LOSSES`."""
+    return CERTIFIED if loss is None else (*CERTIFIED, Loss(loss))
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,7 @@ def analyse(
     params: Mapping[str, object] | None = None,
     model: str | None = None,
     hook: Hook | None = None,
+    passes: tuple[Pass, ...] = CERTIFIED,
 ) -> Analysis:
     """Read and analyse a `.mod` file.
 
@@ -53,7 +64,7 @@ def analyse(
         ModnormError: with every mistake found in it.
     """
     diagnostics = Diagnostics()
-    return _analyse(load(Path(path), diagnostics), params, model, diagnostics, hook)
+    return _analyse(load(Path(path), diagnostics), params, model, diagnostics, hook, passes)
 
 
 def analyse_text(
@@ -62,6 +73,7 @@ def analyse_text(
     params: Mapping[str, object] | None = None,
     model: str | None = None,
     hook: Hook | None = None,
+    passes: tuple[Pass, ...] = CERTIFIED,
 ) -> Analysis:
     """Analyse a program given as text; its imports are relative to the working directory.
 
@@ -69,7 +81,7 @@ def analyse_text(
         ModnormError: with every mistake found in it.
     """
     diagnostics = Diagnostics()
-    return _analyse(load_text(text, name, diagnostics), params, model, diagnostics, hook)
+    return _analyse(load_text(text, name, diagnostics), params, model, diagnostics, hook, passes)
 
 
 def _analyse(
@@ -78,6 +90,7 @@ def _analyse(
     model: str | None,
     diagnostics: Diagnostics,
     hook: Hook | None,
+    passes: tuple[Pass, ...],
 ) -> Analysis:
     if loaded is None or any(file.is_cut for file in loaded.files):
         diagnostics.check()
@@ -93,7 +106,7 @@ def _analyse(
                 tuple(ModelInput(i.name, i.type, i.span) for i in found.inputs),
                 found.tree,
             )
-            program = run_passes(program, ANALYSIS, diagnostics, hook)
+            program = run_passes(program, passes, diagnostics, hook)
     except RecursionError:
         raise ModnormError(
             [Diagnostic("E104", f"{loaded.main.source.name} is nested too deeply to compile")]

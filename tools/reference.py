@@ -7,6 +7,7 @@ the operations' classes, the library's files, the bounds and the table of codes.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
@@ -27,7 +28,7 @@ from modnorm.syntax.tables import OPTIONS
 from modnorm.syntax.words import FORMS, KEYWORDS
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("syntax", "ops", "graph", "passes", "codegen", "report")
+STAGES = ("syntax", "ops", "graph", "passes", "codegen", "report", "report/html", "measure")
 BATCH, SEQ = Symbol(("batch",)), Symbol(("seq",))
 VALUE = Tensor("float", (BATCH, SEQ, 12))
 HEADS = Tensor("float", (BATCH, 4, SEQ, 3))
@@ -166,12 +167,22 @@ def operation(op: type[Op]) -> str:
         rows += [
             ["weight", f"{code(f'({shape})')}, mass {show(resolved.mass)}"],
             ["norm of the weight", resolved.norm.formula],
+            *choices(resolved),
         ]
     rows += [["sensitivity", sensitivity(resolved)], ["sharpness (α, β, γ)", sharpness(resolved)]]
     if op.origin:
         rows.append(["where the declared value comes from", op.origin])
     lines = [f"{left}: {right}" for left, right in rows]
     return f"### `{op.signature()}`\n\n{paragraphs(op)}\n\n" + "\n".join(f"* {x}" for x in lines)
+
+
+def choices(op: Atom) -> Iterator[list[str]]:
+    """The norm of the weight for each value of an argument that decides it."""
+    for argument in op.arguments():
+        for choice in argument.choices:
+            norm = dataclasses.replace(op, **{argument.field: choice}).norm
+            call = code(f'{argument.name} = "{choice}"')
+            yield [f"with {call}", f"{norm.formula}, from {norm.values}"]
 
 
 def paragraphs(op: type[Op]) -> str:

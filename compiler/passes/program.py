@@ -12,6 +12,7 @@ from modnorm.graph.modules import Module
 from modnorm.graph.values import Value
 from modnorm.ops.base import Atom, Sharpness
 from modnorm.ops.types import Real, Tensor, Type
+from modnorm.passes.certificate import Certificate, Smoothness
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Weight:
 class Program:
     """A model between parsing and code generation. Passes fill in the fields from `types` on.
 
-    `types`, `masses`, `sensitivities`, `certified` and `sharpness` are by id of the module tree.
+    `types`, `masses`, `sensitivities` and `sharpness` are by id of the module tree.
     """
 
     name: str
@@ -77,11 +78,12 @@ class Program:
     masses: Mapping[int, Real] = field(default_factory=dict)
     leaf_masses: Mapping[str, Real] = field(default_factory=dict)
     sensitivities: Mapping[int, Real] = field(default_factory=dict)
-    certified: Mapping[int, Real | str] = field(default_factory=dict)
     sharpness: Mapping[int, Sharpness | None] = field(default_factory=dict)
     graph: Region | None = None
     weights: tuple[Weight, ...] = ()
     entries: int = 0
+    certificate: Certificate | None = None
+    smoothness: Smoothness | None = None
 
     @property
     def mass(self) -> Real:

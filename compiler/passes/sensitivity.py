@@ -1,4 +1,4 @@
-"""Sensitivities of every part: declared, and certified where there is a bound."""
+"""The declared sensitivity of every part."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import PurePath
-from typing import ClassVar, TypeAlias
+from functools import reduce
+from typing import ClassVar
 
 from modnorm.diagnostics import Diagnostic, Diagnostics
 from modnorm.graph.modules import (
@@ -27,8 +27,6 @@ from modnorm.passes.program import Program
 
 EXACT_BITS = 1000
 """Exact numbers longer than this continue as floats, which can hold all that are shorter."""
-
-Bound: TypeAlias = Real | str
 
 
 def times(a: Real, b: Real, bits: int = EXACT_BITS) -> Real:
@@ -74,43 +72,30 @@ def _holds(sensitivity: Real) -> bool:
     return sensitivity > 0 and fits_float(sensitivity)
 
 
-def combine(tree: Module, leaf: Callable[[Leaf], Bound], values: dict[int, Bound]) -> Bound:
-    """Fill `values` with every part's value: products along compositions, sums over tuples.
-
-    A string, the reason why there is no value, spreads to everything around it.
-    """
-    value: Bound
+def combine(tree: Module, leaf: Callable[[Leaf], Real], values: dict[int, Real]) -> Real:
+    """Fill `values` with every part's value: products along compositions, sums over tuples."""
+    value: Real
+    zero: Real = 0
+    one: Real = 1
     match tree:
         case Leaf():
             value = leaf(tree)
         case Compose(steps=parts):
-            value = _fold([combine(p, leaf, values) for p in parts], times, 1)
+            value = reduce(times, (combine(p, leaf, values) for p in parts), one)
         case Tuple(members=parts):
-            value = _fold([combine(p, leaf, values) for p in parts], plus, 0)
+            value = reduce(plus, (combine(p, leaf, values) for p in parts), zero)
         case Repeat(runs=runs):
-            factors: list[Bound] = []
-            for run in runs:
-                one = combine(run.body, leaf, values)
-                factors.append(one if isinstance(one, str) else power(one, run.count))
-            value = _fold(factors, times, 1)
+            copies = (power(combine(run.body, leaf, values), run.count) for run in runs)
+            value = reduce(times, copies, one)
         case Scope(body=body) | Shared(body=body) | Tare(body=body):
             value = combine(body, leaf, values)
     values[tree.id] = value
     return value
 
 
-def _fold(parts: list[Bound], join: Callable[[Real, Real], Real], start: Real) -> Bound:
-    total = start
-    for part in parts:
-        if isinstance(part, str):
-            return part
-        total = join(total, part)
-    return total
-
-
 @dataclass(frozen=True)
 class Sensitivities:
-    """Products along compositions and sums over tuples, of declared and of certified values.
+    """Products along compositions and sums over tuples.
 
     Source: Large et al. 2024 (arXiv 2405.14813).
     """
@@ -118,17 +103,14 @@ class Sensitivities:
     name: ClassVar[str] = "sensitivities"
 
     def run(self, program: Program, diagnostics: Diagnostics) -> Program:
-        declared: dict[int, Bound] = {}
-        certified: dict[int, Bound] = {}
+        declared: dict[int, Real] = {}
         combine(program.tree, lambda leaf: self.declared(leaf, diagnostics), declared)
-        combine(program.tree, lambda leaf: self.certified(leaf), certified)
-        numbers = {k: v for k, v in declared.items() if not isinstance(v, str)}
         inside_out = reversed(list(walk(program.tree)))
         # an operation's own has been looked at
-        over = (m for m in inside_out if not isinstance(m, Leaf) and not _holds(numbers[m.id]))
+        over = (m for m in inside_out if not isinstance(m, Leaf) and not _holds(declared[m.id]))
         if not diagnostics.errors and (module := next(over, None)) is not None:
-            diagnostics.add(self.out_of_range(module, numbers))
-        return replace(program, sensitivities=numbers, certified=certified)
+            diagnostics.add(self.out_of_range(module, declared))
+        return replace(program, sensitivities=declared)
 
     def out_of_range(self, module: Module, numbers: dict[int, Real]) -> Diagnostic:
         """E501 for a part whose sensitivity no float can hold."""
@@ -147,7 +129,7 @@ class Sensitivities:
             )
         return Diagnostic("E501", message, module.span, hint=hint)
 
-    def declared(self, leaf: Leaf, diagnostics: Diagnostics) -> Bound:
+    def declared(self, leaf: Leaf, diagnostics: Diagnostics) -> Real:
         value = leaf.op.sensitivity
         if not _holds(value):
             diagnostics.add(
@@ -159,13 +141,6 @@ class Sensitivities:
                 )
             )
             return 1
-        return value
-
-    def certified(self, leaf: Leaf) -> Bound:
-        value = leaf.op.certified
-        if isinstance(value, str):
-            name = PurePath(leaf.span.source.name).name
-            return f"{leaf.op.label} at {name}:{leaf.span.line}: {value}"
         return value
 
     def verify(self, program: Program) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterator
@@ -19,8 +20,10 @@ from modnorm.graph.modules import (
     Tare,
     children,
 )
+from modnorm.graph.place import instance
 from modnorm.ops.base import Atom
 from modnorm.ops.types import Real
+from modnorm.passes.certificate import Certificate, PartBound, Reason
 from modnorm.passes.masses import divide
 from modnorm.passes.program import Program
 from modnorm.pipeline import Analysis
@@ -47,14 +50,73 @@ def report(analysis: Analysis) -> dict[str, Any]:
         "params": {name: _constant(value) for name, value in program.params.items()},
         "mass": _number(program.mass),
         "sensitivity": _number(program.sensitivity),
-        "certified_sensitivity": _number(program.certified[program.tree.id]),
-        "kappa": None,  # needs a bound on the norm of every value, which no pass computes yet
+        "certified_sensitivity": _number(_bound(program, program.tree).sensitivity),
+        "kappa": _certificate(program).kappa,
         "sharpness": triple,
         "weights": program.entries,
+        "loss": None if program.smoothness is None else dataclasses.asdict(program.smoothness),
+        "certificate": _proof(program),
         "atoms": list(_atoms(program)),
         "tree": _tree(program),
         "diagnostics": [dict(to_json(d)) for d in in_order(analysis.diagnostics)],
     }
+
+
+def _certificate(program: Program) -> Certificate:
+    assert program.certificate is not None, "the program has not been certified"
+    return program.certificate
+
+
+def _bound(program: Program, module: Module) -> PartBound:
+    return _certificate(program).parts[module.id]
+
+
+def _proof(program: Program) -> dict[str, Any]:
+    """The certificate. The weights' are those of all copies together."""
+    found = _certificate(program)
+    return {
+        "kappa": found.kappa,
+        "sensitivity": _number(found.sensitivity),
+        "input_norm": found.source,
+        "output_norm": found.norm,
+        "reasons": [
+            {"path": _first(r.path), "op": r.op, "message": r.text, **_where(r, program)}
+            for r in found.reasons
+        ],
+        "weights": [
+            {
+                "path": weight.path,
+                "copies": weight.copies,
+                "input_bound": _number(bound.high),
+                "downstream": _number(bound.downstream),
+                "kappa": _number(bound.kappa),
+            }
+            for weight in program.weights
+            if (bound := found.weights.get(weight.path)) is not None
+        ],
+    }
+
+
+def _first(path: str) -> str:
+    """The path of the first copy."""
+    return instance(path, (0,) * path.count("{"))
+
+
+def _where(reason: Reason, program: Program) -> dict[str, Any]:
+    """Line and column in the model's file, and where the operation is from if not from there."""
+    found: dict[str, Any] = {"line": reason.span.line, "column": reason.span.column}
+    if reason.origin is not reason.span:
+        found["origin"] = str(reason.origin)
+    return found
+
+
+def _proved(module: Module, program: Program) -> dict[str, Any]:
+    """What is proved of a part, in this model: for the inputs that reach it."""
+    bound = _certificate(program).parts.get(module.id)
+    if bound is None:
+        return {"certified_sensitivity": None}
+    norm = {"kind": bound.norm, "low": bound.low, "high": _number(bound.high)}
+    return {"certified_sensitivity": _number(bound.sensitivity), "norm": norm}
 
 
 def _number(value: object) -> float | None:
@@ -107,7 +169,7 @@ def _tree(program: Program) -> dict[str, Any]:
             **_identity(module),
             "mass": _number(_mass(module, program)),
             "sensitivity": _number(program.sensitivities[module.id]),
-            "certified_sensitivity": _number(program.certified[module.id]),
+            **_proved(module, program),
             **place(module.span, program),
         }
         if count is not None:

@@ -19,7 +19,13 @@ MIN_ROOM = 40
 MOST = 100
 """Findings shown in full."""
 
-RED, YELLOW, BLUE, BOLD = "1;31", "1;33", "1;34", "1"
+RED, YELLOW, BLUE, CYAN, BOLD = "1;31", "1;33", "1;34", "1;36", "1"
+STYLES = {"error": RED, "warning": YELLOW, "advice": CYAN}
+COUNTED = {
+    "error": ("error", "errors"),
+    "warning": ("warning", "warnings"),
+    "advice": ("piece of advice", "pieces of advice"),
+}
 
 
 class Record(TypedDict, total=False):
@@ -62,10 +68,12 @@ def render(diagnostics: Iterable[Diagnostic], *, color: bool = False, width: int
     if not found:
         return ""
     renderer = _Renderer(color, width)
-    kept = sorted(range(len(found)), key=lambda i: found[i].severity == "warning")[:MOST]
+    kept = sorted(range(len(found)), key=lambda i: found[i].severity != "error")[:MOST]
     parts = [renderer.one(found[i]) for i in sorted(kept)]
-    errors = sum(d.severity == "error" for d in found)
-    counts = [_count(errors, "error"), _count(len(found) - errors, "warning")]
+    counts = [
+        _count(sum(d.severity == severity for d in found), *what)
+        for severity, what in COUNTED.items()
+    ]
     total = ", ".join(count for count in counts if count)
     if len(found) > MOST:
         total += f"; {MOST} are shown"
@@ -86,8 +94,8 @@ def in_order(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
     return sorted(found, key=place)
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number > 1 else ''}" if number else ""
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {many if number > 1 else one}" if number else ""
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,7 @@ class _Renderer:
         return lines[number - 1].rstrip("\r") if 1 <= number <= len(lines) else ""
 
     def one(self, diagnostic: Diagnostic) -> str:
-        style = RED if diagnostic.severity == "error" else YELLOW
+        style = STYLES[diagnostic.severity]
         head = self.paint(f"{diagnostic.severity}[{diagnostic.code}]", style)
         out = [head + self.paint(f": {clean(diagnostic.message)}", BOLD)]
         marks = [_Mark(label.span, label.message, False) for label in diagnostic.others]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isclose
 
 from modnorm.codegen.plan import later
@@ -23,11 +23,13 @@ class Part:
     """A named part, or a weight. Of a repetition: all copies together.
 
     `targets` are those of the first and of the last copy of a weight; None for other parts.
+    `certified` is the certified sensitivity, None where there is no bound.
     """
 
     name: str
     mass: float
     sensitivity: float
+    certified: float | None
     targets: tuple[float, float] | None = None
     copies: int = 1
     parts: list[Part] = field(default_factory=list)
@@ -82,8 +84,7 @@ def _joined(part: Part) -> Part:
     (inner,) = part.parts
     if not (isclose(part.mass, inner.mass) and isclose(part.sensitivity, inner.sensitivity)):
         return part
-    name = f"{part.name}.{inner.name}"
-    return Part(name, inner.mass, inner.sensitivity, inner.targets, inner.copies, inner.parts)
+    return replace(inner, name=f"{part.name}.{inner.name}", certified=part.certified)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,12 @@ class _Place:
 
 def _tree(program: Program) -> Part:
     weights = {weight.path: weight for weight in program.weights}
-    root = Part(program.name, as_float(program.mass), as_float(program.sensitivity))
+    root = Part(
+        program.name,
+        as_float(program.mass),
+        as_float(program.sensitivity),
+        _certified(program.tree, program),
+    )
     stack = [_Place(program.tree, root, 1)]
     while stack:
         place = stack.pop()
@@ -158,7 +164,15 @@ def _is_named(repeat: Repeat) -> bool:
 def _part(path: str, module: Module, program: Program, times: int, copies: int = 1) -> Part:
     mass = as_float(program.masses.get(module.id, 0)) * times
     sensitivity = as_float(program.sensitivities[module.id])
-    return Part(path.rpartition(".")[2], mass, sensitivity, copies=copies)
+    name = path.rpartition(".")[2]
+    return Part(name, mass, sensitivity, _certified(module, program), copies=copies)
+
+
+def _certified(module: Module, program: Program) -> float | None:
+    if program.certificate is None or module.id not in program.certificate.parts:
+        return None
+    found = program.certificate.parts[module.id].sensitivity
+    return None if isinstance(found, str) else found
 
 
 def _targets(weight: Weight) -> tuple[float, float]:

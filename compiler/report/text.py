@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modnorm.graph.numbers import show
+from modnorm.passes.certificate import Certificate
 from modnorm.passes.program import Program
 from modnorm.pipeline import Analysis
 from modnorm.report.diagnostics import clean
@@ -22,10 +23,15 @@ BAR = 10
 """Columns of a bar that is full."""
 PERCENT = 7
 SENSITIVITY = "sensitivity"
+CERTIFIED = "certified"
+NO_BOUND = "–"
+TOLERANCE = 1e-9
 TARGET = "target"
 NO_BREAK = "\u00a0"
 """A space at which no line ends."""
 GAP = "  "
+SHOWN = 3
+"""Reasons that are shown for want of a certificate."""
 EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
@@ -75,32 +81,68 @@ def _facts(program: Program) -> Iterator[tuple[str, str]]:
     yield "size", f"{plural(copies, 'weight')}, {plural(program.entries, 'parameter')}"
     yield "mass", exact(program.mass)
     yield "sensitivity", exact(program.sensitivity)
-    certified = program.certified[program.tree.id]
-    yield "certified", f"no bound: {certified}" if isinstance(certified, str) else exact(certified)
+    if program.certificate is not None:
+        yield from _proved(program.certificate)
     sharpness = program.sharpness[program.tree.id]
     if sharpness is not None:
         triple = (sharpness.alpha, sharpness.beta, sharpness.gamma)
         signs = zip("αβγ", triple, strict=True)
         yield "sharpness", "  ".join(f"{sign} {short(value)}" for sign, value in signs)
+    if (loss := program.smoothness) is not None:
+        known = {"σ": loss.sigma, "τ": loss.tau, "λ": loss.smoothness}
+        text = "  ".join(f"{sign} {short(v)}" for sign, v in known.items() if v is not None)
+        reason = f"no λ: {loss.reason}" if loss.reason else ""
+        yield loss.loss, "  ".join(filter(None, (text, reason)))
+
+
+def _proved(found: Certificate) -> Iterator[tuple[str, str]]:
+    if isinstance(found.sensitivity, float):
+        yield "certified", f"{short(found.sensitivity, 6)}, from {found.source} to {found.norm}"
+    if found.kappa is not None:
+        yield "κ", f"{short(found.kappa, 6)}: an update of norm 1 moves the output by at most this"
+        return
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for r in found.reasons:
+        origin = "" if r.origin is r.span else f" ({clean(str(r.origin))})"
+        key = (r.op, clean(r.span.source.name), f"{origin}: {r.text}")
+        groups.setdefault(key, []).append(r.span.line)
+    label = "κ"
+    for (op, file, text), lines in list(groups.items())[:SHOWN]:
+        numbers = ", ".join(str(line) for line in sorted(set(lines)))
+        yield label, f"{'no bound: ' if label else ''}{op} at {file}:{numbers}{text}"
+        label = ""
+    if len(groups) > SHOWN:
+        yield "", f"and {plural(len(groups) - SHOWN, 'more reason')}"
 
 
 def _parts(program: Program, width: int) -> Table:
     found = list(rows(program))
     targets = [_target(row.part) for row in found]
-    taken = BAR + PERCENT + len(SENSITIVITY) + max(map(len, (TARGET, *targets))) + 3 * len(GAP)
+    wide = len(SENSITIVITY) + len(CERTIFIED) + max(map(len, (TARGET, *targets)))
+    taken = BAR + PERCENT + wide + 4 * len(GAP)
     table = Table(box=None, padding=(0, len(GAP), 0, 0), pad_edge=False, header_style="dim")
     # what is too long is a name, never a number
     table.add_column("part", no_wrap=True, max_width=max(width - taken, len("part")))
     table.add_column("share of mass", no_wrap=True)
     table.add_column(SENSITIVITY, no_wrap=True, justify="right")
+    table.add_column(CERTIFIED, no_wrap=True, justify="right")
     table.add_column(TARGET, no_wrap=True)
     whole = as_float(program.mass)
     for row, target in zip(found, targets, strict=True):
         part = row.part
         style = "" if part.targets is None else "bold"
         name = Text.assemble((row.guide, "dim"), (part.title, style))
-        table.add_row(name, _share(part, whole), short(part.sensitivity), target)
+        certified = Text(
+            NO_BOUND if part.certified is None else short(part.certified),
+            style="yellow" if _exceeds(part) else "",
+        )
+        table.add_row(name, _share(part, whole), short(part.sensitivity), certified, target)
     return table
+
+
+def _exceeds(part: Part) -> bool:
+    """Whether the declared sensitivity is not proved."""
+    return part.certified is None or part.certified > part.sensitivity * (1 + TOLERANCE)
 
 
 def _share(part: Part, whole: float) -> Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from fractions import Fraction
@@ -51,7 +52,7 @@ def call(op: Op) -> str:
 def _arguments(op: Op) -> Iterator[str]:
     for argument in op.arguments():
         value = getattr(op, argument.field)
-        if argument.named_only or value is None:
+        if argument.name == "mass" or value is None:
             continue
         if isinstance(op, Reader) and argument.kind == "embed":
             yield str(value).rpartition(":")[2]
@@ -62,6 +63,8 @@ def _arguments(op: Op) -> Iterator[str]:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, str):
+        return json.dumps(value)
     if isinstance(value, tuple):
         inner = ", ".join(map(_value, value))
         return f"({inner},)" if len(value) == 1 else f"({inner})"

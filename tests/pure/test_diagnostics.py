@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from modnorm.diagnostics import CODES, Diagnostic, ModnormError
-from modnorm.pipeline import analyse
+from modnorm.pipeline import analyse, reported
 from modnorm.report.diagnostics import render
 from modnorm.syntax import foreign
 
@@ -35,10 +35,12 @@ GOLDEN = os.environ.get("MODNORM_GOLDEN") == "1"
 MAIN = "main.mod"
 
 
-def findings(path: str, params: dict[str, str], model: str | None) -> tuple[Diagnostic, ...]:
-    """What the whole compiler finds in a file and its options."""
+def findings(
+    path: str, params: dict[str, str], model: str | None, loss: str | None = None
+) -> tuple[Diagnostic, ...]:
+    """What a report finds in a file and its options."""
     try:
-        return analyse(path, params, model).diagnostics
+        return analyse(path, params, model, passes=reported(loss)).diagnostics
     except ModnormError as error:
         return error.diagnostics
 
@@ -52,6 +54,7 @@ class Case:
     files: dict[str, bytes] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
     model: str | None = None
+    loss: str | None = None
     text: str = ""
     start: int = 0
     end: int = 0
@@ -62,7 +65,7 @@ class Case:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
         monkeypatch.chdir(folder)
-        return render(findings(MAIN, self.params, self.model))
+        return render(findings(MAIN, self.params, self.model, self.loss))
 
 
 def read_cases(file: Path) -> Iterator[Case]:
@@ -93,6 +96,8 @@ def read_cases(file: Path) -> Iterator[Case]:
                 case.params = dict(entry.split("=", 1) for entry in block)
             elif info[0] == "model":
                 case.model = "".join(block)
+            elif info[0] == "loss":
+                case.loss = "".join(block)
             elif info[0] == "text":
                 case.text, case.end = content, number
             block = None
@@ -130,7 +135,7 @@ def test_titles_are_told_apart() -> None:
 
 
 def test_every_code_has_a_case() -> None:
-    shown = {code for case in CASES for code in re.findall(r"\[([EW]\d+)\]:", case.text)}
+    shown = {code for case in CASES for code in re.findall(r"\[([EWA]\d+)\]:", case.text)}
     assert shown == set(CODES)
 
 
@@ -155,6 +160,7 @@ ELSEWHERE = {
     "`.*` is neither the tensor": "test_ops_formula.py",
     "a bond's formula cannot use `.*`, code": "test_ops_formula.py",
     "`scale` of `": "test_ops.py",
+    "`Product` has nothing": "test_ops.py",  # an empty tuple, which cannot be written
 }
 """Messages that need what a Markdown file cannot hold, with the test that provokes them."""
 
@@ -165,6 +171,7 @@ SPEAKS = {
     "_Unreadable": 0,
     "fail": 1,
     "report": 1,
+    "Advice": 1,
     "Misfit": 0,
     "BadFormula": 0,
     "Impossible": 0,

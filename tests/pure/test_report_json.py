@@ -22,10 +22,13 @@ KEYS = [
     "kappa",
     "sharpness",
     "weights",
+    "loss",
+    "certificate",
     "atoms",
     "tree",
     "diagnostics",
 ]
+CERTIFICATE = ["kappa", "sensitivity", "input_norm", "output_norm", "reasons", "weights"]
 ATOM = [
     "path",
     "op",
@@ -67,7 +70,19 @@ def test_keys_and_types(program: str) -> None:
         assert ("name" in node) + ("op" in node) <= 1
         assert {"kind", "path", "mass", "sensitivity", "line", "children"} <= set(node)
         assert ("count" in node) or node["kind"] != "repeat"
+        assert node["norm"]["low"] >= 0
     assert strictly(dumps(found)) == found
+    certificate = found["certificate"]
+    assert list(certificate) == CERTIFICATE
+    assert certificate["kappa"] == found["kappa"]
+    assert (found["kappa"] is None) == bool(certificate["reasons"])
+    for reason in certificate["reasons"]:
+        assert {"path", "op", "message", "line", "column"} <= set(reason)
+    copies = sum(weight["copies"] for weight in certificate["weights"])
+    assert copies == len(found["atoms"])
+    if found["kappa"] is not None:
+        kappas = math.fsum(weight["kappa"] for weight in certificate["weights"])
+        assert kappas == pytest.approx(found["kappa"])
 
 
 @pytest.mark.parametrize("name", ORACLES)

@@ -102,7 +102,7 @@ def test_frozen_weights_and_no_weights() -> None:
     assert "0 (frozen)" in render(analysed(frozen))
     without = render(analysed("input x: float[b, 8]\nmodel M = Softmax(2)\n"))
     assert "0 weights, 0 parameters" in without
-    assert without.splitlines()[-1].split() == ["M", "0.0%", "2"]
+    assert without.splitlines()[-1].split() == ["M", "0.0%", "2", "1"]  # RMS to RMS: half
 
 
 def test_a_small_share_is_not_shown_as_none() -> None:

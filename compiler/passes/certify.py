@@ -1,0 +1,292 @@
+"""Certificates: what is proved about a model's sensitivity and about its updates.
+
+κ bounds how far the output moves for an update of modular norm 1, while inputs and weights have
+norm at most 1:
+
+    κ = Σ target(a) · h(a) · S(a)
+
+over every use a of a weight: h(a) bounds how far the atom's output moves when its weight moves by
+norm 1, S(a) how far the model's output then moves. h comes from a walk forwards that carries bounds
+on every value, S from one backwards through the gains between measures of values, of which the
+best way counts. Source: the triangle inequality, as for targets (Large et al. 2024,
+arXiv 2405.14813); docs/mathematics.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, TypeAlias
+
+from modnorm.diagnostics import Diagnostic, Diagnostics, Label, Span
+from modnorm.graph.modules import Leaf, Module, Repeat, Tuple, children
+from modnorm.ops.base import Advice
+from modnorm.ops.edges import LARGEST, Edge, Measure, letter, moved, product
+from modnorm.passes.certificate import Certificate, PartBound, Reason, WeightBound
+from modnorm.passes.frames import Frame, Frames
+from modnorm.passes.gains import Vector, adjoint, at, power, row_at, series
+from modnorm.passes.masses import divide
+from modnorm.passes.program import Program
+from modnorm.passes.sensitivity import power as raised
+from modnorm.passes.targets import geometric
+
+UNKNOWN = "the bound would depend on sizes that are known only when the model runs"
+
+Downstream: TypeAlias = Mapping[int, Vector]
+"""How far the model's output moves, summed over the copies of the repetitions around a part.
+
+By the number of outer repetitions that a weight stands outside of: the copies of the others have
+targets of their own, which are counted in, relative to that of the last copy.
+"""
+
+
+@dataclass(frozen=True)
+class Certify:
+    """Bound every value, and prove κ and the sensitivity of every part, or say why there is none.
+
+    A model with images is looked at twice, with their norms in P and in R; the smaller κ counts.
+    """
+
+    name: ClassVar[str] = "certify"
+
+    def run(self, program: Program, diagnostics: Diagnostics) -> Program:
+        certifier = _Certifier(program, whole=False)
+        found = certifier.certificate()
+        types = {t for pair in program.types.values() for t in pair}
+        if any(len(getattr(t, "shape", ())) == 4 for t in types):
+            in_whole = _Certifier(program, whole=True)
+            other = in_whole.certificate()
+            if _size(other.kappa) < _size(found.kappa):
+                certifier, found = in_whole, other
+        certifier.advise_all(diagnostics)
+        return replace(program, certificate=found)
+
+    def verify(self, program: Program) -> None:
+        found = program.certificate
+        assert found is not None
+        assert (found.kappa is None) == bool(found.reasons), found.reasons
+        if found.kappa is not None:
+            parts = sum(bound.kappa for bound in found.weights.values())
+            assert math.isclose(parts, found.kappa, rel_tol=1e-9), (parts, found.kappa)
+
+
+def _size(kappa: float | None) -> float:
+    return math.inf if kappa is None else kappa
+
+
+class _Certifier:
+    def __init__(self, program: Program, whole: bool) -> None:
+        self.program = program
+        self.frames = Frames(program, whole)
+        self.weights = {weight.path: weight for weight in program.weights}
+        self.parts: dict[int, PartBound] = {}
+        self.kappas: dict[str, float] = {}
+        self.highs: dict[str, float] = {}
+        self.outer = {0}  # the keys of `Downstream` that some weight needs
+        self.advice: dict[tuple[str, str, str], dict[int, tuple[Span, Span]]] = {}
+
+    def certificate(self) -> Certificate:
+        program, tree = self.program, self.program.tree
+        self.find_outer()
+        frame = self.frames.frame(tree, self.frames.entry(program.types[tree.id][0]))
+        out = self.measures(frame)
+        end: dict[tuple[int, Measure], float] = dict.fromkeys(enumerate(out), 1.0)
+        self.backwards(frame, dict.fromkeys(self.outer, end), 0)
+        self.describe(frame, out)
+        total = sum(self.kappas.values())
+        bounded = math.isfinite(total)
+        whole = self.parts[tree.id]
+        return Certificate(
+            tuple(map(self.frames.natural, frame.x)),
+            tuple(out),
+            whole.source,
+            whole.norm,
+            total if bounded else None,
+            whole.sensitivity,
+            () if bounded else tuple(self.reasons(frame)),
+            self.parts,
+            {path: self.weight(path) for path in self.kappas},
+        )
+
+    def find_outer(self) -> None:
+        """Shared weights stand outside of repetitions that use them."""
+        stack = [(self.program.tree, 0)]
+        while stack:
+            module, depth = stack.pop()
+            match module:
+                case Leaf(weight=str(path)):
+                    self.outer.add(depth - path.count("{"))
+                case Repeat(runs=runs):
+                    stack.extend((run.body, depth + 1) for run in runs)
+                case _:
+                    stack.extend((child, depth) for child in children(module))
+
+    def measures(self, frame: Frame) -> list[Measure]:
+        """The measures of the model's output.
+
+        The largest entry, where the last operation bounds it as well as the RMS; else the usual.
+        """
+        usual = list(map(self.frames.natural, frame.y))
+        while frame.parts and not isinstance(frame.module, Tuple):
+            rest = [part for part, _ in frame.parts]
+            while len(rest) > 1 and _is_scalar(rest[-1].module):
+                rest.pop()
+            frame = rest[-1]
+        if isinstance(frame.module, Leaf) and len(usual) == len(frame.x) == 1 and usual[0].axes:
+            types = [edge.type for edge in frame.x]
+            row = row_at(frame.gains, (0, self.frames.natural(frame.x[0])), types)
+            if moved(row, (0, LARGEST), frame.out) <= moved(row, (0, usual[0]), frame.out):
+                return [LARGEST]
+        return usual
+
+    # -- backwards -----------------------------------------------------------------------------
+
+    def backwards(self, frame: Frame, below: Downstream, depth: int) -> None:
+        """Add every use of a weight inside a frame, `depth` repetitions deep, to its part of κ."""
+        match frame.module:
+            case Leaf():
+                self.use(frame.module, frame, below, depth)
+            case Repeat():
+                self.copies(frame.module, frame, below, depth)
+            case Tuple():
+                start = 0
+                for part, _ in frame.parts:
+                    stop = start + len(part.y)
+                    own = {k: _members(v, start, stop) for k, v in below.items()}
+                    self.backwards(part, own, depth)
+                    start = stop
+            case _:
+                for part, _ in reversed(frame.parts):
+                    self.backwards(part, below, depth)
+                    below = {k: adjoint(part.gains, v, part.out) for k, v in below.items()}
+
+    def copies(self, repeat: Repeat, frame: Frame, below: Downstream, depth: int) -> None:
+        """A repetition: one look into each of its frames, with what its copies make in sum."""
+        stretches = list(frame.parts)
+        for run in reversed(repeat.runs):
+            ratio = 1 / float(self.program.sensitivities[run.body.id])
+            done = 0
+            while done < run.count:
+                part, count = stretches.pop()
+                sums: dict[int, Vector] = {}
+                for outer, vector in below.items():
+                    grows = ratio if outer <= depth else 1.0
+                    reach = adjoint(series(part.gains, count, grows, part.out), vector, part.out)
+                    factor = float(raised(grows, done))
+                    sums[outer] = {key: product(factor, value) for key, value in reach.items()}
+                self.backwards(part, sums, depth + 1)
+                gains = power(part.gains, count, part.out)
+                below = {k: adjoint(gains, v, part.out) for k, v in below.items()}
+                done += count
+
+    def use(self, leaf: Leaf, frame: Frame, below: Downstream, depth: int) -> None:
+        """κ's part of one use of a weight."""
+        if leaf.weight is None:
+            return
+        path, out = leaf.weight, frame.out
+        pushes = leaf.op.pushes(frame.x, self.program.types[leaf.id][0])
+        vector = below[depth - path.count("{")]
+        effect = min(
+            (product(gain, at(vector, (0, m), out)) for m, gain in pushes.items()),
+            default=math.inf,
+        )
+        kappa = product(float(self.weights[path].target), effect)
+        self.kappas[path] = self.kappas.get(path, 0.0) + kappa
+        usual = (0, self.frames.natural(frame.y[0]))
+        high = moved({(0, m): gain for m, gain in pushes.items()}, usual, out, math.inf)
+        self.highs[path] = max(self.highs.get(path, 0.0), high)
+
+    # -- what is reported ----------------------------------------------------------------------
+
+    def describe(self, frame: Frame, out: list[Measure] | None = None) -> None:
+        """What is proved of a part and those in it; of several looks at one, the weakest."""
+        for part, _ in frame.parts:
+            self.describe(part)
+        if isinstance(frame.module, Leaf):
+            self.advise(frame.module, frame)
+        usual = [self.frames.natural(edge) for edge in frame.y] if out is None else out
+        before = self.parts.get(frame.module.id)
+        worst = 0.0
+        for i, edge in enumerate(frame.x):
+            types = [e.type for e in frame.x]
+            row = row_at(frame.gains, (i, self.frames.natural(edge)), types)
+            worst = max(worst, sum(moved(row, (j, m), frame.out) for j, m in enumerate(usual)))
+        sensitivity: float | str = worst
+        if not math.isfinite(worst):
+            sensitivity = UNKNOWN if frame.reason is None else str(frame.reason)
+        low = sum(edge.low(m) for edge, m in zip(frame.y, usual, strict=True))
+        high = sum(edge.high(m) for edge, m in zip(frame.y, usual, strict=True))
+        if before is not None:
+            low, high = min(low, before.low), max(high, before.high)
+            if isinstance(before.sensitivity, str):
+                sensitivity = before.sensitivity
+            elif not isinstance(sensitivity, str):
+                sensitivity = max(sensitivity, before.sensitivity)
+        source = _letters([(edge, self.frames.natural(edge)) for edge in frame.x])
+        norm = _letters(list(zip(frame.y, usual, strict=True)))
+        self.parts[frame.module.id] = PartBound(source, norm, low, high, sensitivity)
+
+    def advise(self, leaf: Leaf, frame: Frame) -> None:
+        """What the operation has to say of itself, for the inputs of this look."""
+        found = leaf.op.advice(frame.x, self.program.types[leaf.id][0])
+        if frame.reason is not None and not found:
+            what = f"`{leaf.op.label}` has no bound: {frame.reason.text}"
+            found = (Advice("A608", what, "κ needs a proof for every operation"),)
+        for code, message, hint in found:
+            places = self.advice.setdefault((code, message, hint), {})
+            places.setdefault(leaf.id, (self.frames.places[leaf.id], leaf.span))
+
+    def advise_all(self, diagnostics: Diagnostics) -> None:
+        """Everything that operations had to say, once, with all the places that it is about."""
+        for (code, message, hint), places in self.advice.items():
+            (span, origin), *rest = places.values()
+            labels = [Label(place, "and here") for place, _ in rest if place != span]
+            if origin is not span:
+                labels.append(Label(origin, "it stands here"))
+            diagnostics.add(Diagnostic(code, message, span, "", tuple(labels), hint))
+
+    def reasons(self, frame: Frame) -> list[Reason]:
+        """Every operation without a bound that a weight's change may reach, in order."""
+        found: dict[int, Reason] = {}
+        learns = False
+        stack = [frame]
+        while stack:
+            one = stack.pop()
+            stack.extend(part for part, _ in reversed(one.parts))
+            module = one.module
+            if isinstance(module, Leaf):
+                if one.reason is not None and learns:
+                    found.setdefault(module.id, one.reason)
+                learns = learns or (module.weight is not None and self.learns(module.weight))
+        if found:
+            return list(found.values())
+        tree = self.program.tree
+        return [Reason("", self.program.name, tree.span, UNKNOWN, tree.span)]
+
+    def learns(self, path: str) -> bool:
+        return self.weights[path].target != 0
+
+    def weight(self, path: str) -> WeightBound:
+        """What is proved of a weight; its targets are summed over copies as κ is."""
+        weight, high, kappa = self.weights[path], self.highs[path], self.kappas[path]
+        targets = float(weight.target)
+        for level in weight.levels:
+            targets *= float(geometric(divide(1, level.ratio), level.count))
+        scale = product(targets, high)
+        downstream = kappa / scale if scale and math.isfinite(kappa) else math.inf
+        return WeightBound(high, downstream if targets else 0.0, kappa)
+
+
+def _is_scalar(module: Module) -> bool:
+    return isinstance(module, Leaf) and (module.op.scalar is not None or module.op.is_identity)
+
+
+def _members(vector: Vector, start: int, stop: int) -> Vector:
+    """The part of a vector that belongs to some of a tuple's tensors."""
+    return {(j - start, m): value for (j, m), value in vector.items() if start <= j < stop}
+
+
+def _letters(pairs: list[tuple[Edge, Measure]]) -> str:
+    found = [letter(m, edge.type, headed=edge.headed) for edge, m in pairs]
+    return " + ".join(dict.fromkeys(found))

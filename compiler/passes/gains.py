@@ -1,0 +1,174 @@
+"""The arithmetic of certified bounds: matrices of gains between measures of values.
+
+A matrix says how far each tensor of an output moves, in each of its measures, when a tensor of the
+input moves by 1 in one of its own. Measures of one tensor are alternatives, of which the best
+counts; tensors of a tuple are summed. A measure that has no row or entry follows from those that
+have one by the constants between measures. Every rule here keeps bounds bounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from modnorm.ops.edges import (
+    Key,
+    Matrix,
+    Measure,
+    conversion,
+    lower,
+    moved,
+    product,
+    summed,
+    tracked,
+)
+from modnorm.ops.types import Size, Tensor
+
+Vector: TypeAlias = Mapping[Key, float]
+"""How far the model's output moves when a tensor moves by 1 in a measure."""
+Types: TypeAlias = Sequence[Tensor]
+
+_known: dict[tuple[Size, ...], dict[tuple[Measure, Measure], float]] = {}
+
+
+def _constants(type: Tensor) -> dict[tuple[Measure, Measure], float]:
+    return _known.setdefault(type.shape, {})
+
+
+def _constant(
+    table: dict[tuple[Measure, Measure], float], type: Tensor, pair: tuple[Measure, Measure]
+) -> float:
+    found = table.get(pair)
+    if found is None:
+        found = table[pair] = conversion(type.shape, *pair)
+    return found
+
+
+def identity(types: Types) -> Matrix:
+    """Nothing happens to any of the tensors."""
+    return {(j, m): {(j, m): 1.0} for j, type in enumerate(types) for m in tracked(type)}
+
+
+def row_at(matrix: Matrix, key: Key, types: Types) -> dict[Key, float]:
+    """The row for any measure of an input tensor; empty where the tensor has no influence."""
+    slot, measure = key
+    table, best = _constants(types[slot]), dict[Key, float]()
+    for (i, other), row in matrix.items():
+        if i == slot:
+            lower(best, row, _constant(table, types[slot], (measure, other)))
+    return best
+
+
+def after(first: Matrix, second: Matrix, types: Types, out: Types) -> Matrix:
+    """`second @ first`; `types` are those of the tensors between them, `out` those at the end."""
+    found: dict[Key, dict[Key, float]] = {}
+    for key, row in first.items():
+        parts: dict[int, dict[Key, float]] = {}
+        for middle, gain in _entering(row, second, types).items():
+            lower(parts.setdefault(middle[0], {}), second[middle], gain)
+        found[key] = summed(list(parts.values()), out) if parts else {}
+    return found
+
+
+def _entering(row: Mapping[Key, float], matrix: Matrix, types: Types) -> dict[Key, float]:
+    """How far each row's tensor and measure of `matrix` moves, for outputs of one row."""
+    by_slot: dict[int, list[tuple[Measure, float]]] = {}
+    for (j, measure), gain in row.items():
+        by_slot.setdefault(j, []).append((measure, gain))
+    found: dict[Key, float] = {}
+    for slot, measure in matrix:
+        known = by_slot.get(slot)
+        if known:
+            table = _constants(types[slot])
+            found[slot, measure] = min(
+                product(gain, _constant(table, types[slot], (m, measure))) for m, gain in known
+            )
+    return found
+
+
+def adjoint(matrix: Matrix, vector: Vector, types: Types) -> dict[Key, float]:
+    """The vector at an input, from that at the output, whose tensors have `types`."""
+    found: dict[Key, float] = {}
+    for key, row in matrix.items():
+        parts: dict[int, float] = {}
+        for out, gain in row.items():
+            value = product(gain, at(vector, out, types))
+            if value < parts.get(out[0], math.inf) or out[0] not in parts:
+                parts[out[0]] = value
+        found[key] = sum(parts.values())
+    return found
+
+
+def at(vector: Vector, key: Key, types: Types) -> float:
+    """The entry of a vector for any measure of a tensor; 0 where the tensor has no influence."""
+    direct = vector.get(key)
+    slot, measure = key
+    table = _constants(types[slot])
+    best = math.inf if direct is None else direct
+    seen = direct is not None
+    for (i, other), value in vector.items():
+        if i == slot:
+            seen = True
+            best = min(best, product(value, _constant(table, types[slot], (measure, other))))
+    return best if seen else 0.0
+
+
+def beside(parts: Sequence[Matrix], counts: Sequence[int], types: Types) -> Matrix:
+    """Modules side by side: `counts` are the tensors that each gives, `types` the input's."""
+    keys = dict.fromkeys(key for part in parts for key in part)
+    found: dict[Key, dict[Key, float]] = {key: {} for key in keys}
+    start = 0
+    for part, count in zip(parts, counts, strict=True):
+        for key in keys:
+            for (j, measure), gain in row_at(part, key, types).items():
+                found[key][start + j, measure] = gain
+        start += count
+    return found
+
+
+def plus(a: Matrix, b: Matrix, into: Types, out: Types, scale: float = 1.0) -> Matrix:
+    """A matrix that bounds the sum of what `a` and `scale` times what `b` let through."""
+    found: dict[Key, dict[Key, float]] = {}
+    for key in dict.fromkeys((*a, *b)):
+        one, other = row_at(a, key, into), row_at(b, key, into)
+        found[key] = {
+            k: moved(one, k, out) + product(scale, moved(other, k, out))
+            for k in dict.fromkeys((*one, *other))
+        }
+    return found
+
+
+def power(matrix: Matrix, count: int, types: Types) -> Matrix:
+    """`count` ≥ 1 copies composed, by squaring."""
+    result: Matrix | None = None
+    square = matrix
+    while count:
+        if count & 1:
+            result = square if result is None else after(result, square, types, types)
+        count >>= 1
+        if count:
+            square = after(square, square, types, types)
+    assert result is not None
+    return result
+
+
+def series(matrix: Matrix, count: int, scale: float, types: Types) -> Matrix:
+    """A bound on Σ scaleʲ·matrixʲ for j from 0 to count - 1, by doubling."""
+    one = identity(types)
+    total: Matrix = one  # of `done` terms
+    jump, done = after(one, matrix, types, types), 1
+    for bit in bin(count)[3:]:
+        total = plus(total, after(total, jump, types, types), types, types, _raised(scale, done))
+        jump, done = after(jump, jump, types, types), 2 * done
+        if bit == "1":
+            total = plus(one, after(total, matrix, types, types), types, types, scale)
+            jump, done = after(jump, matrix, types, types), done + 1
+    return total
+
+
+def _raised(a: float, n: int) -> float:
+    try:
+        return a**n
+    except OverflowError:
+        return math.inf

@@ -1,0 +1,272 @@
+"""Certificates against what docs/mathematics.md derives by hand, and what they say of files."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modnorm.cli import LOSSES as OFFERED
+from modnorm.graph.modules import Leaf, walk
+from modnorm.passes.certificate import Certificate
+from modnorm.passes.losses import LOSSES
+from modnorm.pipeline import Analysis, analyse, analyse_text, reported
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+GELU = 1.12891
+"""The certified sensitivity of GELU, rounded up from Φ(√2) + √2·φ(√2)."""
+
+
+def certificate(text: str, **params: Any) -> Certificate:
+    found = analyse_text(text, params=params).program.certificate
+    assert found is not None
+    return found
+
+
+# -- by hand ----------------------------------------------------------------------------------
+
+
+def derived(blocks: int, mass: float, gelu: float = GELU) -> float:
+    """κ of examples/gpt_certified.mod, as docs/mathematics.md derives it."""
+    s = 1 / (2 * blocks)
+    root = math.sqrt(2)
+    mlp = 1 - s + s * root * gelu
+    sizes = [((1 - 2 * s / 3) * (1 + (root - 1) * s)) ** k for k in range(blocks + 1)]
+    attention = [1 - s + s / 3 * (1 + 2 * h * h) for h in sizes[:-1]]
+    whole = math.prod(attention) * mlp**blocks
+    total = whole + sizes[-1]
+    for k, h in enumerate(sizes[:-1]):
+        later = math.prod(attention[k + 1 :]) * mlp ** (blocks - 1 - k)
+        after = h * (1 - 2 * s / 3)
+        inside = mlp * (2 * h**3 + h + h / 3) + after * root * (gelu + 1)
+        total += mass * s / 3 * inside * later
+    return total / (mass + 2)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 4])
+@pytest.mark.parametrize("mass", [1, 5, 20])
+def test_the_kappa_of_a_gpt_is_the_one_derived_by_hand(blocks: int, mass: int) -> None:
+    params = {"blocks": blocks, "blocks_mass": mass}
+    found = analyse(EXAMPLES / "gpt_certified.mod", params).program.certificate
+    assert found is not None
+    assert found.kappa == pytest.approx(derived(blocks, mass), rel=1e-9)
+
+
+def test_the_example_is_near_one_at_every_width_and_depth() -> None:
+    for params in ({"d_embed": 64}, {"d_embed": 4096, "heads": 32}, {"blocks": 48}):
+        found = analyse(EXAMPLES / "gpt_certified.mod", params).program.certificate
+        assert found is not None
+        assert found.kappa is not None
+        assert 0.9 < found.kappa < 1.25
+
+
+def test_copies_in_groups_are_bounded_nearly_as_well_as_one_by_one() -> None:
+    """Later copies of a long repetition share bounds; the exact sum is a little smaller."""
+    for blocks in (8, 12, 24, 96, 500):
+        found = analyse(EXAMPLES / "gpt_certified.mod", {"blocks": blocks}).program.certificate
+        assert found is not None
+        assert found.kappa is not None
+        exact = derived(blocks, 5)
+        assert exact * (1 - 1e-9) <= found.kappa <= 1.11 * exact
+
+
+@given(st.lists(st.floats(0.1, 3), min_size=1, max_size=6))
+def test_a_chain_of_linears_by_the_product(factors: list[float]) -> None:
+    """κ = Σ (m/Σm)·(norm of the input), since what follows cancels against the target."""
+    chain = " @ ".join(f"({f!r} * Linear(4))" for f in reversed(factors))
+    text = f"input x: float[batch, 4]\nmodel M = {chain}"
+    sizes = [1.0]
+    for f in factors:
+        sizes.append(sizes[-1] * f)
+    found = certificate(text)
+    assert found.kappa == pytest.approx(sum(sizes[:-1]) / len(factors), rel=1e-9)
+    assert found.sensitivity == pytest.approx(sizes[-1], rel=1e-9)
+
+
+# -- measures -----------------------------------------------------------------------------------
+
+HEADS = """
+input x: float[batch, seq, 64]
+model M = MergeHeads @ Attention @ (q, k, v)
+  where
+    q = {0}
+    k = {0}
+    v = {0}
+"""
+
+
+def test_a_norm_for_each_head_takes_the_number_of_heads_out() -> None:
+    split = certificate(HEADS.format("SplitHeads(16) @ Linear(64)")).kappa
+    headed = certificate(HEADS.format("HeadedLinear(64, 16)")).kappa
+    assert headed == pytest.approx(1)
+    # queries and keys meet ρ·ρ = 16 and everything is √16 larger in a head
+    assert split == pytest.approx((4 * 16 + 4 * 16 + 4) / 3)
+
+
+def test_softmax_bounds_a_sum_that_a_matrix_by_columns_takes() -> None:
+    text = 'input x: float[batch, 8]\nmodel M = Linear(4, norm = "{0}") @ Softmax @ Readout(32)'
+    column, spectral = (certificate(text.format(norm)) for norm in ("column", "spectral"))
+    assert column.kappa == pytest.approx(1)
+    assert column.weights["linear"].high == pytest.approx(1)
+    assert spectral.weights["linear"].high < 0.2
+
+
+def test_images_normalised_as_a_whole_are_measured_as_a_whole() -> None:
+    text = """
+    input x: float[batch, 3, 16, 16]
+    def block = Abs @ Conv2D(8) @ RMSDivide({0}, eps = 1)
+    model M = {1}block ** 3 @ Conv2D(8)
+    """
+    for dim, tail, letters in (
+        ("(1, 2, 3)", "", "RR"),
+        ("1", "", "PP"),
+        ("(1, 2, 3)", "Linear(10) @ Flatten @ AvgPool @ ", "PR"),
+    ):
+        found = certificate(text.format(dim, tail))
+        assert found.source + found.norm == letters
+        assert found.kappa is not None
+        assert found.kappa <= 1
+
+
+def test_the_largest_score_is_what_a_readout_bounds() -> None:
+    text = "input x: float[batch, 8]\nmodel M = {0}(100) @ Linear(8)"
+    assert certificate(text.format("Readout")).norm == "I"
+    assert certificate(text.format("1/2 * Readout")).norm == "I"
+    assert certificate(text.format("Linear")).norm == "R"
+
+
+# -- repetitions ---------------------------------------------------------------------------------
+
+
+def test_a_stack_that_grows_is_bounded_as_far_as_it_goes() -> None:
+    text = "param n = 4\ninput x: float[batch, 4]\nmodel M = (Identity + Linear(4)) ** n"
+    few, many = certificate(text, n=4), certificate(text, n=900)
+    assert few.kappa is not None
+    assert few.sensitivity == pytest.approx(2**4)
+    assert many.kappa is None or many.kappa > 100
+
+
+def test_a_stack_that_settles_is_followed_to_any_depth() -> None:
+    text = """
+    param n = 4
+    input x: float[batch, 4]
+    model M = Linear(4) @ (9/10 * Identity + 1/10 * Tanh @ Linear(4) @ RMSDivide(eps = 1)) ** n
+    """
+    for n in (4, 40, 400, 40_000):
+        found = certificate(text, n=n)
+        assert found.kappa is not None
+        assert found.kappa <= 1 + 1e-9
+
+
+def test_a_shared_weight_in_a_repetition_counts_once_a_use() -> None:
+    text = """
+    param n = 5
+    input x: float[batch, 4]
+    shared cell = Linear(4)
+    model M = (1/2 * cell) ** n
+    """
+    found = certificate(text, n=5)
+    # use k has the input 2^-k and is followed by n-1-k halvings and its own; targets are pooled
+    uses = [0.5 ** (5 - k) for k in range(5)]
+    expected = sum(u * 0.5**k for k, u in enumerate(uses)) / sum(uses)
+    assert found.kappa == pytest.approx(expected)
+
+
+def test_every_part_has_a_bound_and_none_is_better_than_its_copies() -> None:
+    analysis = analyse(EXAMPLES / "gpt_certified.mod", {"blocks": 3})
+    found = analysis.program.certificate
+    assert found is not None
+    nodes = list(walk(analysis.program.tree))
+    assert found.parts.keys() == {node.id for node in nodes}
+    for node in nodes:
+        part = found.parts[node.id]
+        assert 0 <= part.low <= part.high
+        if isinstance(node, Leaf) and isinstance(node.op.certified, float | int):
+            assert isinstance(part.sensitivity, float)
+    assert set(found.weights) == {weight.path for weight in analysis.program.weights}
+
+
+# -- where there is none ---------------------------------------------------------------------
+
+
+def test_the_place_without_a_bound_is_named_where_the_user_wrote_it() -> None:
+    found = analyse(EXAMPLES / "gpt.mod").program.certificate
+    assert found is not None
+    assert found.kappa is None
+    lines = (EXAMPLES / "gpt.mod").read_text(encoding="utf-8").split("\n")
+    for reason in found.reasons:
+        assert reason.op == "RMSDivide"
+        assert "can be 0" in reason.text
+        assert "LayerNorm" in lines[reason.span.line - 1]
+        assert reason.origin.source.name == "std.nn"
+
+
+def test_what_no_weight_reaches_takes_no_certificate_away() -> None:
+    text = "input x: float[batch, 4]\nmodel M = Linear(4) @ RMSDivide"
+    found = certificate(text)
+    assert found.kappa == pytest.approx(1)
+    assert isinstance(found.sensitivity, str)
+    frozen = "input x: float[batch, 4]\nmodel M = Linear(4) @ RMSDivide @ Linear(4, mass = 0)"
+    assert certificate(frozen).kappa == pytest.approx(1)
+
+
+def test_a_bond_by_formula_is_proved_where_its_slope_can_be() -> None:
+    text = """
+    input x: float[batch, 4]
+    bond Softcap(x, cap = 15) = cap * tanh(x / cap) sensitivity 1
+    bond Square(x) = x * x sensitivity 1e9
+    model M = Linear(4) @ {0} @ Linear(4)
+    """
+    assert certificate(text.format("Softcap")).kappa == pytest.approx(1)
+    # entries up to √4·1, slope up to 4 (rounded up to a power of 2^(1/8)), target 1e-9 of that
+    square = certificate(text.format("Square"))
+    assert square.kappa is not None
+    assert square.sensitivity == pytest.approx(4, rel=0.1)
+
+
+# -- losses -------------------------------------------------------------------------------------
+
+
+def with_loss(text: str, loss: str) -> Analysis:
+    return analyse_text(text, passes=reported(loss))
+
+
+MLP = "input x: float[batch, 8]\nmodel M = {0}(10) @ Tanh @ Linear(16)"
+
+
+def test_the_command_line_offers_the_losses_that_there_are() -> None:
+    assert list(LOSSES) == OFFERED
+
+
+def test_a_cross_entropy_behind_a_readout_does_not_grow_with_its_scores() -> None:
+    rms = with_loss(MLP.format("Linear"), "cross_entropy")
+    largest = with_loss(MLP.format("Readout"), "cross_entropy")
+    one, other = rms.program.smoothness, largest.program.smoothness
+    assert one is not None
+    assert other is not None
+    assert (one.sigma, one.tau) == (pytest.approx(math.sqrt(20)), 5)
+    assert (other.sigma, other.tau) == (2, 1)
+    sharpness = rms.program.sharpness[rms.program.tree.id]
+    assert sharpness is not None
+    assert one.smoothness == pytest.approx(math.sqrt(20) * sharpness.alpha + 5)
+    assert [d.code for d in rms.diagnostics] == ["A606"]
+    assert not largest.diagnostics
+
+
+def test_a_mean_squared_error_needs_the_size_of_the_output() -> None:
+    found = with_loss(MLP.format("2 * Linear"), "mse").program.smoothness
+    assert found is not None
+    assert (found.sigma, found.tau) == (pytest.approx(6), 2)
+
+
+def test_a_loss_that_has_no_constant_says_why() -> None:
+    rough = with_loss("input x: float[batch, 8]\nmodel M = ReLU @ Linear(4)", "mse")
+    assert rough.program.smoothness is not None
+    assert "not smooth" in rough.program.smoothness.reason
+    two = with_loss("input x: float[batch, 8]\nmodel M = (Linear(4), Linear(4))", "mse")
+    assert two.program.smoothness is not None
+    assert "one output" in two.program.smoothness.reason

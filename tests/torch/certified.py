@@ -1,0 +1,114 @@
+"""Measures a program where its certificate speaks: inputs and weights in their unit balls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from checks import Case
+from interpreter import Run
+from torch.func import jvp
+
+from modnorm.codegen.plan import records
+from modnorm.ops.edges import ONE_HOT
+
+TINY = 1e-30
+
+
+def flat(y: Any) -> list[torch.Tensor]:
+    return [t for member in y for t in flat(member)] if isinstance(y, tuple) else [y]
+
+
+class Measured:
+    """A compiled program with weights of norm 1, an update of modular norm 1, and inputs of norm 1.
+
+    All are functions of free parameters, so that what is measured can be driven up.
+    """
+
+    def __init__(self, case: Case, seed: int) -> None:
+        assert case.program.certificate is not None
+        self.case = case
+        self.certificate = case.program.certificate
+        self.generator = torch.Generator().manual_seed(seed)
+        self.records = list(records(case.program))
+        shapes = [record.weight.op.weight_shape for record in self.records]
+        self.weights = [self.free(shape) for shape in shapes]
+        self.updates = [self.free(shape) for shape in shapes]
+        self.inputs = [x.detach() for x in case.inputs()]
+        self.floats = [i for i, x in enumerate(self.inputs) if x.is_floating_point()]
+        for i in self.floats:
+            self.inputs[i] = self.free(self.inputs[i].shape)
+        self.moves = [self.free(self.inputs[i].shape) for i in self.floats]
+
+    def free(self, shape: Any) -> torch.Tensor:
+        scale = 3.0 ** torch.randint(-1, 2, (), generator=self.generator).item()
+        x = torch.randn(shape, generator=self.generator, dtype=torch.float64) * scale
+        return x.requires_grad_()
+
+    def parameters(self) -> list[torch.Tensor]:
+        return [*self.weights, *self.updates, *self.moves, *(self.inputs[i] for i in self.floats)]
+
+    def named(self, tensors: list[torch.Tensor], sizes: list[float]) -> dict[str, torch.Tensor]:
+        """Weights of norms `sizes`, by name."""
+        found = {}
+        for record, tensor, size in zip(self.records, tensors, sizes, strict=True):
+            norm = record.weight.op.weight_norm(tensor)
+            found[record.name] = size * tensor / norm.clamp_min(TINY)
+        return found
+
+    def run(self, weights: dict[str, torch.Tensor], x: tuple[torch.Tensor, ...]) -> Any:
+        return Run(lambda key: weights[str(key)])(self.case.tree, *x)
+
+    def x(self) -> tuple[torch.Tensor, ...]:
+        return tuple(
+            x / measure.of(x).clamp_min(TINY) if i in self.floats else x
+            for i, (x, measure) in enumerate(zip(self.inputs, self.certificate.inputs, strict=True))
+        )
+
+    def size(self, y: Any) -> torch.Tensor:
+        """The norm of an output, in the certificate's measures."""
+        pairs = zip(self.certificate.outputs, flat(y), strict=True)
+        return torch.stack([m.of(t) for m, t in pairs if m != ONE_HOT]).sum()
+
+    def own(self) -> dict[str, torch.Tensor]:
+        return self.named(self.weights, [1.0] * len(self.records))
+
+    def update_effect(self) -> torch.Tensor:
+        """How far the output moves, to first order, for an update of modular norm 1."""
+        updates = self.named(self.updates, [record.target for record in self.records])
+        return self.size(jvp(lambda w: self.run(w, self.x()), (self.own(),), (updates,))[1])
+
+    def input_effect(self) -> torch.Tensor:
+        """How far the output moves when the input moves by norm 1."""
+        x, weights = list(self.x()), self.own()
+        measures = [self.certificate.inputs[i] for i in self.floats]
+        total = torch.stack([m.of(d) for m, d in zip(measures, self.moves, strict=True)]).sum()
+
+        def run(*floats: torch.Tensor) -> Any:
+            for i, value in zip(self.floats, floats, strict=True):
+                x[i] = value
+            return self.run(weights, tuple(x))
+
+        points = tuple(x[i] for i in self.floats)
+        return self.size(jvp(run, points, tuple(d / total for d in self.moves))[1])
+
+    def output_size(self) -> torch.Tensor:
+        return self.size(self.run(self.own(), self.x()))
+
+    def driven_up(self, what: Callable[[], torch.Tensor], steps: int) -> float:
+        """The largest value met on some steps of gradient ascent."""
+        best = 0.0
+        optimizer = torch.optim.Adam(self.parameters(), lr=0.3, maximize=True)
+        for _ in range(steps):
+            value = what()
+            best = max(best, float(value.detach()))
+            if not value.requires_grad:
+                break
+            optimizer.zero_grad()
+            value.backward()
+            for parameter in self.parameters():
+                if parameter.grad is not None:  # the root of 0 has no gradient
+                    parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
+            optimizer.step()
+        return best
