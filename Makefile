@@ -9,7 +9,7 @@ PYTHON ?= python3
 TESTS ?= tests
 STEPS ?= 2000
 WORKERS ?= 2
-BENCHMARKS ?= compile model step compare_modula
+BENCHMARKS ?= compile report model step compare_modula
 
 READY := .venv/ready
 RUN := .venv/bin/python
@@ -18,11 +18,11 @@ TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check golden bench docs clean
+.PHONY: help demo test check golden bench docs screenshots clean
 
 help: # list the targets
 	@echo "usage: make TARGET"; echo
-	@sed -n 's/^\([a-z]*\):[^#=]*# \(.*\)/  \1\t\2/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z]*\):[^#=]*# \(.*\)/  \1\t\2/p' Makefile | expand -t 15
 
 demo: $(READY) # compile a small GPT, report its modular norm, train it on real text
 	@mkdir -p runs/demo
@@ -55,6 +55,9 @@ bench: $(READY) # run the benchmarks; tables go to runs/bench
 docs: $(READY) # write the generated parts of README.md and docs anew
 	@$(RUN) tools/docs.py
 
+screenshots: $(READY) # write the pictures in docs/images anew; needs Chromium and chromedriver
+	@$(RUN) tools/screenshots.py
+
 clean: # remove the environment, caches and results
 	rm -rf .venv build dist runs .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -64,5 +67,5 @@ $(READY): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, but $(PYTHON) is {v[0]}.{v[1]}: name another with PYTHON=…")'
 	@echo "Setting up .venv (once; a few minutes, most of them for torch) …"
 	@test -x $(RUN) || "$(PYTHON)" -m venv .venv
-	@$(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[torch,dev]"
+	@$(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[torch,dev,browser]"
 	@touch $@

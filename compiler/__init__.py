@@ -3,6 +3,7 @@
     module = modnorm.load("gpt.mod", d_embed=512)   # compiled in memory, a Python module
     source = modnorm.compile("gpt.mod")             # the text of that module
     modnorm.report("gpt.mod")                       # masses, sensitivities, targets
+    modnorm.check("gpt.mod")                        # what is declared and certified, measured
 
 Nothing here imports torch before a model is loaded.
 """
@@ -12,11 +13,36 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modnorm.api import ModnormError, Report, analyse_text, compile, load, report
+    from modnorm.api import (
+        Check,
+        CheckError,
+        ModnormError,
+        MonitorError,
+        Report,
+        analyse_text,
+        check,
+        compile,
+        load,
+        read_monitor,
+        report,
+    )
 
 __version__ = "0.1.0"
 
-__all__ = ["ModnormError", "Report", "__version__", "analyse_text", "compile", "load", "report"]
+__all__ = [
+    "Check",
+    "CheckError",
+    "ModnormError",
+    "MonitorError",
+    "Report",
+    "__version__",
+    "analyse_text",
+    "check",
+    "compile",
+    "load",
+    "read_monitor",
+    "report",
+]
 
 
 def __getattr__(name: str) -> Any:

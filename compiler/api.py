@@ -7,13 +7,20 @@ line only.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from importlib.abc import InspectLoader
 from importlib.util import module_from_spec, spec_from_loader
+from os import fspath
 from pathlib import Path
 from types import CodeType, ModuleType
+from typing import Literal
 
 from modnorm.codegen.assemble import generate
 from modnorm.kernels import tiles
+from modnorm.measure.interface import Check, check_file
+from modnorm.measure.problems import CheckError
+from modnorm.passes.program import Program
+from modnorm.pipeline import ANALYSIS
 from modnorm.report.interface import (
     FilePath,
     ModnormError,
@@ -22,9 +29,22 @@ from modnorm.report.interface import (
     analyse_text,
     report,
 )
+from modnorm.report.monitor import MonitorError, read_monitor
 from modnorm.report.output import write
 
-__all__ = ["ModnormError", "Report", "analyse_text", "compile", "load", "report"]
+__all__ = [
+    "Check",
+    "CheckError",
+    "ModnormError",
+    "MonitorError",
+    "Report",
+    "analyse_text",
+    "check",
+    "compile",
+    "load",
+    "read_monitor",
+    "report",
+]
 
 
 def compile(
@@ -48,7 +68,7 @@ def compile(
     """
     if device not in ("cpu", *tiles.DEVICES):
         raise ValueError(f"device must be one of {['cpu', *tiles.DEVICES]}, not {device!r}")
-    source = generate(analyse(path, model, params).program, device)
+    source = generate(analyse(path, model, params, ANALYSIS).program, device)
     if output is not None:
         write(output, source, source=path)
     return source
@@ -65,7 +85,63 @@ def load(path: FilePath, /, *, model: str | None = None, **params: object) -> Mo
         ModnormError: with every mistake found in the file.
         ImportError: if torch is not installed.
     """
-    return _import(generate(analyse(path, model, params).program), Path(path).stem)
+    return _import(generate(analyse(path, model, params, ANALYSIS).program), Path(path).stem)
+
+
+def check(
+    path: FilePath,
+    /,
+    *,
+    model: str | None = None,
+    data: FilePath | None = None,
+    checkpoint: FilePath | None = None,
+    sizes: Mapping[str, int] | None = None,
+    seed: int = 0,
+    effort: int = 1,
+    every: bool = False,
+    vary: Mapping[str, Sequence[int | float]] | None = None,
+    steps: int = 5,
+    lr: float = 0.125,
+    seeds: int = 2,
+    format: Literal["text", "json"] = "text",
+    **params: object,
+) -> Check:
+    """Build the model of a `.mod` file and measure it against what is declared and certified.
+
+    It is run on a random batch, whose free sizes `sizes` may set, or on `data`: a text, or an .npz
+    with an array an input; with fresh weights, or those of the `checkpoint`, a state dict.
+    `effort` from 1 to 3 says how long to search, `every` to look at all copies of repetitions.
+    `vary` asks for the coordinate check: for each of its params, the model is trained at each of
+    the values for `steps` steps at the learning rate `lr`, with so many `seeds`.
+
+    Raises:
+        ModnormError: with every mistake found in the file.
+        CheckError: if the data, the checkpoint or a size does not fit, or torch is not installed.
+        ValueError: for an option with a value that it cannot have.
+    """
+    options = {
+        "sizes": dict(sizes or {}),
+        "data": None if data is None else fspath(data),
+        "checkpoint": None if checkpoint is None else fspath(checkpoint),
+        "seed": seed,
+        "effort": effort,
+        "every": every,
+        "vary": dict(vary or {}),
+        "steps": steps,
+        "lr": lr,
+        "seeds": seeds,
+    }
+    stem = Path(path).stem
+    return check_file(path, lambda p: imported(p, stem), model, params, options, format)
+
+
+def imported(program: Program, stem: str) -> ModuleType:
+    """The module that a program compiles to, for running on a CPU; its name has `stem` in it.
+
+    Raises:
+        ImportError: if torch is not installed.
+    """
+    return _import(generate(program, "cpu"), stem)
 
 
 class _Loader(InspectLoader):

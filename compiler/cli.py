@@ -1,4 +1,4 @@
-"""The command line: `modnorm compile`, `report` and `explain`.
+"""The command line: `modnorm compile`, `report`, `explain` and `check`.
 
 Everything but click is imported by the command that needs it.
 """
@@ -8,15 +8,17 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import PurePath
-from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from modnorm import __version__
 from modnorm.kernels.tiles import DEFAULT, DEVICES
+from modnorm.options import Command, check_options, settings
+from modnorm.report.formats import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,8 +30,7 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as of a shell."""
 WIDTH = 80
 MAX_WIDTH = 100
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+LOSSES = ["mse", "cross_entropy"]
 
 
 class Failed(click.ClickException):
@@ -42,18 +43,6 @@ class Failed(click.ClickException):
 # --- options ---------------------------------------------------------------------------------
 
 
-def _settings(
-    context: click.Context, option: click.Parameter, given: tuple[str, ...]
-) -> Mapping[str, str]:
-    settings: dict[str, str] = {}
-    for setting in given:
-        name, equals, value = setting.partition("=")
-        if not equals or not name.strip():
-            raise click.BadParameter(f"'{setting}' is not of the form NAME=VALUE.", context, option)
-        settings[name.strip()] = value
-    return settings
-
-
 def _model_options(command: Command) -> Command:
     """The options that choose and size a model."""
     for decorate in (
@@ -63,7 +52,7 @@ def _model_options(command: Command) -> Command:
             "params",
             metavar="NAME=VALUE",
             multiple=True,
-            callback=_settings,
+            callback=settings,
             help="Set a param of the file; may be repeated.",
         ),
     ):
@@ -86,6 +75,7 @@ def cli() -> None:
       modnorm compile gpt.mod -o small.py -p d_embed=64
       modnorm report gpt.mod                       masses, sensitivities, targets
       modnorm explain gpt.mod '*.attention.q.*'    how a weight's target comes about
+      modnorm check gpt.mod                        runs the model: what is against what is said
     """
 
 
@@ -126,9 +116,10 @@ def compile_(
     """
     with _failing():
         from modnorm.codegen.assemble import generate
+        from modnorm.pipeline import ANALYSIS, analyse
         from modnorm.report.words import plural
 
-        analysis = _analyse(file, params, model)
+        analysis = analyse(file, params, model, passes=ANALYSIS)
         text = generate(analysis.program, device)
         _warn(analysis.diagnostics)
         if output is None:
@@ -150,42 +141,78 @@ def compile_(
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Text for people, JSON for programs.",
+    type=click.Choice(FORMATS),
+    help="By default what OUT's suffix stands for (.txt .json .md .html .dot), else text.",
 )
 @click.option("-o", "--output", metavar="OUT", help="Where to write, instead of standard output.")
 @_model_options
+@click.option(
+    "--against", metavar="OTHER.mod", help="Show what changes from FILE.mod to this file."
+)
+@click.option(
+    "--against-p",
+    "against_params",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=settings,
+    help="Set a param of OTHER.mod; may be repeated.",
+)
+@click.option(
+    "--against-model", metavar="NAME", help="Which of OTHER.mod's models; by default --model's."
+)
+@click.option(
+    "--loss",
+    type=click.Choice(LOSSES),
+    help="Say how smooth this loss of the output is.",
+)
+@click.option("--check", metavar="JSON", help="Show what `modnorm check` measured (html).")
+@click.option("--monitor", metavar="JSONL", help="Show what a run's monitor recorded (html).")
 def report(
-    file: str, form: str, output: str | None, params: Mapping[str, str], model: str | None
+    file: str,
+    form: str | None,
+    output: str | None,
+    params: Mapping[str, str],
+    model: str | None,
+    against: str | None,
+    against_params: Mapping[str, str],
+    against_model: str | None,
+    loss: str | None,
+    check: str | None,
+    monitor: str | None,
 ) -> None:
     """Show the masses, sensitivities and targets of the model in FILE.mod.
 
     \b
     Examples:
       modnorm report gpt.mod
+      modnorm report gpt.mod -o gpt.html               a page for the browser
       modnorm report gpt.mod -p blocks=12 --format json -o gpt.json
+      modnorm report gpt.mod --against gpt.mod --against-p blocks=96
     """
+    from modnorm.report.formats import extras, inferred, refusal, render
+
+    form = form or inferred(output)
+    if against is None and (against_params or against_model):
+        raise click.UsageError("--against-p and --against-model need --against.")
+    if refused := refusal(form, against=against, check=check, monitor=monitor):
+        raise click.UsageError(f"{refused[:1].upper()}{refused[1:]}.")
     with _failing():
-        analysis = _analyse(file, params, model)
+        analysis = _analyse(file, params, model, loss)
+        other = None
+        if against is not None:
+            other = _analyse(against, against_params, against_model or model, loss)
+        beside = extras(
+            form, against=other, check=check, monitor=monitor, program=analysis.program
+        )
         to_stdout = output in (None, "-")
-        if form == "json":
-            from modnorm.report.as_json import dumps
-            from modnorm.report.as_json import report as collect
-
-            text = dumps(collect(analysis))
-        else:
-            from modnorm.report.text import render
-
-            wide, color = (_width(), _is_colored(sys.stdout)) if to_stdout else (WIDTH, False)
-            text = render(analysis, width=wide, color=color)
+        wide, color = (_width(), _is_colored(sys.stdout)) if to_stdout else (WIDTH, False)
+        text = render(analysis, form, beside, width=wide, color=color)
         if output is not None and not to_stdout:
             _write(output, text, file)
-        elif form == "json":
-            _emit(text)
-        else:
+        elif form == "text":
             _show(text)
+        else:
+            _emit(text)
 
 
 @cli.command(short_help="Show how a weight's target comes about.")
@@ -209,6 +236,68 @@ def explain(file: str, path: str, params: Mapping[str, str], model: str | None) 
         _show(explanation(_analyse(file, params, model).program, path))
 
 
+@cli.command(short_help="Run the model, and measure what is declared and certified.")
+@click.argument("file", metavar="FILE.mod")
+@check_options
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Text for people, JSON for programs.",
+)
+@click.option("-o", "--output", metavar="OUT", help="Where to write, instead of standard output.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@_model_options
+def check(
+    file: str,
+    form: str,
+    output: str | None,
+    plot: str | None,
+    quiet: bool,
+    params: Mapping[str, str],
+    model: str | None,
+    **options: Any,
+) -> None:
+    """Build the model in FILE.mod, run it and measure it: how far each part stretches its input,
+    how large inputs and weights are, how far an update moves the output; against what is declared
+    and certified. Exits with status 1 where a certificate is violated.
+
+    \b
+    Examples:
+      modnorm check gpt.mod
+      modnorm check gpt.mod --checkpoint gpt.pt --data plays.txt --size seq=64
+      modnorm check gpt.mod --vary d_embed=32,64,128 --plot widths.png
+    """
+    if plot and not options["vary"]:
+        raise click.UsageError("--plot draws the coordinate check: give --vary NAME=V1,V2,… too.")
+    gc.enable()
+    with _failing():
+        from modnorm.api import imported
+        from modnorm.measure.command import measured
+
+        text, picture, violations = measured(
+            lambda changed: _analyse(file, {**params, **changed}, model),
+            options,
+            importer=lambda program: imported(program, PurePath(file).stem),
+            form=form,
+            plot=plot is not None,
+            progress=not quiet and _is_terminal(),
+            look=(_width(), _is_colored(sys.stdout)) if output in (None, "-") else (WIDTH, False),
+        )
+        if plot is not None:
+            _write(plot, picture, file)
+        if output is not None and output != "-":
+            _write(output, text, file)
+        elif form == "json":
+            _emit(text)
+        else:
+            _show(text)
+        if violations:
+            raise Failed("".join(f"error: {violation}\n" for violation in violations))
+
+
 def main() -> NoReturn:
     """Run the command line and exit: 0 done, 1 the input is at fault, 2 usage."""
     gc.disable()  # over before collecting would pay
@@ -230,16 +319,20 @@ def main() -> NoReturn:
 # --- what the commands share -----------------------------------------------------------------
 
 
-def _analyse(file: str, params: Mapping[str, str], model: str | None) -> Analysis:
-    from modnorm.pipeline import analyse
+def _analyse(
+    file: str, params: Mapping[str, str], model: str | None, loss: str | None = None
+) -> Analysis:
+    from modnorm.pipeline import analyse, reported
 
-    return analyse(file, params, model)
+    return analyse(file, params, model, passes=reported(loss))
 
 
 @contextmanager
 def _failing() -> Iterator[None]:
     """Turn what is wrong with the input, or with a plugin, into a message and status 1."""
     from modnorm.diagnostics import Diagnostic, ModnormError
+    from modnorm.measure.problems import CheckError
+    from modnorm.report.formats import Unusable
     from modnorm.report.output import CannotWrite
 
     try:
@@ -248,7 +341,7 @@ def _failing() -> Iterator[None]:
         raise
     except ModnormError as error:
         raise Failed(_rendered(error.diagnostics)) from None
-    except CannotWrite as error:
+    except (CannotWrite, CheckError, Unusable) as error:
         raise Failed(f"error: {error}\n") from None
     except RecursionError:
         deep = Diagnostic("E104", "the model is nested too deeply to compile")
@@ -277,6 +370,11 @@ def _is_colored(stream: IO[str] | None) -> bool:
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
     return stream is not None and stream.isatty()
+
+
+def _is_terminal() -> bool:
+    """Whether stderr is a terminal."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def _width() -> int:
@@ -319,7 +417,7 @@ def _emit(text: str, encoding: str | None = "utf-8") -> None:
         raise CannotWrite("standard output", (error.strerror or str(error)).lower()) from None
 
 
-def _write(output: str, text: str, source: str) -> None:
+def _write(output: str, text: str | bytes, source: str) -> None:
     from modnorm.report.output import write
 
     write(output, text, source=source)

@@ -205,6 +205,19 @@ def train(
     metavar="FILE.jsonl",
     help="One JSON object an evaluation.",
 )
+@click.option(
+    "--monitor",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.jsonl",
+    help="What the steps do to each weight, for `modnorm report --monitor`.",
+)
+@click.option(
+    "--monitor-every",
+    type=click.IntRange(min=1),
+    metavar="STEPS",
+    default=50,
+    show_default=True,
+)
 @click.option("--threads", type=click.IntRange(min=1), help="[default: torch's choice]")
 def main(
     file: Path,
@@ -216,6 +229,8 @@ def main(
     checkpoint_every: int | None,
     resume: bool,
     log_path: Path | None,
+    monitor: Path | None,
+    monitor_every: int,
     threads: int | None,
     **options: Any,
 ) -> None:
@@ -224,6 +239,8 @@ def main(
         raise click.UsageError("--resume and --checkpoint-every need --checkpoint FILE")
     if checkpoint is not None and checkpoint.exists() and not resume:
         raise Trouble(f"{checkpoint} is there already: add --resume to go on from it, or remove it")
+    if monitor is not None and monitor.exists() and not resume:
+        raise Trouble(f"{monitor} is there already: add --resume to go on with it, or remove it")
     if threads is not None:
         torch.set_num_threads(threads)
     device = check_device(options.pop("device"), checkpoint is not None)
@@ -252,6 +269,8 @@ def main(
         run = Run(module, task, settings)
         if resume and checkpoint is not None and checkpoint.exists():
             run.restore(checkpoint, screen.notice)
+        if monitor is not None:
+            run.watch(monitor, monitor_every)
         screen.header(run, data.describe(found), checkpoint if resume else None)
         log = Log(log_path, settings, run.step)
         every = eval_every or max(1, settings.steps // 10)

@@ -144,6 +144,7 @@ class Run:
         if settings.compile:
             self.forward = self.compiled()
         self.batches = torch.Generator().manual_seed(settings.seed)
+        self.monitor: Any = None
         self.step = 0
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.loss_count = 0
@@ -163,12 +164,24 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         return forward
 
+    def watch(self, path: Path, every: int) -> None:
+        """Has the module's monitor write what steps do to the weights. Trouble if it cannot."""
+        made = getattr(self.module, "Monitor", None)
+        if made is None:
+            raise Trouble("the module has no Monitor: compile it anew with this modnorm")
+        try:
+            self.monitor = made(self.optimizer, path, every=every, step=self.step)
+        except (OSError, ValueError, TypeError) as error:
+            raise Trouble(str(error)) from error
+
     def train_step(self) -> torch.Tensor:
         """One step; the training loss before it."""
         x, y = self.task.draw(self.batches)
         loss = cross_entropy(self.forward(x), y)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if self.monitor is not None:
+            self.monitor.record(loss)
         self.optimizer.step()
         self.schedule.step()
         self.step += 1

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from modnorm import diagnostics as findings
 from modnorm import pipeline
 from modnorm.diagnostics import Diagnostic
+from modnorm.passes.losses import LOSSES
+from modnorm.passes.program import Pass
 from modnorm.pipeline import Analysis
-from modnorm.report import as_json
+from modnorm.report import as_json, formats
 from modnorm.report.diagnostics import render
+from modnorm.report.formats import Extras
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 FilePath: TypeAlias = "str | PathLike[str]"
+Format: TypeAlias = Literal["text", "json", "markdown", "html", "dot"]
 
 
 class ModnormError(findings.ModnormError):
@@ -34,15 +38,26 @@ class ModnormError(findings.ModnormError):
 
 
 class Report:
-    """Masses, sensitivities and targets of a model; it shows itself when printed."""
+    """Masses, sensitivities and targets of a model; it shows itself when printed.
 
-    def __init__(self, analysis: Analysis, format: Literal["text", "json"] = "text") -> None:
+    In a notebook it is the HTML page in a frame of its own, or what another `format` than text
+    says. `extras` are what is shown beside the model.
+    """
+
+    def __init__(
+        self, analysis: Analysis, format: Format = "text", extras: Extras = formats.NOTHING
+    ) -> None:
         self.analysis = analysis
         self.format = format
+        self.extras = extras
 
     @property
     def json(self) -> dict[str, Any]:
-        """The report as a dict with the keys of the JSON report."""
+        """The report as a dict with the keys of the JSON report, or of a comparison's."""
+        if self.extras.against is not None:
+            from modnorm.report.against import compare
+
+            return compare(self.analysis, self.extras.against)
         return as_json.report(self.analysis)
 
     @property
@@ -51,18 +66,35 @@ class Report:
         return self.analysis.diagnostics
 
     def __str__(self) -> str:
-        if self.format == "json":
-            return as_json.dumps(self.json).rstrip("\n")
-        from modnorm.report.text import render as as_text
+        return formats.render(self.analysis, self.format, self.extras).rstrip("\n")
 
-        return as_text(self.analysis).rstrip("\n")
-
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        if self.format == "html":
+            return f"<the report on {self.analysis.program.name} as HTML>"
+        return str(self)
 
     def __rich__(self) -> RenderableType:
+        if self.format != "text" or self.extras.against is not None:
+            from rich.text import Text
+
+            return Text(str(self))
         from modnorm.report.text import report as as_text
 
         return as_text(self.analysis)
+
+    def _repr_html_(self) -> str | None:
+        """For a notebook: the page in a frame, unless another format was asked for."""
+        if self.format not in ("text", "html"):
+            return None
+        from modnorm.report.html import frame, page
+
+        return frame(page(self.analysis, self.extras))
+
+    def _repr_markdown_(self) -> str | None:
+        """For a notebook, and for what shows one without frames."""
+        if self.format not in ("text", "html", "markdown"):
+            return None
+        return formats.render(self.analysis, "markdown", self.extras)
 
 
 def report(
@@ -70,18 +102,46 @@ def report(
     /,
     *,
     model: str | None = None,
-    format: Literal["text", "json"] = "text",
+    format: Format = "text",
+    against: FilePath | Report | None = None,
+    against_params: Mapping[str, object] | None = None,
+    against_model: str | None = None,
+    loss: str | None = None,
+    check: FilePath | None = None,
+    monitor: FilePath | None = None,
     **params: object,
 ) -> Report:
     """The report on a `.mod` file; printing it shows it in `format`.
 
+    `against` is another file, or a report on it: what is shown then is what changes from `path` to
+    that, with `against_params` its params and `against_model` its model (by default that of
+    `model`). With `loss`, the name of one, it is said how smooth that loss of the output is.
+    `check` names what `modnorm check --format json` wrote and `monitor` what a run's monitor did;
+    the format html shows them.
+
     Raises:
-        ModnormError: with every mistake found in the file.
-        ValueError: for another format.
+        ModnormError: with every mistake found in the files.
+        ValueError: for another format or loss, a format that cannot show what is asked for, or a
+            file named by `check` or `monitor` that has something else in it.
     """
-    if format not in ("text", "json"):
-        raise ValueError(f"the format of a report is 'text' or 'json', not {format!r}")
-    return Report(analyse(path, model, params), format)
+    if format not in formats.FORMATS:
+        *names, last = map(repr, formats.FORMATS)
+        raise ValueError(f"the format of a report is {', '.join(names)} or {last}, not {format!r}")
+    if loss not in (None, *LOSSES):
+        raise ValueError(f"the loss is {' or '.join(map(repr, LOSSES))}, not {loss!r}")
+    passes = pipeline.reported(loss)
+    analysis = analyse(path, model, params, passes)
+    other: Analysis | None
+    if isinstance(against, Report):
+        other = against.analysis
+    elif against is None:
+        other = None
+    else:
+        other = analyse(against, against_model or model, against_params or {}, passes)
+    beside = formats.extras(
+        format, against=other, check=check, monitor=monitor, program=analysis.program
+    )
+    return Report(analysis, format, beside)
 
 
 def analyse_text(
@@ -101,14 +161,19 @@ def analyse_text(
         return pipeline.analyse_text(text, name, _values(params or {}), model)
 
 
-def analyse(path: FilePath, model: str | None, params: Mapping[str, object]) -> Analysis:
+def analyse(
+    path: FilePath,
+    model: str | None,
+    params: Mapping[str, object],
+    passes: tuple[Pass, ...] = pipeline.CERTIFIED,
+) -> Analysis:
     """The analysis of a file, with params as Python values.
 
     Raises:
         ModnormError: with every mistake found in the file.
     """
     with _rendered():
-        return pipeline.analyse(Path(path), _values(params), model)
+        return pipeline.analyse(Path(path), _values(params), model, passes=passes)
 
 
 @contextmanager

@@ -15,19 +15,21 @@ class CannotWrite(OSError):
         super().__init__(f"cannot write `{path}`: {reason}")
 
 
-def write(path: str | os.PathLike[str], text: str, *, source: str | os.PathLike[str] = "") -> None:
-    """Write a text to a file, as UTF-8.
+def write(
+    path: str | os.PathLike[str], text: str | bytes, *, source: str | os.PathLike[str] = ""
+) -> None:
+    """Write a text to a file, as UTF-8, or bytes as they are.
 
-    The text goes to a new file beside it, which then takes its place: whatever happens on the way,
-    the file at `path` is the old one or the new one. A link keeps pointing where it points; what is
-    no ordinary file (a pipe, `/dev/null`) is written to. `source` is a file that must not be
-    replaced.
+    The content goes to a new file beside it, which then takes its place: whatever happens on the
+    way, the file at `path` is the old one or the new one. A link keeps pointing where it points;
+    what is no ordinary file (a pipe, `/dev/null`) is written to. `source` is a file that must not
+    be replaced.
 
     Raises:
         CannotWrite: if the file could not be written; nothing has changed then.
     """
     name = os.fspath(path)
-    content = text.encode("utf-8", "backslashreplace")
+    content = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
     if not name:
         raise CannotWrite(name, "the file's name is empty")
     try:

@@ -31,6 +31,7 @@ LAYERS = (
     ("pipeline",),
     ("codegen",),
     ("report",),
+    ("measure",),
 )
 """The parts of the package, each of which may import those before it and itself.
 
@@ -236,12 +237,15 @@ def backend(hook: str, tmp_path: Path) -> Path:
     return result
 
 
+INSTALLED = (".py", ".lark", ".mod", ".typed", ".html", ".css", ".js")
+
+
 def expected(folder: str, prefix: str) -> set[str]:
     """What a distribution must hold of a folder, under the names that it has there."""
     return {
         f"{prefix}/{path.relative_to(ROOT / folder).as_posix()}"
         for path in sorted((ROOT / folder).rglob("*"))
-        if path.suffix in (".py", ".lark", ".mod", ".typed") and "__pycache__" not in path.parts
+        if path.suffix in INSTALLED and "__pycache__" not in path.parts
     }
 
 

@@ -1,0 +1,277 @@
+"""What changed between two models, or between two settings of the params of one.
+
+Weights are compared by their paths with one entry for all copies, and their masses of all copies
+together; so a deeper model differs in the count of its repetition, not in each of its blocks.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import isclose
+from typing import Any
+
+from modnorm.passes.program import Program, Weight
+from modnorm.pipeline import Analysis
+from modnorm.report import as_json
+from modnorm.report.diagnostics import clean
+from modnorm.report.facts import UNKNOWN, constant, number
+from modnorm.report.nodes import Node, collect, pattern, targets
+from modnorm.report.words import as_float
+
+TOLERANCE = 1e-9
+"""Relative differences up to here are none."""
+FACTS = ("mass", "sensitivity", "certified_sensitivity", "kappa", "weights")
+WIDTH = 80
+
+Change = dict[str, list[Any]]
+"""The values before and after, by what changed."""
+
+
+def compare(before: Analysis, after: Analysis) -> dict[str, Any]:
+    """The differences as objects that `json` can write.
+
+    `facts` has every fact, changed or not. Of `params`, `weights` and `parts` only what differs is
+    listed; None stands for what one of the two does not have. A part that is added or removed
+    stands for all in it.
+    """
+    reports = [as_json.report(analysis) for analysis in (before, after)]
+    one, other = reports
+    nodes = [
+        {node.path or "": node for node in _unique(collect(found, analysis.program))}
+        for found, analysis in zip(reports, (before, after), strict=True)
+    ]
+    return {
+        "before": {key: one[key] for key in ("model", "source", "params")},
+        "after": {key: other[key] for key in ("model", "source", "params")},
+        "facts": {key: [one[key], other[key]] for key in FACTS},
+        "params": _params(one["params"], other["params"]),
+        "weights": _weights(before.program, after.program),
+        "parts": list(_parts(*nodes)),
+    }
+
+
+def _params(one: dict[str, Any], other: dict[str, Any]) -> Change:
+    return {
+        name: [one.get(name), other.get(name)]
+        for name in dict.fromkeys((*one, *other))
+        if name not in one or name not in other or not _same(one[name], other[name])
+    }
+
+
+def _same(one: object, other: object) -> bool:
+    if isinstance(one, tuple | list) and isinstance(other, tuple | list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return isclose(one, other, rel_tol=TOLERANCE)
+    return one == other
+
+
+def _changes(one: dict[str, Any], other: dict[str, Any]) -> Change:
+    return {key: [one[key], other[key]] for key in one if not _same(one[key], other[key])}
+
+
+# --- weights -------------------------------------------------------------------------------
+
+
+def _weights(one: Program, other: Program) -> dict[str, Any]:
+    before, after = ({pattern(w.path): w for w in p.weights} for p in (one, other))
+    changed = [
+        {"path": path, "changes": changes}
+        for path, weight in before.items()
+        if path in after and (changes := _changes(_facts(weight), _facts(after[path])))
+    ]
+    common = before.keys() & after.keys()
+    return {
+        "added": [_weight(path, w) for path, w in after.items() if path not in before],
+        "removed": [_weight(path, w) for path, w in before.items() if path not in after],
+        "changed": changed,
+        "same": len(common) - len(changed),
+    }
+
+
+def _facts(weight: Weight) -> dict[str, Any]:
+    return {
+        "op": weight.op.label,
+        "shape": list(weight.op.weight_shape),
+        "mass": as_float(weight.mass) * weight.copies,
+        "target": list(targets(weight)),
+    }
+
+
+def _weight(path: str, weight: Weight) -> dict[str, Any]:
+    return {"path": path, "copies": weight.copies, **_facts(weight)}
+
+
+# --- parts ---------------------------------------------------------------------------------
+
+
+def _unique(nodes: list[Node]) -> Iterator[Node]:
+    """The nodes, each with a path of its own: equal ones get the number of their turn."""
+    turns: dict[tuple[str, str], int] = {}
+    for node in nodes:
+        key = pattern(node.path), node.op
+        turn = turns[key] = turns.get(key, 0) + 1
+        path = key[0] if turn == 1 else f"{key[0]}#{turn}"
+        yield replace(node, path=f"{path}:{node.op}" if node.kind == "bond" else path)
+
+
+def _parts(one: dict[str, Node], other: dict[str, Node]) -> Iterator[dict[str, Any]]:
+    """What differs of the parts in both, then what only one of the two has."""
+    for path, node in one.items():
+        if path in other and node.parent >= 0:
+            changes = _changes(_part(node), _part(other[path]))
+            if changes:
+                yield {"path": _shown(path), "change": "changed", "changes": changes}
+    for change, left, right in (("removed", one, other), ("added", other, one)):
+        lost: set[int] = set()
+        for path, node in left.items():
+            if path in right or node.parent < 0:
+                continue
+            lost.add(node.number)
+            if node.parent not in lost:
+                entry = {"path": _shown(path), "change": change, "copies": node.copies}
+                yield {**entry, "share": node.share, "what": node.call or node.title}
+
+
+def _part(node: Node) -> dict[str, Any]:
+    """What of a part is compared. A weight's shape, mass and target are told with the weights."""
+    if node.kind == "atom":
+        return {}
+    facts = {"copies": node.count, "share": node.share}
+    if node.kind == "bond":
+        return {"what": node.call}
+    return {**facts, "sensitivity": node.sensitivity, "certified": node.certified}
+
+
+def _shown(path: str) -> str:
+    return path.partition("#")[0].partition(":")[0]
+
+
+# --- as text and as rows -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a comparison: `+` added, `-` removed, `~` changed, and what."""
+
+    sign: str
+    name: str
+    what: str
+
+
+LABELS = {
+    "certified_sensitivity": "certified",
+    "kappa": "κ",
+    "weights": "parameters",
+    "share": "share of mass",
+    "what": "",
+}
+
+
+def value(found: object) -> str:
+    """A value of a comparison, in words."""
+    match found:
+        case None:
+            return UNKNOWN
+        case [float(first), float(last)]:
+            one, other = number(first), number(last)
+            return one if one == other else f"{one} … {other}"
+        case [*sizes]:
+            return " × ".join(map(str, sizes))
+        case float():
+            return number(found, 6)
+        case bool():
+            return constant(found)
+        case int():
+            return f"{found:,}"
+    return str(found)
+
+
+def change_text(changes: Change) -> str:
+    parts = []
+    for key, (one, other) in changes.items():
+        shown = [f"{x:.1%}" if key == "share" else value(x) for x in (one, other)]
+        parts.append(f"{LABELS.get(key, key)} {shown[0]} → {shown[1]}".strip())
+    return ", ".join(parts)
+
+
+def facts(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The facts, the model's name and the changed params: name, before, after."""
+    one, other = found["before"], found["after"]
+    rows = [(key, one[key], other[key]) for key in ("model", "source")]
+    for name, (left, right) in found["params"].items():
+        shown = [UNKNOWN if x is None else constant(x) for x in (left, right)]
+        rows.append((name, shown[0], shown[1]))
+    for key, (left, right) in found["facts"].items():
+        rows.append((LABELS.get(key, key), value(left), value(right)))
+    return rows
+
+
+def weight_rows(found: dict[str, Any]) -> list[Row]:
+    weights = found["weights"]
+    rows = []
+    for sign, key in (("-", "removed"), ("+", "added")):
+        for entry in weights[key]:
+            times = f"{entry['copies']:,} copies, " if entry["copies"] > 1 else ""
+            shape, target = value(entry["shape"]), value(entry["target"])
+            what = f"{times}{entry['op']} {shape}, mass {value(entry['mass'])}, target {target}"
+            rows.append(Row(sign, entry["path"], what))
+    rows += [Row("~", e["path"], change_text(e["changes"])) for e in weights["changed"]]
+    return rows
+
+
+def part_rows(found: dict[str, Any]) -> list[Row]:
+    """A line for each part; equal lines are one."""
+    rows: dict[Row, int] = {}
+    signs = {"changed": "~", "removed": "-", "added": "+"}
+    for entry in found["parts"]:
+        if entry["change"] == "changed":
+            what = change_text(entry["changes"])
+        else:
+            times = f"{entry['copies']:,} copies, " if entry["copies"] > 1 else ""
+            what = f"{entry['what']}, {times}{entry['share']:.1%} of the mass"
+        row = Row(signs[entry["change"]], entry["path"], what)
+        rows[row] = rows.get(row, 0) + 1
+    return [
+        r if n == 1 else Row(r.sign, f"{r.name} ({n} of them)", r.what) for r, n in rows.items()
+    ]
+
+
+def text(found: dict[str, Any], width: int = WIDTH) -> str:
+    """The differences for a terminal: facts side by side, then weights and parts, a line each."""
+    head = [tuple(map(clean, row)) for row in facts(found)]
+    first = max(len(row[0]) for row in head)
+    second = max(len("before"), *(min(len(row[1]), width // 2) for row in head))
+    lines = [f"{'':{first}}  {'before':{second}}  after"]
+    for name, left, right in head:
+        sign = "" if left == right else right
+        lines.append(f"{name:{first}}  {left:{second}}  {sign or 'the same'}".rstrip())
+    same = found["weights"]["same"]
+    for title, rows in (("weights", weight_rows(found)), ("parts", part_rows(found))):
+        lines.append("")
+        kept = f" ({same:,} unchanged)" if title == "weights" else ""
+        if not rows:
+            lines.append(f"{title}: no difference{kept}")
+            continue
+        lines.append(f"{title}{kept}")
+        for row in rows:
+            lines += _wrapped(row, width)
+    return "\n".join(lines) + "\n"
+
+
+def _wrapped(row: Row, width: int) -> list[str]:
+    name, what = clean(row.name), clean(row.what)
+    if len(name) + len(what) + 6 <= width:
+        return [f"  {row.sign} {name}  {what}"]
+    indent = " " * 6
+    inner = textwrap.wrap(
+        what, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False
+    )
+    return [f"  {row.sign} {name}", *inner]
+
+
+def dumps(found: dict[str, Any]) -> str:
+    return json.dumps(found, ensure_ascii=False, allow_nan=False, indent=2) + "\n"

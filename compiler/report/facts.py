@@ -1,0 +1,88 @@
+"""The facts at the head of a report, made from its JSON, for the formats that are no terminal's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modnorm.report.words import plural, short
+
+UNKNOWN = "–"
+"""What stands where a number is not known."""
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    return UNKNOWN if value is None else short(value, digits)
+
+
+def percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.0005 or not share else "< 0.1%"
+
+
+def constant(value: object) -> str:
+    """A param's value as the language writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{value}"'
+    return short(value, 6) if isinstance(value, float) else str(value)
+
+
+def params(found: dict[str, Any]) -> str:
+    return ", ".join(f"{name} = {constant(value)}" for name, value in found["params"].items())
+
+
+def facts(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Name and value of each, in the order in which they are shown."""
+    size = f"{plural(len(found['atoms']), 'weight')}, {plural(found['weights'], 'parameter')}"
+    rows = [
+        ("model", found["model"]),
+        ("source", found["source"]),
+        ("params", params(found)),
+        ("size", size),
+        ("mass", number(found["mass"], 6)),
+        ("sensitivity", number(found["sensitivity"], 6)),
+        ("certified", bound(found, "certified_sensitivity")),
+        ("κ", bound(found, "kappa")),
+    ]
+    if found["sharpness"] is not None:
+        triple = found["sharpness"]
+        signs = {"α": "alpha", "β": "beta", "γ": "gamma"}
+        text = "  ".join(f"{sign} {number(triple[key])}" for sign, key in signs.items())
+        rows.append(("sharpness", text))
+    if found.get("loss"):
+        rows.append((found["loss"]["loss"], smoothness(found["loss"])))
+    return [(name, value) for name, value in rows if value]
+
+
+def smoothness(loss: dict[str, Any]) -> str:
+    """The constants of a loss behind a model, or why there is none."""
+    signs = {"σ": "sigma", "τ": "tau", "λ": "smoothness"}
+    known = [f"{s} {number(loss[key])}" for s, key in signs.items() if loss.get(key) is not None]
+    reason = [f"no λ: {loss['reason']}"] if loss.get("reason") else []
+    return "  ".join([*known, *reason])
+
+
+def bound(found: dict[str, Any], key: str) -> str:
+    """A certified value, or why there is none."""
+    return number(found[key], 6) if found[key] is not None else "no bound: " + why(found)
+
+
+def why(found: dict[str, Any]) -> str:
+    """The first reason that there is no bound, and how many others there are."""
+    reasons = (found.get("certificate") or {}).get("reasons") or []
+    if not reasons:
+        return "not certified"
+    text = " ".join(reason_parts(reasons[0], found))
+    more = plural(len(reasons) - 1, "more reason")
+    return text if len(reasons) == 1 else f"{text}; and {more}"
+
+
+def reason_parts(reason: dict[str, Any], found: dict[str, Any]) -> tuple[str, str]:
+    """`RMSDivide at gpt.mod:14:` and the reason itself."""
+    where = f"at {place(reason, found['source'])}" if reason.get("line") else ""
+    return " ".join(filter(None, (reason.get("op"), where))) + ":", reason["message"]
+
+
+def place(entry: dict[str, Any], source: str) -> str:
+    """`file:line` of something that has a line, and a file where that is not the model's own."""
+    return f"{entry.get('file') or source}:{entry['line']}" if entry.get("line") else ""

@@ -1,0 +1,139 @@
+"""The formats of a report: their names, the suffixes that stand for them, and who writes each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modnorm.passes.program import Program
+    from modnorm.pipeline import Analysis
+    from modnorm.report.checked import Checked
+    from modnorm.report.monitor import Monitored
+
+FORMATS = ("text", "json", "markdown", "html", "dot")
+SUFFIXES = {
+    ".txt": "text",
+    ".json": "json",
+    ".md": "markdown",
+    ".markdown": "markdown",
+    ".html": "html",
+    ".htm": "html",
+    ".dot": "dot",
+    ".gv": "dot",
+}
+WIDTH = 80
+
+
+class Unusable(ValueError):
+    """Something that a report cannot show; its text is a sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is shown beside a model: another one, what `check` measured, a run's record."""
+
+    against: Analysis | None = None
+    checked: Checked | None = None
+    run: Monitored | None = None
+
+
+NOTHING = Extras()
+
+
+def inferred(output: str | None) -> str:
+    """The format that a file's suffix stands for; text where there is no file, or another one."""
+    return SUFFIXES.get(PurePath(output or "").suffix.lower(), "text")
+
+
+def refusal(form: str, *, against: object, check: object, monitor: object) -> str:
+    """Why a format cannot show what is asked for, or nothing."""
+    if against is not None and form == "dot":
+        return "the format dot shows one model, not the difference of two"
+    for name, given in (("check", check), ("monitor", monitor)):
+        if given is not None and form != "html":
+            return f"what `{name}` names is shown by the format html, not by {form}"
+    return ""
+
+
+def extras(
+    form: str,
+    *,
+    against: Analysis | None = None,
+    check: str | PathLike[str] | None = None,
+    monitor: str | PathLike[str] | None = None,
+    program: Program | None = None,
+) -> Extras:
+    """What is shown beside a model, read from the files that these name.
+
+    With `program` a monitor's record must be of its weights.
+
+    Raises:
+        Unusable: if the format cannot show it, or a file has something else in it.
+    """
+    if refused := refusal(form, against=against, check=check, monitor=monitor):
+        raise Unusable(refused)
+    checked, run = None, None
+    if check is not None:
+        from modnorm.report.checked import read_check
+
+        checked = read_check(check)
+    if monitor is not None:
+        from modnorm.codegen.plan import records
+        from modnorm.report.monitor import MonitorError, read_monitor
+
+        try:
+            names = None if program is None else [record.name for record in records(program)]
+            run = read_monitor(monitor, names)
+        except MonitorError as error:
+            raise Unusable(str(error)) from None
+    return Extras(against, checked, run)
+
+
+def render(
+    analysis: Analysis,
+    form: str,
+    extras: Extras = NOTHING,
+    *,
+    width: int = WIDTH,
+    color: bool = False,
+) -> str:
+    """A report, or a comparison, in a format; it ends in a newline.
+
+    Raises:
+        ValueError: if there is no such format.
+    """
+    if form not in FORMATS:
+        raise ValueError(f"the format of a report is one of {', '.join(FORMATS)}, not {form!r}")
+    if form == "html":
+        from modnorm.report.html import page
+
+        return page(analysis, extras)
+    if extras.against is not None:
+        from modnorm.report import against
+
+        found = against.compare(analysis, extras.against)
+        if form == "json":
+            return against.dumps(found)
+        if form == "text":
+            return against.text(found, width)
+        from modnorm.report.markdown import comparison
+
+        return comparison(found)
+    if form == "json":
+        from modnorm.report import as_json
+
+        return as_json.dumps(as_json.report(analysis))
+    if form == "text":
+        from modnorm.report import text
+
+        return text.render(analysis, width=width, color=color)
+    if form == "dot":
+        from modnorm.report import dot
+
+        return dot.render(analysis)
+    from modnorm.report import markdown
+
+    return markdown.render(analysis)

@@ -1,0 +1,239 @@
+"""The parts of the page that need no script: facts, certificate, measurements, changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from html import escape
+from typing import Any
+
+from modnorm.report import against
+from modnorm.report.checked import Checked
+from modnorm.report.diagnostics import clean
+from modnorm.report.facts import UNKNOWN, number, params, reason_parts, smoothness, why
+from modnorm.report.html.source import message
+from modnorm.report.nodes import pattern
+from modnorm.report.words import plural
+
+ROUNDING = 1e-9
+WORST = 8
+"""Reasons that are shown before the others can be unfolded."""
+
+
+def text(value: str) -> str:
+    return escape(clean(value))
+
+
+def head(found: dict[str, Any]) -> str:
+    """The title with the source, and the params."""
+    values = params(found)
+    name = f'<h1>{text(found["model"])}</h1><p class="file-name">{text(found["source"])}</p>'
+    if not values:
+        return name
+    return f'{name}<p class="params"><span class="dim">params</span> {text(values)}</p>'
+
+
+def tiles(found: dict[str, Any], checked: Checked | None) -> str:
+    """The facts of the header as tiles: label, number, what it means."""
+    cards: list[tuple[str, str, str, str]] = []
+    kappa = "an update of norm 1 moves the output by at most this"
+    stretch = "proved: change of the output over change of the input"
+    for label, key, about in (
+        ("κ", "kappa", kappa),
+        ("certified sensitivity", "certified_sensitivity", stretch),
+    ):
+        if found[key] is not None:
+            within = found[key] <= 1 + ROUNDING
+            cards.append((label, number(found[key], 5), about, "good" if within else ""))
+        else:
+            known = cards and cards[0][1] == "no bound"
+            cards.append(
+                (label, "no bound", "for the same reason" if known else why(found), "open")
+            )
+    about = "as declared: sets the targets"
+    cards.append(("declared sensitivity", number(found["sensitivity"], 5), about, ""))
+    if checked is not None and checked.measured_kappa is not None:
+        cards.append(("measured κ", number(checked.measured_kappa, 5), "by gradient ascent", ""))
+    cards.append(("mass", number(found["mass"], 5), "shares of it set the targets", ""))
+    size = plural(found["weights"], "parameter")
+    cards.append(("weights", f"{len(found['atoms']):,}", size, ""))
+    if found["sharpness"] is not None:
+        signs = {"α": "alpha", "β": "beta", "γ": "gamma"}
+        triple = (f"{sign} {number(found['sharpness'][key], 3)}" for sign, key in signs.items())
+        cards.append(("sharpness", " ".join(triple), "second-order bounds", "long"))
+    if found.get("loss"):
+        loss = found["loss"]
+        value = number(loss.get("smoothness"), 5)
+        cards.append((f"smoothness, {loss['loss']}", value, smoothness(loss), ""))
+    return "".join(
+        f'<div class="tile {kind}"><dt>{text(label)}</dt><dd><b>{text(value)}</b>'
+        f'<span class="why">{message(about)}</span></dd></div>'
+        for label, value, about, kind in cards
+    )
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]], name: str) -> str:
+    """A table of HTML cells; a column whose name ends in `:` holds numbers."""
+    names = list(head)
+    right = [n.endswith(":") for n in names]
+    top = "".join(
+        f'<th scope="col"{_class(r)}>{text(n.rstrip(":"))}</th>'
+        for n, r in zip(names, right, strict=True)
+    )
+    body = "".join(
+        f"<tr>{''.join(f'<td{_class(r)}>{c}</td>' for c, r in zip(row, right, strict=True))}</tr>"
+        for row in rows
+    )
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{text(name)}">'
+        f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _class(right: bool) -> str:
+    return ' class="num"' if right else ""
+
+
+def certificate(found: dict[str, Any], files: dict[str, int]) -> str:
+    """κ with the part of each weight in it, or the reasons why there is no bound."""
+    known = found.get("certificate")
+    if not known:
+        return ""
+    parts: list[str] = []
+    if known.get("kappa") is not None:
+        value = number(known["kappa"], 6)
+        parts.append(
+            f"<p><b>κ = {value}</b>: an update of modular norm 1 moves the output, measured in "
+            f"{text(str(known.get('output_norm') or 'its norm'))}, by at most {value}.</p>"
+        )
+    reasons = known.get("reasons") or []
+    if reasons:
+        parts.append("<p>There is no bound, for these reasons:</p>")
+        items = [_reason(reason, found, files) for reason in reasons]
+        parts.append(f"<ul>{''.join(items[:WORST])}</ul>")
+        if items[WORST:]:
+            rest = plural(len(items) - WORST, "more reason")
+            more = "".join(items[WORST:])
+            parts.append(f"<details><summary>{rest}</summary><ul>{more}</ul></details>")
+    if known.get("weights"):
+        top = max((w.get("kappa") or 0.0 for w in known["weights"]), default=0.0)
+        rows = (
+            (
+                f"<code>{text(pattern(weight['path']))}</code>",
+                f"{weight.get('copies', 1):,}",
+                number(weight.get("input_bound")),
+                number(weight.get("downstream")),
+                number(weight.get("kappa")) + _bar(weight.get("kappa"), top),
+            )
+            for weight in known["weights"]
+        )
+        names = ("weight", "copies:", "input at most:", "certified downstream:", "part of κ:")
+        parts.append(table(names, rows, "the parts of κ"))
+    return section("certificate", "Certificate", "".join(parts))
+
+
+def _bar(value: float | None, top: float) -> str:
+    """A bar as SVG: its length needs no style of its own."""
+    width = 60 * (value or 0.0) / top if top else 0.0
+    bar = f'<rect width="{width:.1f}" height="8"/>'
+    return f'<svg class="bar" width="60" height="8" aria-hidden="true">{bar}</svg>'
+
+
+def _reason(reason: dict[str, Any], found: dict[str, Any], files: dict[str, int]) -> str:
+    where, why = reason_parts(reason, found)
+    file = files.get(reason.get("file") or "", 0)
+    link = f'<a href="#L{file}-{reason["line"]}">{text(where)}</a>' if reason.get("line") else ""
+    path = f" <code>{text(reason['path'])}</code>" if reason.get("path") else ""
+    return f"<li>{link or text(where)} {message(why)}{path}</li>"
+
+
+def measurements(checked: Checked | None) -> str:
+    """What `check` measured, violations first."""
+    if checked is None:
+        return ""
+    parts = []
+    if checked.violations:
+        items = "".join(f"<li>{message(v)}</li>" for v in checked.violations)
+        count = plural(len(checked.violations), "certificate")
+        said = f"<p><b>{count} violated</b></p><ul>{items}</ul>"
+        parts.append(f'<div class="note error" role="note">{said}</div>')
+    else:
+        parts.append("<p>No certificate is violated.</p>")
+    rows = (
+        (
+            f"<code>{text(m.path)}</code> {text(m.name)}",
+            text(m.norm),
+            f"{number(m.low)} … {number(m.high)}",
+            number(m.declared),
+            number(m.certified),
+            number(m.measured),
+            f'<span class="verdict {_tone(m.verdict)}">{text(m.verdict) or UNKNOWN}</span>',
+        )
+        for m in sorted(checked.modules, key=lambda m: _tone(m.verdict) != "bad")
+    )
+    names = ("module", "norm", "input:", "declared:", "certified:", "measured:", "verdict")
+    parts.append(table(names, rows, "what was measured"))
+    if checked.weights:
+        lines = (
+            (f"<code>{text(w.weight)}</code>", *map(number, (w.norm, w.target, w.change)))
+            for w in checked.weights
+        )
+        head = ("weight", "norm over its ball:", "target:", "change of the output:")
+        parts.append(f"<h3>weights</h3>{table(head, lines, 'measured weights')}")
+    if checked.scalings:
+        fits = (
+            (
+                f"<code>{text(s.param)}</code>",
+                f"<code>{text(s.path)}</code>",
+                text(s.quantity),
+                number(s.slope, 3),
+                f'<span class="verdict">{text(s.verdict)}</span>',
+            )
+            for s in checked.scalings
+        )
+        columns = ("against", "part", "quantity", "exponent:", "verdict")
+        parts.append(f"<h3>coordinate check</h3>{table(columns, fits, 'coordinate check')}")
+    return section("check", "Measured", "".join(parts))
+
+
+TONES = {"violated": "bad", "above declared": "warn", "outside the ball": "warn", "ok": "good"}
+
+
+def _tone(verdict: str) -> str:
+    return TONES.get(verdict, "")
+
+
+def changes(compared: dict[str, Any] | None) -> str:
+    """What changed against another model."""
+    if compared is None:
+        return ""
+    one, other = compared["before"], compared["after"]
+    title = f"{one['model']} ({one['source']}) → {other['model']} ({other['source']})"
+    rows = (
+        (text(name), text(left), f"<b>{text(right)}</b>" if left != right else text(right))
+        for name, left, right in against.facts(compared)
+    )
+    parts = [f"<p>{text(title)}</p>", table(("", "before", "after"), rows, "facts")]
+    for name, found in (
+        ("weights", against.weight_rows(compared)),
+        ("parts", against.part_rows(compared)),
+    ):
+        parts.append(f"<h3>{name}</h3>")
+        parts.append(table(("", "", ""), _rows(found), name) if found else "<p>No difference.</p>")
+    return section("changes", "Changes", "".join(parts))
+
+
+def _rows(found: list[against.Row]) -> Iterator[tuple[str, ...]]:
+    kinds = {"+": ("good", "added"), "-": ("bad", "removed"), "~": ("", "changed")}
+    for row in found:
+        tone, word = kinds[row.sign]
+        badge = f'<span class="verdict {tone}">{word}</span>'
+        yield badge, f"<code>{text(row.name)}</code>", text(row.what)
+
+
+def section(name: str, title: str, inner: str, note: str = "") -> str:
+    """A panel of the page."""
+    beside = f'<p class="beside">{note}</p>' if note else ""
+    return (
+        f'<section class="panel" id="{name}" aria-labelledby="{name}-title">'
+        f'<header><h2 id="{name}-title">{title}</h2>{beside}</header>{inner}</section>'
+    )
