@@ -201,9 +201,7 @@ def report(
         other = None
         if against is not None:
             other = _analyse(against, against_params, against_model or model, loss)
-        beside = extras(
-            form, against=other, check=check, monitor=monitor, program=analysis.program
-        )
+        beside = extras(form, against=other, check=check, monitor=monitor, program=analysis.program)
         to_stdout = output in (None, "-")
         wide, color = (_width(), _is_colored(sys.stdout)) if to_stdout else (WIDTH, False)
         text = render(analysis, form, beside, width=wide, color=color)

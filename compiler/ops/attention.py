@@ -92,11 +92,7 @@ class Attention(Bond):
             return ()
         width = x[0].type.shape[-1]
         root = math.sqrt(width) if isinstance(width, int) else math.inf
-        how = (
-            "1/√d_head"
-            if math.isclose(size, root, rel_tol=1e-3)
-            else f"{float(size):.4g}/d_head"
-        )
+        how = "1/√d_head" if math.isclose(size, root, rel_tol=1e-3) else f"{float(size):.4g}/d_head"
         return (
             Advice(
                 "A601",

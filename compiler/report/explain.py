@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -144,6 +145,7 @@ def _lines(found: Explanation, alike: int) -> Iterator[str]:
     yield _row("/", found.downstream, "sensitivity downstream")
     yield _result(found.target)
     yield ""
+    yield from _proved(found)
     yield from _meaning(found)
 
 
@@ -173,6 +175,28 @@ def _right(text: str, span: Span) -> str:
     if cells(text) > room:
         text = text[: room - 1].rstrip() + "…"
     return f"{text}{' ' * max(WIDTH - cells(text) - cells(place), 2)}{place}"
+
+
+def _proved(found: Explanation) -> Iterator[str]:
+    """What is proved of the weight: all its copies together."""
+    if found.certificate is None or found.target == 0:
+        return
+    bound = found.certificate.weights[found.weight.path]
+    copies = found.weight.copies
+    mean = f", the mean of {copies:,} copies" if copies > 1 else ""
+    yield "certified"
+    yield _row("", bound.high, "how far its output moves when it moves by norm 1, at most")
+    if not math.isfinite(bound.kappa):
+        yield "     no bound on what that moves downstream: see `modnorm report`"
+        yield ""
+        return
+    yield _row("×", bound.downstream, f"sensitivity downstream{mean}")
+    yield _row("=", bound.high * bound.downstream, f"{short(found.downstream, 6)} is declared")
+    total = found.certificate.kappa
+    share = short(float(found.share) * copies, 4)
+    whole = "" if total is None else f" = {short(total, 6)}"
+    yield f"Its part of κ{whole} is {short(bound.kappa, 4)}; its share of the mass is {share}."
+    yield ""
 
 
 def _meaning(found: Explanation) -> Iterator[str]:

@@ -29,6 +29,7 @@ from modnorm.graph.modules import (
 )
 from modnorm.ops.base import Atom
 from modnorm.ops.types import Real
+from modnorm.passes.certificate import Certificate
 from modnorm.passes.masses import divide
 from modnorm.passes.program import Program, Weight
 from modnorm.passes.sensitivity import power, times
@@ -73,6 +74,7 @@ class Explanation:
     uses: tuple[Use, ...]
     downstream: Real
     target: Real
+    certificate: Certificate | None
 
     @property
     def weight(self) -> Weight:
@@ -98,6 +100,7 @@ def explain(program: Program, record: Record) -> Explanation:
         uses,
         downstream,
         divide(share, downstream),
+        program.certificate,
     )
 
 

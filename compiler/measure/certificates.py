@@ -1,0 +1,137 @@
+"""What is proved about each copy of each part, as the searches need it: norms and balls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from modnorm.graph.modules import Module, Repeat, Shared
+from modnorm.measure.interpreter import Indices, chosen
+from modnorm.measure.values import Ball
+from modnorm.ops.edges import Edge, Measure, letter
+from modnorm.passes.certificate import Certificate
+from modnorm.passes.frames import Frame, Frames
+from modnorm.passes.program import Program
+
+
+@dataclass(frozen=True)
+class Proved:
+    """What is proved about one copy of a part.
+
+    `into` and `out` are the norms of its tensors, `balls` the bounds on the input's, and `reached`
+    those on the output's.
+    """
+
+    into: tuple[Measure, ...]
+    out: tuple[Measure, ...]
+    balls: tuple[Ball, ...]
+    reached: tuple[Ball, ...]
+
+
+class Certificates:
+    """A program's certificate, looked up by copy. `every`: of all copies, not only of some."""
+
+    def __init__(self, program: Program, every: bool) -> None:
+        assert program.certificate is not None, "the certificate has not been made yet"
+        self.program = program
+        self.certificate: Certificate = program.certificate
+        self.frames, root = self._frames()
+        self._copies: dict[tuple[int, Indices], Frame] = {}
+        for frame, indices in _copies(root, every):
+            self._copies.setdefault((frame.module.id, indices), frame)
+
+    def _frames(self) -> tuple[Frames, Frame]:
+        """The frames that the certificate was made from: images are spoken of in P, or in R."""
+        tree = self.program.tree
+        for whole in (False, True):
+            frames = Frames(self.program, whole)
+            root = frames.frame(tree, frames.entry(self.program.types[tree.id][0]))
+            if all(self._spoken(frames, frame) for frame in _all(root)):
+                break
+        return frames, root
+
+    def _spoken(self, frames: Frames, frame: Frame) -> bool:
+        letters = [letter(frames.natural(e), e.type, headed=e.headed) for e in frame.x]
+        return " + ".join(dict.fromkeys(letters)) == self.source(frame.module)
+
+    def at(self, module: Module, indices: Indices) -> Proved:
+        """What is proved about a copy."""
+        frame = self._copies[module.id, indices]
+        out = self._natural(frame.y)
+        if module.id == self.program.tree.id:
+            out = self.certificate.outputs
+        return Proved(self._natural(frame.x), out, _balls(frame.x), _balls(frame.y))
+
+    def _natural(self, edges: Iterable[Edge]) -> tuple[Measure, ...]:
+        return tuple(map(self.frames.natural, edges))
+
+    def source(self, module: Module) -> str:
+        """The letters of the norms of a part's input."""
+        return self.certificate.parts[module.id].source
+
+    def norm(self, module: Module) -> str:
+        """The letters of the norms of a part's output."""
+        return self.certificate.parts[module.id].norm
+
+    def certified(self, module: Module) -> float | str:
+        """The bound on a part's sensitivity, of all its copies; or the reason why there is none."""
+        return self.certificate.parts[module.id].sensitivity
+
+    @property
+    def kappa(self) -> float | None:
+        return self.certificate.kappa
+
+    @property
+    def reason(self) -> str:
+        """Why there is no κ."""
+        if not self.certificate.reasons:
+            return ""
+        first, *rest = self.certificate.reasons
+        more = f", and {len(rest)} more" if rest else ""
+        return f"{first.op} at line {first.span.line}: {first.text}{more}"
+
+    def part_of_kappa(self, path: str) -> float | None:
+        """What the copies of a weight have of κ together, by the template of its path; or None."""
+        found = self.certificate.weights.get(path)
+        return None if found is None or not math.isfinite(found.kappa) else found.kappa
+
+
+def _balls(edges: Iterable[Edge]) -> tuple[Ball, ...]:
+    return tuple(
+        Ball({m: (b.low, b.high) for m, b in e.bounds.items() if e.type.dtype == "float"})
+        for e in edges
+    )
+
+
+def _all(frame: Frame) -> Iterator[Frame]:
+    stack = [frame]
+    while stack:
+        one = stack.pop()
+        yield one
+        stack.extend(part for part, _ in one.parts)
+
+
+def _copies(frame: Frame, every: bool, indices: Indices = ()) -> Iterator[tuple[Frame, Indices]]:
+    """The frame that covers each copy that is looked at, in execution order."""
+    yield frame, indices
+    module = frame.module
+    if isinstance(module, Repeat):
+        start = 0
+        for run in module.runs:
+            for index in chosen(run, every):
+                yield from _copies(_covering(frame, start + index), every, (*indices, index))
+            start += run.count
+        return
+    inner = () if isinstance(module, Shared) else indices  # its paths begin at the root again
+    for part, _ in frame.parts:
+        yield from _copies(part, every, inner)
+
+
+def _covering(frame: Frame, copy: int) -> Frame:
+    """The look that covers a copy of a repetition, counted over all its runs."""
+    for part, count in frame.parts:
+        if copy < count:
+            return part
+        copy -= count
+    raise AssertionError("the frames of a repetition cover all its copies")

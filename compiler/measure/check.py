@@ -1,0 +1,274 @@
+"""Measures a model: what `modnorm check` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from types import ModuleType
+
+import torch
+
+from modnorm.codegen.plan import records
+from modnorm.graph.modules import Leaf
+from modnorm.measure import weights as own
+from modnorm.measure.certificates import Certificates
+from modnorm.measure.coordinates import coordinate_check, star
+from modnorm.measure.findings import TOLERANCE, Findings, ModuleFinding, Training, WeightFinding
+from modnorm.measure.inputs import Batch, chosen_sizes, random_batch, read_batch
+from modnorm.measure.interpreter import agreement, copies, weight_name
+from modnorm.measure.problems import CheckError
+from modnorm.measure.search import EFFORTS
+from modnorm.measure.stretches import Stretches, Visit, reported, visits
+from modnorm.measure.updates import Changes, measure_changes
+from modnorm.measure.values import Ball, flatten
+from modnorm.passes.program import Program
+from modnorm.pipeline import Analysis
+from modnorm.report.words import as_float
+from modnorm.stack import room
+
+Importer = Callable[[Program], ModuleType]
+"""Gives the module that a program compiles to."""
+Variation = Callable[[Mapping[str, object]], Analysis]
+"""Analyses the same file with some of its params changed."""
+Progress = Callable[[int, int, str], None]
+"""Told the number of things done, of all things to do, and what is done now."""
+
+SAME = 1e-6
+"""The largest relative difference, in float64, of a model and its reading by the references."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure, and how thoroughly.
+
+    `sizes` are numbers for free sizes of the inputs; `effort` is 1, 2 or 3; with `every` all copies
+    of repetitions are measured. `vary` maps params to the values of a coordinate check.
+    """
+
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    data: str | None = None
+    checkpoint: str | None = None
+    seed: int = 0
+    effort: int = 1
+    every: bool = False
+    vary: Mapping[str, Sequence[object]] = field(default_factory=dict)
+    steps: int = 5
+    lr: float = 0.125
+    seeds: int = 2
+
+
+def check(
+    analysis: Analysis,
+    importer: Importer,
+    variation: Variation,
+    options: Options,
+    progress: Progress = lambda done, total, what: None,
+) -> Findings:
+    """Everything that is measured of a model.
+
+    Raises:
+        CheckError: if the data, the checkpoint or a size does not fit the model.
+    """
+    with room():
+        return _Check(analysis.program, importer, options, progress).run(variation)
+
+
+class _Check:
+    def __init__(
+        self, program: Program, importer: Importer, options: Options, progress: Progress
+    ) -> None:
+        self.program, self.options, self.progress = program, options, progress
+        self.importer = importer
+        self.generator = torch.Generator().manual_seed(options.seed)
+        self.done, self.total = 0, 1
+
+    def tick(self, what: str) -> None:
+        self.progress(self.done, self.total, what)
+        self.done += 1
+
+    def run(self, variation: Variation) -> Findings:
+        program, options = self.program, self.options
+        self.tick("the model")
+        model = own.build(self.importer(program), options.seed, torch.float64)
+        if options.checkpoint is not None:
+            own.load(options.checkpoint, model)
+        model.requires_grad_(False)
+        weights = {name: p.detach() for name, p in model.named_parameters(remove_duplicate=False)}
+        batch = self.batch(program, self.generator, torch.float64)
+        found, off = self.traced(model, weights, batch)
+        norms = own.norms(program, weights)
+        outside = frozenset(w.record.name for w in norms if w.norm > 1 + TOLERANCE)
+        certificates = Certificates(program, options.every)
+        root = certificates.at(program.tree, ())
+        notes, trusted = self.notes(norms, batch, root.balls)
+        rows = reported(program)
+        alone = self.alone(weights)
+        self.total = sum(len(found[i]) for i in rows if i in found) + len(alone) + 2
+        self.total += sum(len(v) for v in options.vary.values()) * options.seeds
+        fixed = options.checkpoint is not None
+        effort = EFFORTS[options.effort]
+        stretches = Stretches(
+            program,
+            certificates,
+            weights,
+            effort,
+            self.generator,
+            fixed,
+            outside,
+            trusted,
+            self.tick,
+        )
+        modules: list[ModuleFinding] = []
+        violations: list[str] = []  # by operations first: they are what is at fault around them
+        around: list[str] = []
+        for row in rows.values():
+            finding, wrong = stretches.measure(row, found[row.module.id])
+            modules.append(finding)
+            (violations if isinstance(row.module, Leaf) else around).extend(wrong)
+        violations += around
+        changes = measure_changes(
+            program.tree, list(records(program)), weights, batch.value,
+            root.out, self.generator, effort.here, alone, self.tick,
+        )  # fmt: skip
+        per_weight = [
+            WeightFinding(
+                w.record.name,
+                w.norm,
+                w.record.target,
+                changes.alone.get(w.record.name),
+                certificates.part_of_kappa(w.record.weight.path),
+                w.record.weight.copies,
+            )
+            for w in norms
+        ]
+        if trusted and not outside:
+            violations += self.update_breaches(changes, certificates)
+        training = self.coordinates(variation) if options.vary else None
+        return Findings(
+            model=program.name,
+            source=program.source.name,
+            params={name: _constant(value) for name, value in program.params.items()},
+            seed=options.seed,
+            data=batch.origin,
+            sizes=dict(batch.sizes),
+            checkpoint=options.checkpoint,
+            agreement=off,
+            kappa=certificates.kappa,
+            kappa_reason=certificates.reason,
+            random_kappa=changes.random,
+            measured_kappa=changes.steepest,
+            modules=tuple(modules),
+            weights=tuple(sorted(per_weight, key=_worst)),
+            coordinates=training,
+            notes=tuple(notes),
+            violations=tuple(violations),
+        )
+
+    # -- what is measured on ----------------------------------------------------------------
+
+    def batch(self, program: Program, generator: torch.Generator, dtype: torch.dtype) -> Batch:
+        options = self.options
+        if options.data is not None:
+            return read_batch(options.data, program, options.sizes, generator, dtype)
+        return random_batch(program, chosen_sizes(program, options.sizes), generator, dtype)
+
+    def traced(
+        self, model: torch.nn.Module, weights: Mapping[str, torch.Tensor], batch: Batch
+    ) -> tuple[dict[int, list[Visit]], float]:
+        """Every part's inputs and outputs, of the tree that computes what the model does."""
+        try:
+            with torch.no_grad():
+                expected = model(*batch.inputs)
+            found, y = visits(self.program, weights, batch.value, every=self.options.every)
+        except (RuntimeError, IndexError) as error:
+            sizes = ", ".join(f"{name} = {size}" for name, size in batch.sizes.items())
+            said = str(error).strip().split("\n")[0]
+            raise CheckError(
+                f"{self.program.name} does not run on inputs with {sizes or 'these sizes'}"
+                f" ({said}): choose others with `--size NAME=VALUE`"
+            ) from error
+        finite = all(bool(t.isfinite().all()) for t in flatten(expected))
+        if not finite:
+            raise CheckError(
+                f"{self.program.name} gives NaN or infinity for this batch, so nothing can be"
+                " measured"
+            )
+        off = agreement(expected, y)
+        if off > SAME:
+            raise CheckError(
+                f"the compiled {self.program.name} and its operations' references differ by"
+                f" {off:.2g} of the output's size, so what would be measured is not the model: an"
+                " operation's `emit` and `reference` disagree"
+            )
+        return found, off
+
+    def notes(
+        self, norms: list[own.WeightNorm], batch: Batch, balls: Sequence[Ball]
+    ) -> tuple[list[str], bool]:
+        """Where the certificate's assumptions do not hold; and whether the batch meets them."""
+        notes = []
+        over = [w for w in norms if w.norm > 1 + TOLERANCE]
+        if over:
+            worst = max(over, key=lambda w: w.norm)
+            notes.append(
+                f"{len(over)} of {len(norms)} weights are outside their balls, {worst.record.name}"
+                f" with norm {worst.norm:.3g}: what is certified holds inside of them"
+            )
+        trusted = True
+        for given, x, ball in zip(self.program.inputs, batch.inputs, balls, strict=True):
+            if x.is_floating_point() and not ball.has(x):
+                trusted = False
+                notes.append(
+                    f"the input `{given.name}` is larger than what the certificate assumes"
+                )
+        return notes, trusted
+
+    def alone(self, weights: Mapping[str, torch.Tensor]) -> list[str]:
+        """The weights whose updates are measured each for itself: those of copies looked at."""
+        names: dict[str, None] = {}
+        for module, indices in copies(self.program.tree, self.options.every):
+            if isinstance(module, Leaf) and (name := weight_name(module, indices)) is not None:
+                names[name] = None
+        return [name for name in names if name in weights]
+
+    def update_breaches(self, changes: Changes, certificates: Certificates) -> list[str]:
+        """Updates that move the output further than what is certified."""
+        found = []
+        kappa = certificates.kappa
+        if kappa is not None and changes.steepest > kappa * (1 + TOLERANCE):
+            found.append(
+                f"an update of modular norm 1 moves the output by {changes.steepest:.6g}, which is"
+                f" more than the certified κ {kappa:.6g}"
+            )
+        alone: dict[str, float] = {}
+        for record in records(self.program):
+            path = record.weight.path
+            alone[path] = alone.get(path, 0.0) + changes.alone.get(record.name, 0.0)
+        for path, change in alone.items():
+            part = certificates.part_of_kappa(path)
+            if part is not None and change > part * (1 + TOLERANCE):
+                found.append(
+                    f"updates of {star(path)} alone move the output by {change:.6g}, which is more"
+                    f" than their certified part of κ {part:.6g}"
+                )
+        return found
+
+    def coordinates(self, variation: Variation) -> Training:
+        """The coordinate check, at every value on the same data."""
+
+        def batch(program: Program, dtype: torch.dtype) -> Batch:
+            return self.batch(program, torch.Generator().manual_seed(self.options.seed), dtype)
+
+        return coordinate_check(variation, self.importer, self.options, batch, self.tick)
+
+
+def _worst(weight: WeightFinding) -> tuple[float, float]:
+    """Weights with large norms first; among equal ones those that move the output."""
+    return -round(weight.norm, 6), -(weight.change or 0.0)
+
+
+def _constant(value: object) -> object:
+    if isinstance(value, bool | int | str):
+        return value
+    return as_float(value) if isinstance(value, Fraction | float) else str(value)

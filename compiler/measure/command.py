@@ -1,0 +1,49 @@
+"""What `modnorm check` does between its options and its output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from modnorm.measure.interface import Check, options_from, torch_at_hand
+from modnorm.measure.progress import bar
+from modnorm.passes.program import Program
+from modnorm.pipeline import Analysis
+
+
+def measured(
+    variation: Callable[[Mapping[str, Any]], Analysis],
+    options: Mapping[str, Any],
+    *,
+    importer: Callable[[Program], ModuleType],
+    form: str,
+    plot: bool,
+    progress: bool,
+    look: tuple[int, bool],
+) -> tuple[str, bytes, tuple[str, ...]]:
+    """The text to write, the picture if one was asked for, and what violates a certificate.
+
+    `look` is the width of the text, and whether it may have colours.
+
+    Raises:
+        ModnormError: with every mistake found in the file.
+        CheckError: if the model cannot be measured as asked.
+    """
+    analysis = variation({})
+    with torch_at_hand():
+        from modnorm.measure.check import check
+        from modnorm.measure.findings import dumps
+        from modnorm.measure.plot import require_matplotlib
+        from modnorm.measure.text import render
+
+        if plot:
+            require_matplotlib()
+        with bar(progress) as tick:
+            findings = check(analysis, importer, variation, options_from(options), tick)
+        if form == "json":
+            text = dumps(findings.to_json())
+        else:
+            text = render(findings, width=look[0], color=look[1])
+        picture = Check(findings).plot() if plot else b""
+        return text, picture, findings.violations

@@ -1,0 +1,145 @@
+"""Checks from Python, and what they share with the command line."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+from modnorm.measure.problems import CheckError, NoTorch
+from modnorm.passes.program import Program
+from modnorm.pipeline import Analysis
+from modnorm.report.interface import FilePath, analyse
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from modnorm.measure.check import Options
+    from modnorm.measure.findings import Findings
+
+EFFORTS = (1, 2, 3)
+
+
+class Check:
+    """What was measured of a model; it shows itself when printed.
+
+    `findings` has it as data, and `violations` in words what breaks a certificate.
+    """
+
+    def __init__(self, findings: Findings, format: Literal["text", "json"] = "text") -> None:
+        self.findings = findings
+        self.format = format
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The findings as a dict with the keys of the JSON that `modnorm check` writes."""
+        return self.findings.to_json()
+
+    @property
+    def violations(self) -> tuple[str, ...]:
+        """What breaks a certificate."""
+        return self.findings.violations
+
+    def plot(self) -> bytes:
+        """The coordinate check as a PNG.
+
+        Raises:
+            CheckError: if no param was varied, or matplotlib is not installed.
+        """
+        from modnorm.measure.plot import picture
+
+        if self.findings.coordinates is None:
+            raise CheckError("there is nothing to plot: give `vary` some values of a param")
+        return picture(self.findings.coordinates)
+
+    def __str__(self) -> str:
+        if self.format == "json":
+            from modnorm.measure.findings import dumps
+
+            return dumps(self.json).rstrip("\n")
+        from modnorm.measure.text import render
+
+        return render(self.findings).rstrip("\n")
+
+    __repr__ = __str__
+
+    def __rich__(self) -> RenderableType:
+        from modnorm.measure.text import view
+
+        return view(self.findings)
+
+
+def check_file(
+    path: FilePath,
+    importer: Callable[[Program], ModuleType],
+    model: str | None,
+    params: Mapping[str, object],
+    options: Mapping[str, Any],
+    format: Literal["text", "json"],
+) -> Check:
+    """Measure the model of a file; `modnorm.check` says what of.
+
+    Raises:
+        ModnormError: with every mistake found in the file.
+        CheckError: if the model cannot be measured as asked.
+        ValueError: for an option with a value that it cannot have.
+    """
+    if format not in ("text", "json"):
+        raise ValueError(f"the format of a check is 'text' or 'json', not {format!r}")
+
+    def variation(changed: Mapping[str, object]) -> Analysis:
+        return analyse(path, model, {**params, **changed})
+
+    analysis = variation({})
+    with torch_at_hand():
+        from modnorm.measure.check import check
+
+        return Check(check(analysis, importer, variation, options_from(options)), format)
+
+
+def options_from(given: Mapping[str, Any]) -> Options:
+    """Options with sound values.
+
+    Raises:
+        ValueError: for a value that an option cannot have.
+    """
+    from modnorm.measure.check import Options
+
+    options = Options(**given)
+    if options.effort not in EFFORTS:
+        raise ValueError(f"effort must be one of {EFFORTS}, not {options.effort!r}")
+    for name, least in (("seed", 0), ("steps", 1), ("seeds", 1)):
+        value = getattr(options, name)
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
+    if not 0 < options.lr < float("inf"):
+        raise ValueError(f"lr must be positive and finite, not {options.lr!r}")
+    for name, values in options.vary.items():
+        if not _differ(values):
+            raise ValueError(f"{name} needs two different values or more, not {values!r}")
+    return options
+
+
+def _differ(values: Sequence[object]) -> bool:
+    return not isinstance(values, str) and len(set(values)) == len(values) >= 2
+
+
+@contextmanager
+def torch_at_hand() -> Iterator[None]:
+    """Say what to install where torch is missing.
+
+    Raises:
+        NoTorch: where it is.
+    """
+    try:
+        if importlib.util.find_spec("torch") is None:
+            raise NoTorch
+        yield
+    except NoTorch:
+        raise
+    except ImportError as error:
+        if (error.name or "torch").partition(".")[0] == "torch":
+            raise NoTorch from error
+        raise

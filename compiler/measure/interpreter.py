@@ -1,0 +1,112 @@
+"""Runs the module tree as it was written, by every operation's reference.
+
+The generated file computes the same after rewrites; `agreement` says how nearly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+
+from modnorm.graph.modules import (
+    Compose,
+    Hole,
+    Leaf,
+    Module,
+    Repeat,
+    Run,
+    Scope,
+    Shared,
+    Tare,
+    Tuple,
+    children,
+)
+from modnorm.graph.place import instance
+from modnorm.measure.values import flatten
+
+Indices: TypeAlias = tuple[int, ...]
+"""The copy of each enclosing repetition, counted from 0 in its run, outermost first."""
+Hook: TypeAlias = Callable[[Module, Indices, Any, Any], None]
+"""Called with a module, its copy, its input and its output."""
+
+
+def weight_name(leaf: Leaf, indices: Indices) -> str | None:
+    """The name in `state_dict` of the weight that a copy of an operation uses."""
+    return None if leaf.weight is None else f"{instance(leaf.weight, indices)}.weight"
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """The module tree with weights, by their names in `state_dict`."""
+
+    weights: Mapping[str, torch.Tensor]
+    hook: Hook | None = None
+
+    def run(self, module: Module, x: Any, indices: Indices = ()) -> Any:
+        """The output of one copy of a module for an input."""
+        y = self._run(module, x, indices)
+        if self.hook is not None:
+            self.hook(module, indices, x, y)
+        return y
+
+    def _run(self, module: Module, x: Any, indices: Indices) -> Any:
+        match module:
+            case Leaf(op=op):
+                name = weight_name(module, indices)
+                return op.reference(x) if name is None else op.reference(x, self.weights[name])
+            case Compose(steps=steps):
+                for step in steps:
+                    x = self.run(step, x, indices)
+                return x
+            case Tuple(members=members):
+                return tuple(self.run(member, x, indices) for member in members)
+            case Repeat(runs=runs):
+                for run in runs:
+                    for index in range(run.count):
+                        x = self.run(run.body, x, (*indices, index))
+                return x
+            case Scope(body=body) | Tare(body=body):
+                return self.run(body, x, indices)
+            case Shared(body=body):
+                return self.run(body, x)  # its paths begin at the root again
+            case Hole():
+                raise AssertionError("a tree with holes is never run")
+
+
+def chosen(run: Run, every: bool) -> tuple[int, ...]:
+    """The copies of a run that are looked at: the first, the one in the middle and the last."""
+    if every:
+        return tuple(range(run.count))
+    return tuple(sorted({0, run.count // 2, run.count - 1}))
+
+
+def copies(
+    module: Module, every: bool = False, indices: Indices = ()
+) -> Iterator[tuple[Module, Indices]]:
+    """Every position of the tree with the copies that are looked at, parents first."""
+    yield module, indices
+    match module:
+        case Repeat(runs=runs):
+            for run in runs:
+                for index in chosen(run, every):
+                    yield from copies(run.body, every, (*indices, index))
+        case Shared(body=body):
+            yield from copies(body, every)
+        case _:
+            for child in children(module):
+                yield from copies(child, every, indices)
+
+
+def agreement(found: Any, expected: Any) -> float:
+    """The largest difference of two values, relative to the largest entry of the second."""
+    worst = 0.0
+    for a, b in zip(flatten(found), flatten(expected), strict=True):
+        if a.shape != b.shape:
+            return float("inf")
+        scale = float(b.double().abs().amax()) if b.numel() else 0.0
+        off = float((a.double() - b.double()).abs().amax()) if b.numel() else 0.0
+        worst = max(worst, off / scale if scale else off)
+    return worst

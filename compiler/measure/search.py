@@ -1,0 +1,156 @@
+"""Searches for what stretches a function most: directions, inputs and weights.
+
+What is sought is the largest ‖J(x, w)·h‖/‖h‖ of the derivative J in x. It is convex in h, and in w
+for what is linear in w: so h and w go to the steepest point of their balls, which never makes the
+ratio smaller (a power iteration between norms: Boyd 1974; Higham 1992). In x there is no such step;
+x goes along the gradient and is brought back into its ball. Every ratio that is met on the way is a
+lower bound of the Lipschitz constant on that ball.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from modnorm.measure.values import Ball, Tensors, derivative, norm, smooth_norm, steepest_all
+from modnorm.ops.base import Atom
+from modnorm.ops.edges import Measure
+
+Function = Callable[[Tensors, torch.Tensor | None], Tensors]
+"""The outputs for inputs and, where the weight is sought too, the weight."""
+
+RATE = 0.15
+"""The first step of an input, relative to its size; later ones are shorter."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to search: steps from each start, the number of starts, and steps at one input."""
+
+    steps: int
+    starts: int
+    here: int
+
+
+EFFORTS = {1: Effort(12, 3, 3), 2: Effort(50, 4, 6), 3: Effort(250, 8, 15)}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A function with the norms of its inputs and outputs, and where its inputs may be."""
+
+    function: Function
+    into: Sequence[Measure]
+    out: Sequence[Measure]
+    balls: Sequence[Ball]
+    like: Tensors
+    """Inputs of the right shapes: a start, brought into the balls."""
+    atom: Atom | None = None
+    weight: torch.Tensor | None = None
+    """The weight to begin with, where it is sought too; `atom` has its duality map."""
+    generator: torch.Generator = field(default_factory=torch.Generator)
+
+
+def largest_stretch(problem: Problem, effort: Effort) -> float:
+    """The largest ratio found over inputs in the balls; 0 where the output does not move."""
+    best = 0.0
+    for start in range(effort.starts):
+        xs = _start(problem, start)
+        best = max(best, _climb(problem, xs, effort.steps, moving=True))
+    return best
+
+
+def stretch_at(problem: Problem, xs: Tensors, effort: Effort) -> float:
+    """The largest ratio found at given inputs."""
+    return _climb(problem, xs, effort.here, moving=False)
+
+
+def _start(problem: Problem, number: int) -> Tensors:
+    """The inputs as given; later ones random: gaussian or of two values, large or small."""
+    if number == 0:
+        found = [t.clone() for t in problem.like]
+    else:
+        size = (1.0, 0.1, 1.0, 0.01)[(number - 1) % 4]
+        found = []
+        for t, ball, measure in zip(problem.like, problem.balls, problem.into, strict=True):
+            raw = torch.randn(t.shape, generator=problem.generator, dtype=t.dtype)
+            if number % 4 == 3:
+                raw = raw.sign()
+            radius = ball.radius(measure)
+            radius = radius if math.isfinite(radius) else 1.0
+            found.append(raw * size * radius)
+    return [ball.project(t) for ball, t in zip(problem.balls, found, strict=True)]
+
+
+def _climb(problem: Problem, xs: Tensors, steps: int, *, moving: bool) -> float:
+    """The largest ratio met on a way uphill from some inputs."""
+    xs = [x.detach().clone().requires_grad_() for x in xs]
+    hs = _direction(problem, xs)
+    weight = problem.weight
+    scales = [max(float(x.detach().abs().amax()), 1e-3) if x.numel() else 1.0 for x in xs]
+    optimizer = torch.optim.Adam(
+        [{"params": [x], "lr": RATE * s} for x, s in zip(xs, scales, strict=True)]
+    )
+    rates = [group["lr"] for group in optimizer.param_groups]
+    best = 0.0
+    for step in range(steps):
+        hs = [h.detach().requires_grad_() for h in hs]
+        if weight is not None:
+            weight = weight.detach().requires_grad_()
+        changes = derivative(problem.function(xs, weight), xs, hs)
+        ratio = float(norm([c.detach() for c in changes], problem.out))
+        if not math.isfinite(ratio):
+            return best
+        if not moving or _inside(problem, xs):
+            best = max(best, ratio)
+        # to the end for the largest group alone, before that for all of them
+        objective = (smooth_norm if 3 * step < 2 * steps else norm)(changes, problem.out)
+        if not objective.requires_grad or ratio == 0:
+            return best
+        wanted = [*hs, *(xs if moving else []), *([weight] if weight is not None else [])]
+        found = torch.autograd.grad(objective, wanted, allow_unused=True)
+        slopes = [
+            torch.zeros_like(t) if g is None else g for g, t in zip(found, wanted, strict=True)
+        ]
+        # direction and weight take turns: going both at once they might chase each other
+        if weight is not None and problem.atom is not None and step % 2 and bool(slopes[-1].any()):
+            weight = problem.atom.dualize(slopes[-1])
+        else:
+            hs = steepest_all(slopes[: len(hs)], problem.into)
+            if not any(bool(h.any()) for h in hs):
+                return best
+        if moving:
+            _move(problem, optimizer, rates, xs, slopes[len(hs) : 2 * len(hs)], step / steps)
+    return best
+
+
+def _move(
+    problem: Problem,
+    optimizer: torch.optim.Adam,
+    rates: Sequence[float],
+    xs: Tensors,
+    slopes: Sequence[torch.Tensor],
+    done: float,
+) -> None:
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate * (1 - done)
+    for x, slope in zip(xs, slopes, strict=True):
+        x.grad = -slope.nan_to_num(0.0, 0.0, 0.0)
+    optimizer.step()
+    with torch.no_grad():
+        for x, ball in zip(xs, problem.balls, strict=True):
+            x.copy_(ball.project(x))
+
+
+def _inside(problem: Problem, xs: Tensors) -> bool:
+    return all(ball.has(x.detach()) for ball, x in zip(problem.balls, xs, strict=True))
+
+
+def _direction(problem: Problem, xs: Tensors) -> Tensors:
+    """A random direction of norm 1 that moves every input."""
+    hs = [torch.randn(x.shape, generator=problem.generator, dtype=x.dtype) for x in xs]
+    size = norm(hs, problem.into)
+    return [h / size for h in hs]

@@ -1,0 +1,115 @@
+"""The generated model's weights: fresh ones on the unit ball's surface, or a checkpoint's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from modnorm.codegen.plan import Record, records
+from modnorm.measure.problems import CheckError, some
+from modnorm.ops.base import Atom
+from modnorm.passes.program import Program
+
+WRAPPERS = ("_orig_mod.", "module.")
+"""What `torch.compile` and `DistributedDataParallel` put before names."""
+HOLDERS = ("model", "state_dict")
+"""Keys under which training scripts keep a state dict."""
+
+
+@dataclass(frozen=True)
+class WeightNorm:
+    """A weight's exact norm, its ball's radius being 1, and its target."""
+
+    record: Record
+    norm: float
+
+    @property
+    def op(self) -> Atom:
+        return self.record.weight.op
+
+
+def build(module: ModuleType, seed: int, dtype: torch.dtype) -> torch.nn.Module:
+    """The generated model, with weights drawn by a seed."""
+    made: torch.nn.Module = getattr(module, module.MODEL)(
+        dtype=dtype, generator=torch.Generator().manual_seed(seed)
+    )
+    return made
+
+
+def norms(program: Program, weights: Mapping[str, torch.Tensor]) -> list[WeightNorm]:
+    """The norm of every weight, in execution order."""
+    with torch.no_grad():
+        return [
+            WeightNorm(r, float(r.weight.op.weight_norm(weights[r.name].double())))
+            for r in records(program)
+        ]
+
+
+def bare(name: str) -> str:
+    """A name without the prefixes that wrappers put before it."""
+    while name.startswith(WRAPPERS):
+        name = name.partition(".")[2]
+    return name
+
+
+def load(path: str, model: torch.nn.Module) -> None:
+    """Give a model the weights of a checkpoint: a state dict, or a dict that holds one.
+
+    Raises:
+        CheckError: if the file cannot be read, or does not fit the model, with every name that does
+            not.
+    """
+    found = _state_dict(path)
+    own = model.state_dict()
+    named: dict[str, torch.Tensor] = {}
+    for key, tensor in found.items():
+        # a name of the model's own may begin like a wrapper's prefix
+        named[key if key in own else bare(key)] = tensor
+    wrong: list[str] = []
+    missing = [name for name in own if name not in named]
+    unknown = [name for name in named if name not in own]
+    if missing:
+        wrong.append(f"it lacks {some(missing)}")
+    if unknown:
+        wrong.append(f"it has {some(unknown)}, which the model has not")
+    odd = [
+        f"{name} {tuple(named[name].shape)} for {tuple(own[name].shape)}"
+        for name in own
+        if name in named and named[name].shape != own[name].shape
+    ]
+    if odd:
+        wrong.append(f"these have other shapes: {some(odd)}")
+    if wrong:
+        raise CheckError(f"the checkpoint `{path}` does not fit the model: {'; '.join(wrong)}")
+    broken = [name for name, tensor in named.items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise CheckError(f"the checkpoint `{path}` holds NaN or infinity in {some(broken)}")
+    model.load_state_dict(named)
+
+
+def _state_dict(path: str) -> dict[str, torch.Tensor]:
+    try:
+        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise CheckError(f"cannot read the checkpoint `{path}`: {reason}") from None
+    except Exception as error:  # what is no checkpoint fails in whatever way its bytes lead to
+        raise CheckError(
+            f"cannot read the checkpoint `{path}`: it is no file of tensors that torch.save wrote"
+        ) from error
+    for key in HOLDERS:
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) and tensor.is_floating_point()
+        for name, tensor in found.items()
+    ):
+        raise CheckError(
+            f"the checkpoint `{path}` holds no state dict: save `model.state_dict()`, alone or in a"
+            " dict under `model` or `state_dict`"
+        )
+    return found
