@@ -190,8 +190,9 @@ class Frames:
         while len(found) < count:
             x = self.flow(body, found[-1])
             left = count - len(found)
-            if _alike(x, found[-1]):
-                return [*_grouped(found[:-1]), (found[-1], left + 1)]
+            if _alike(x, found[-1], CLOSE):
+                last = found[-1] if _within(x, found[-1]) else _wider(x, found[-1], left)
+                return [*_grouped(found[:-1]), (last, left + 1)]
             if len(found) == EXACT and (kept := self.kept(body, found[-2:], x)) is not None:
                 return [*_grouped(found), (kept, left)]
             if len(found) == MOST:
@@ -212,7 +213,8 @@ class Frames:
         return None
 
 
-def _alike(x: Edges, y: Edges, near: float = CLOSE) -> bool:
+def _alike(x: Edges, y: Edges, near: float) -> bool:
+    """Whether the bounds are the same up to a relative difference."""
     return all(
         math.isclose(a.high(m), b.high(m), rel_tol=near)
         and math.isclose(a.low(m), b.low(m), rel_tol=near)
@@ -224,9 +226,24 @@ def _alike(x: Edges, y: Edges, near: float = CLOSE) -> bool:
 def _within(x: Edges, y: Edges) -> bool:
     """Whether the bounds of `x` imply those of `y`."""
     return all(
-        a.high(m) <= b.high(m) * (1 + CLOSE) and a.low(m) >= b.low(m)
+        a.high(m) <= b.high(m) and a.low(m) >= b.low(m)
         for a, b in zip(x, y, strict=True)
         for m in b.bounds
+    )
+
+
+def _wider(x: Edges, y: Edges, copies: int) -> Edges:
+    """Bounds of both, and of what rounding may make of them in so many copies."""
+    room = 1 + 2 * CLOSE * copies
+    return tuple(
+        replace(
+            a,
+            bounds={
+                m: Bound(min(a.low(m), b.low(m)) / room, max(a.high(m), b.high(m)) * room)
+                for m in a.tracked
+            },
+        )
+        for a, b in zip(x, y, strict=True)
     )
 
 

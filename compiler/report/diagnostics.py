@@ -9,6 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TypedDict
 
 from modnorm.diagnostics import Diagnostic, Source, Span
@@ -57,17 +58,23 @@ def to_json(diagnostic: Diagnostic) -> Record:
     return record
 
 
-def render(diagnostics: Iterable[Diagnostic], *, color: bool = False, width: int = WIDTH) -> str:
+def render(
+    diagnostics: Iterable[Diagnostic],
+    *,
+    color: bool = False,
+    width: int = WIDTH,
+    wraps: bool = False,
+) -> str:
     """All findings as text that ends in a newline, or an empty string where there are none.
 
     They stand in the order of their files and lines; a last line counts them. Of more than `MOST`,
     errors first, the others are only counted. Source lines longer than `width` are cut around what
-    is marked.
+    is marked; with `wraps` messages are broken there.
     """
     found = in_order(diagnostics)
     if not found:
         return ""
-    renderer = _Renderer(color, width)
+    renderer = _Renderer(color, width, wraps)
     kept = sorted(range(len(found)), key=lambda i: found[i].severity != "error")[:MOST]
     parts = [renderer.one(found[i]) for i in sorted(kept)]
     counts = [
@@ -106,13 +113,27 @@ class _Mark:
 
 
 class _Renderer:
-    def __init__(self, color: bool, width: int) -> None:
+    def __init__(self, color: bool, width: int, wraps: bool) -> None:
         self.color = color
         self.width = width
+        self.wraps = wraps
         self.lines: dict[int, tuple[Source, list[str]]] = {}
 
     def paint(self, text: str, style: str) -> str:
         return f"\x1b[{style}m{text}\x1b[0m" if self.color and text else text
+
+    def broken(self, text: str, start: int, indent: int) -> list[str]:
+        """A text in lines, the first of which begins in column `start`, the others indented."""
+        if not self.wraps:
+            return [text]
+        lines = wrap(
+            " " * start + text,
+            max(self.width, start + MIN_ROOM),
+            subsequent_indent=" " * indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        return [lines[0][start:], *lines[1:]] if lines else [text]
 
     def line(self, source: Source, number: int) -> str:
         """`Source.line`, with the text split once."""
@@ -123,8 +144,10 @@ class _Renderer:
 
     def one(self, diagnostic: Diagnostic) -> str:
         style = STYLES[diagnostic.severity]
-        head = self.paint(f"{diagnostic.severity}[{diagnostic.code}]", style)
-        out = [head + self.paint(f": {clean(diagnostic.message)}", BOLD)]
+        what = f"{diagnostic.severity}[{diagnostic.code}]"
+        first, *more = self.broken(clean(diagnostic.message), len(what) + 2, 2)
+        out = [self.paint(what, style) + self.paint(f": {first}", BOLD)]
+        out.extend(self.paint(line, BOLD) for line in more)
         marks = [_Mark(label.span, label.message, False) for label in diagnostic.others]
         if diagnostic.span is not None:
             marks.insert(0, _Mark(diagnostic.span, diagnostic.label, True))
@@ -144,7 +167,10 @@ class _Renderer:
             if marks:
                 out.append(bar)
             sign = self.paint(f"{'':{gutter}} = ", BLUE)
-            out.append(f"{sign}{self.paint('help', BOLD)}: {clean(diagnostic.hint)}")
+            indent = gutter + len(" = help: ")
+            first, *more = self.broken(clean(diagnostic.hint), indent, indent)
+            out.append(f"{sign}{self.paint('help', BOLD)}: {first}")
+            out.extend(more)
         return "\n".join(out) + "\n"
 
     def snippet(self, marks: list[_Mark], gutter: int, style: str) -> list[str]:

@@ -40,7 +40,7 @@ def report(analysis: Analysis, width: int = WIDTH) -> RenderableType:
     program = analysis.program
     sections: list[RenderableType] = [_header(program), Text(), _parts(program, width)]
     if analysis.diagnostics:
-        found = render_diagnostics(analysis.diagnostics, color=True, width=width)
+        found = render_diagnostics(analysis.diagnostics, color=True, width=width, wraps=True)
         sections += [Text(), Text.from_ansi(found.rstrip("\n"))]
     return Group(*sections)
 
