@@ -202,7 +202,7 @@ def test_regions() -> None:
     for section in modnorm.kernels.SECTIONS:
         text = modnorm.kernels.source(section.name)
         assert not re.search(r"^(import|from) ", text, re.MULTILINE)
-        assert "modnorm" not in text
+        assert not re.search(r"(import|from) modnorm", text)
         if section.norm_class:
             assert section.norm_class in modnorm.kernels.defines(section.name)
     with pytest.raises(ValueError, match="nonsense"):
