@@ -23,26 +23,11 @@ from modnorm.ops.edges import (
     summed,
     tracked,
 )
-from modnorm.ops.types import Size, Tensor
+from modnorm.ops.types import Tensor
 
 Vector: TypeAlias = Mapping[Key, float]
 """How far the model's output moves when a tensor moves by 1 in a measure."""
 Types: TypeAlias = Sequence[Tensor]
-
-_known: dict[tuple[Size, ...], dict[tuple[Measure, Measure], float]] = {}
-
-
-def _constants(type: Tensor) -> dict[tuple[Measure, Measure], float]:
-    return _known.setdefault(type.shape, {})
-
-
-def _constant(
-    table: dict[tuple[Measure, Measure], float], type: Tensor, pair: tuple[Measure, Measure]
-) -> float:
-    found = table.get(pair)
-    if found is None:
-        found = table[pair] = conversion(type.shape, *pair)
-    return found
 
 
 def identity(types: Types) -> Matrix:
@@ -53,10 +38,10 @@ def identity(types: Types) -> Matrix:
 def row_at(matrix: Matrix, key: Key, types: Types) -> dict[Key, float]:
     """The row for any measure of an input tensor; empty where the tensor has no influence."""
     slot, measure = key
-    table, best = _constants(types[slot]), dict[Key, float]()
+    best: dict[Key, float] = {}
     for (i, other), row in matrix.items():
         if i == slot:
-            lower(best, row, _constant(table, types[slot], (measure, other)))
+            lower(best, row, conversion(types[slot].shape, measure, other))
     return best
 
 
@@ -80,9 +65,9 @@ def _entering(row: Mapping[Key, float], matrix: Matrix, types: Types) -> dict[Ke
     for slot, measure in matrix:
         known = by_slot.get(slot)
         if known:
-            table = _constants(types[slot])
+            shape = types[slot].shape
             found[slot, measure] = min(
-                product(gain, _constant(table, types[slot], (m, measure))) for m, gain in known
+                product(gain, conversion(shape, m, measure)) for m, gain in known
             )
     return found
 
@@ -102,16 +87,14 @@ def adjoint(matrix: Matrix, vector: Vector, types: Types) -> dict[Key, float]:
 
 def at(vector: Vector, key: Key, types: Types) -> float:
     """The entry of a vector for any measure of a tensor; 0 where the tensor has no influence."""
-    direct = vector.get(key)
     slot, measure = key
-    table = _constants(types[slot])
-    best = math.inf if direct is None else direct
-    seen = direct is not None
-    for (i, other), value in vector.items():
-        if i == slot:
-            seen = True
-            best = min(best, product(value, _constant(table, types[slot], (measure, other))))
-    return best if seen else 0.0
+    shape = types[slot].shape
+    ways = [
+        product(value, conversion(shape, measure, other))
+        for (i, other), value in vector.items()
+        if i == slot
+    ]
+    return min(ways, default=0.0)
 
 
 def beside(parts: Sequence[Matrix], counts: Sequence[int], types: Types) -> Matrix:

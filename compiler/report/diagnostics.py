@@ -145,9 +145,9 @@ class _Renderer:
     def one(self, diagnostic: Diagnostic) -> str:
         style = STYLES[diagnostic.severity]
         what = f"{diagnostic.severity}[{diagnostic.code}]"
-        first, *more = self.broken(clean(diagnostic.message), len(what) + 2, 2)
-        out = [self.paint(what, style) + self.paint(f": {first}", BOLD)]
-        out.extend(self.paint(line, BOLD) for line in more)
+        message = self.broken(clean(diagnostic.message), len(what) + 2, 2)
+        out = [self.paint(what, style) + self.paint(f": {message[0]}", BOLD)]
+        out.extend(self.paint(line, BOLD) for line in message[1:])
         marks = [_Mark(label.span, label.message, False) for label in diagnostic.others]
         if diagnostic.span is not None:
             marks.insert(0, _Mark(diagnostic.span, diagnostic.label, True))
@@ -168,9 +168,9 @@ class _Renderer:
                 out.append(bar)
             sign = self.paint(f"{'':{gutter}} = ", BLUE)
             indent = gutter + len(" = help: ")
-            first, *more = self.broken(clean(diagnostic.hint), indent, indent)
-            out.append(f"{sign}{self.paint('help', BOLD)}: {first}")
-            out.extend(more)
+            hint = self.broken(clean(diagnostic.hint), indent, indent)
+            out.append(f"{sign}{self.paint('help', BOLD)}: {hint[0]}")
+            out.extend(hint[1:])
         return "\n".join(out) + "\n"
 
     def snippet(self, marks: list[_Mark], gutter: int, style: str) -> list[str]:
