@@ -91,8 +91,20 @@ class Monitor:
         self._hooks, self._writer, self._before = [], None, None
 
     def record(self, loss: float | Tensor) -> None:
-        """The loss of the step that comes next; a tensor is read only where it is written."""
-        self._loss = loss.detach() if isinstance(loss, Tensor) else loss
+        """The loss of the step that comes next; a tensor is read only where it is written.
+
+        Of several before a step, the last counts.
+
+        Raises:
+            ValueError: for what is no number.
+        """
+        if isinstance(loss, Tensor):
+            if loss.numel() != 1:
+                raise ValueError(f"the loss must be a number, not of shape {tuple(loss.shape)}")
+            loss = loss.detach()
+        elif loss is not None and not hasattr(loss, "__float__"):
+            raise ValueError(f"the loss must be a number, not {loss!r}")
+        self._loss = loss
 
     def _tensorboard(self, given: Any) -> Any:
         if given is None or given is False or hasattr(given, "add_scalar"):

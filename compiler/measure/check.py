@@ -90,6 +90,13 @@ class _Check:
     def run(self, variation: Variation) -> Findings:
         program, options = self.program, self.options
         self.tick("the model")
+        for param, values in options.vary.items():
+            for value in values:
+                if not variation({param: value}).program.weights:  # or it does not compile
+                    raise CheckError(
+                        f"with {param} = {value} {program.name} has no weights to train: leave out"
+                        " `--vary`, or vary another param"
+                    )
         model = own.build(self.importer(program), options.seed, torch.float64)
         if options.checkpoint is not None:
             own.load(options.checkpoint, model)

@@ -67,6 +67,7 @@ def coordinate_check(
     loss = ""
     for param, values in options.vary.items():
         runs: list[list[_Measured]] = []
+        sizes = tuple(_size(param, value) for value in values)
         for value in values:
             program = variation({param: value}).program
             module = importer(program)
@@ -76,7 +77,6 @@ def coordinate_check(
                 data = batch(program, torch.float64)
                 loss, measured = _trained(program, module, data, options, seed)
                 runs[-1].append(measured)
-        sizes = tuple(_size(param, value) for value in values)
         params.append(Coordinates(param, sizes, tuple(_fits(sizes, runs))))
     return Training(OPTIMIZER, options.lr, options.steps, options.seeds, loss, tuple(params))
 

@@ -217,7 +217,7 @@ def _arrays(
     found = _load(path)
     names = [given.name for given in program.inputs]
     missing = [name for name in names if name not in found]
-    if missing and len(found) != len(names):
+    if missing and (len(found) != len(names) or len(missing) < len(names)):
         raise CheckError(
             f"the data `{path}` have arrays {some(list(found))}, but the inputs are {some(names)}"
         )
@@ -226,6 +226,7 @@ def _arrays(
         _fitting(path, given, array, sizes, wanted, dtype)
         for given, array in zip(program.inputs, arrays, strict=True)
     ]
+    _agree(path, program, tensors)
     rows = {str(given.type.shape[0]): len(t) for given, t in _with_rows(program, tensors)}
     if len(set(rows.values())) > 1:
         counts = ", ".join(f"{n} for {name}" for name, n in rows.items())
@@ -237,9 +238,26 @@ def _arrays(
                 t[picked] if t.ndim and str(given.type.shape[0]) == name else t
                 for given, t in zip(program.inputs, tensors, strict=True)
             ]
+        elif count < wanted.get(name, 0):
+            raise CheckError(
+                f"the data `{path}` have {count} along `{name}`, fewer than {wanted[name]}"
+            )
         else:
             sizes[name] = count
     return Batch(tensors, sizes, path)
+
+
+def _agree(path: str, program: Program, tensors: Tensors) -> None:
+    """The first axes of one name are equally long in all arrays, and so are the others."""
+    known: dict[tuple[bool, str], tuple[int, str]] = {}
+    for given, tensor in zip(program.inputs, tensors, strict=True):
+        for axis, (size, have) in enumerate(zip(given.type.shape, tensor.shape, strict=True)):
+            other, first = known.setdefault((axis > 0, str(size)), (have, given.name))
+            if have != other:
+                raise CheckError(
+                    f"the arrays in `{path}` differ along `{size}`: {other} for `{first}`, {have}"
+                    f" for `{given.name}`"
+                )
 
 
 def _with_rows(program: Program, tensors: Tensors) -> list[tuple[ModelInput, torch.Tensor]]:
@@ -300,7 +318,7 @@ def _fitting(
         raise CheckError(f"{what} holds {array.dtype}, but the input is {given.type}")
     ids = torch.from_numpy(array.astype("int64"))
     if given.type.bound is not None:
-        low, high, bound = int(ids.min()), int(ids.max()), bound_of(given, sizes)
+        low, high, bound = int(array.min()), int(array.max()), bound_of(given, sizes)
         if low < 0 or high >= bound:
             raise CheckError(f"{what} holds {low} … {high}, but must be 0 … {bound - 1}")
     return ids

@@ -114,8 +114,11 @@ def options_from(given: Mapping[str, Any]) -> Options:
         value = getattr(options, name)
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
-    if not 0 < options.lr < float("inf"):
+    if not isinstance(options.lr, int | float) or not 0 < options.lr < float("inf"):
         raise ValueError(f"lr must be positive and finite, not {options.lr!r}")
+    for name, size in options.sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"the size {name} must be an integer of at least 1, not {size!r}")
     for name, values in options.vary.items():
         if not _differ(values):
             raise ValueError(f"{name} needs two different values or more, not {values!r}")
@@ -123,7 +126,8 @@ def options_from(given: Mapping[str, Any]) -> Options:
 
 
 def _differ(values: Sequence[object]) -> bool:
-    return not isinstance(values, str) and len(set(values)) == len(values) >= 2
+    several = isinstance(values, Sequence) and not isinstance(values, str)
+    return several and len(set(values)) == len(values) >= 2
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -213,8 +214,11 @@ class Stretches:
         if found.certified is not None and found.measured > found.certified * (1 + TOLERANCE):
             used = {name for v in visited for name in self._uses(v.module, v.indices)}
             return "outside the ball" if used & self.outside else "violated"
-        above = max(found.measured, found.here or 0.0) > found.declared * (1 + TOLERANCE)
-        return "above declared" if above else "ok"
+        largest = max(found.measured, found.here or 0.0)
+        most = math.inf if found.certified is None or not self.outside else found.certified
+        if largest > most * (1 + TOLERANCE):  # of inputs that such weights have made
+            return "outside the ball"
+        return "above declared" if largest > found.declared * (1 + TOLERANCE) else "ok"
 
     def _uses(self, module: Module, indices: Indices) -> set[str]:
         """The names of the weights of a copy, those of all copies inside it included."""

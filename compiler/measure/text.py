@@ -136,11 +136,13 @@ def _modules(findings: Findings, width: int) -> Iterator[RenderableType]:
         table.add_row(name, Text(mark, style), *row[:3], Text(row[3], style), row[4])
     yield table
     hidden = len(findings.modules) - len(shown)
-    yield Text()
+    marked = {m.verdict for m in findings.modules} & MARKS.keys()
+    if hidden or marked:
+        yield Text()
     if hidden:
         yield Text(f"{plural(hidden, 'bond')} not shown: at most as steep as declared", "dim")
     for verdict, (mark, style, meaning) in MARKS.items():
-        if any(m.verdict == verdict for m in findings.modules):
+        if verdict in marked:
             yield Text.assemble((mark, style), (f" {meaning}", "dim"))
 
 

@@ -166,5 +166,6 @@ class Ball:
 
 def extent(tensors: Sequence[torch.Tensor], measures: Sequence[Measure]) -> tuple[float, float]:
     """The norm of a value's smallest group, and its norm; each the sum over the value's tensors."""
-    low = sum(float(groups(t, m).amin()) for t, m in zip(tensors, measures, strict=True))
+    smallest = [float(groups(t, m).amin()) for t, m in zip(tensors, measures, strict=True)]
+    low = sum(size for size in smallest if size > 2 * math.sqrt(TINY))  # of zeros it is the root
     return low, float(norm(tensors, measures))

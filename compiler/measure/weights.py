@@ -112,4 +112,10 @@ def _state_dict(path: str) -> dict[str, torch.Tensor]:
             f"the checkpoint `{path}` holds no state dict: save `model.state_dict()`, alone or in a"
             " dict under `model` or `state_dict`"
         )
+    odd = [n for n, t in found.items() if t.is_meta or t.layout is not torch.strided]
+    if odd:
+        raise CheckError(
+            f"the checkpoint `{path}` has {some(odd)} as sparse tensors or without values: save"
+            " dense ones, of a model that is in memory"
+        )
     return found

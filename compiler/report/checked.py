@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike, fspath
 from typing import Any
 
@@ -66,6 +66,7 @@ class Checked:
     weights: tuple[MeasuredWeight, ...]
     scalings: tuple[Scaling, ...]
     violations: tuple[str, ...]
+    params: Mapping[str, object] = field(default_factory=dict)
 
 
 def read_check(path: str | PathLike[str]) -> Checked:
@@ -111,7 +112,14 @@ class _Reader:
             tuple(self.weight(w, at) for w, at in self.entries(found, "weights", "weights")),
             tuple(self.scalings(found.get("coordinates"))),
             tuple(map(_violation, self.listed(found, "violations", "the file"))),
+            self.params(found.get("params")),
         )
+
+    def params(self, found: object) -> dict[str, object]:
+        """The params of the model that was measured; they may be left out."""
+        if found is not None and not isinstance(found, dict):
+            raise self.wrong("`params` of the file is no object")
+        return found or {}
 
     def listed(self, found: Mapping[str, Any], key: str, where: str) -> list[Any]:
         """A list that may be left out."""

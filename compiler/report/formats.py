@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -68,7 +68,8 @@ def extras(
 ) -> Extras:
     """What is shown beside a model, read from the files that these name.
 
-    With `program` a monitor's record must be of its weights.
+    With `program` what was measured must be of a model of its name, and a monitor's record of its
+    weights.
 
     Raises:
         Unusable: if the format cannot show it, or a file has something else in it.
@@ -80,6 +81,11 @@ def extras(
         from modnorm.report.checked import read_check
 
         checked = read_check(check)
+        if program is not None and checked.model != program.name:
+            raise Unusable(
+                f"cannot use `{fspath(check)}` as measurements: they are of the model"
+                f" `{checked.model}`, and the report is on `{program.name}`"
+            )
     if monitor is not None:
         from modnorm.codegen.plan import records
         from modnorm.report.monitor import MonitorError, read_monitor

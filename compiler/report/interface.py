@@ -129,6 +129,10 @@ def report(
         raise ValueError(f"the format of a report is {', '.join(names)} or {last}, not {format!r}")
     if loss not in (None, *LOSSES):
         raise ValueError(f"the loss is {' or '.join(map(repr, LOSSES))}, not {loss!r}")
+    if against is None and (against_params or against_model):
+        raise ValueError("against_params and against_model need against")
+    if isinstance(against, Report) and (against_params or against_model):
+        raise ValueError("against_params and against_model are for a file, and against is a report")
     passes = pipeline.reported(loss)
     analysis = analyse(path, model, params, passes)
     other: Analysis | None

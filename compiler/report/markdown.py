@@ -47,7 +47,7 @@ def render(analysis: Analysis) -> str:
     head, *rest = facts(found)
     sections = [
         [f"# {escape(head[1])}"],
-        table(("", ""), ((f"**{escape(name)}**", _marked(value)) for name, value in rest)),
+        table(("", ""), ((f"**{escape(name)}**", _cell(name, value)) for name, value in rest)),
         ["## Parts"],
         table(("part", "share of mass:", "sensitivity:", "certified:"), _parts(nodes)),
         ["## Weights"],
@@ -56,6 +56,11 @@ def render(analysis: Analysis) -> str:
         *_findings(found),
     ]
     return "\n\n".join("\n".join(section) for section in sections) + "\n"
+
+
+def _cell(name: str, value: str) -> str:
+    """A fact: of what the file says, nothing is code; of a message, what is between backquotes."""
+    return escape(value) if name in ("source", "params") else _marked(value)
 
 
 _QUOTED = re.compile(r"`([^`]+)`")

@@ -51,7 +51,10 @@ def write(
     except CannotWrite:
         raise
     except FileNotFoundError:
-        raise CannotWrite(name, f"there is no folder `{Path(name).parent}`") from None
+        folder = Path(name).parent
+        here = folder.is_dir()  # of one like /proc
+        reason = f"nothing can be made in `{folder}`" if here else f"there is no folder `{folder}`"
+        raise CannotWrite(name, reason) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
         raise CannotWrite(name, reason[:1].lower() + reason[1:]) from None

@@ -5,6 +5,7 @@ Every test fails if the page logs a message or asks for anything but itself.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ pytest.importorskip("selenium")
 from selenium.webdriver.common.keys import Keys
 
 from modnorm.pipeline import analyse, analyse_text
+from modnorm.report.formats import extras
 from modnorm.report.html import frame, page
 from tests.pure.report_models import ODD, RESCNN, TIED
-from tests.report_files import GPT
+from tests.report_files import GPT, write_run
 
 QUERY = ".attention.q.linear"
 
@@ -428,3 +430,38 @@ def test_the_policy_refuses_connections(gpt: Any) -> None:
     assert "TypeError" in gpt.js(ask)
     assert "Content Security Policy" in str(gpt.driver.get_log("browser"))
     assert not [url for url in gpt.requests() if url.startswith("http")]
+
+
+def test_a_single_step_and_labels_of_close_ticks(tab: Any, tmp_path: Path) -> None:
+    analysis = analyse(GPT)
+    run = write_run(tmp_path / "run.jsonl", analysis.program, steps=1)
+    path = tmp_path / "one.html"
+    path.write_text(page(analysis, extras("html", monitor=run)), encoding="utf-8")
+    tab.load(path)
+    boxes = tab.js("""return [...document.querySelectorAll("[data-measure=norm] .series")].map(
+        (line) => line.getBBox().width)""")
+    assert max(boxes) >= 6
+    write_run(tmp_path / "run.jsonl", analysis.program)
+    rows = [json.loads(line) for line in run.read_text(encoding="utf-8").splitlines()]
+    for row in rows[1:]:
+        row["slack"] = [1 + row["step"] / 4e4 for _ in row["norm"]]
+    run.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(page(analysis, extras("html", monitor=run)), encoding="utf-8")
+    tab.load(path)
+    labels = tab.js("""return [...document.querySelectorAll(
+        "[data-measure=slack] .axis[text-anchor=end]")].map((label) => label.textContent)""")
+    assert len(labels) > 3
+    assert len(set(labels)) == len(labels)
+
+
+def test_a_long_name_of_a_model_is_wrapped(tab: Any, tmp_path: Path) -> None:
+    text = f"input x: float[batch, 8]\nmodel {'Long' * 24} = Linear(4)\n"
+    path = tmp_path / "long.html"
+    path.write_text(page(analyse_text(text)), encoding="utf-8")
+    for width in (1440, 400):
+        tab.resize(width, 900)
+        tab.load(path)
+        assert tab.js("return document.documentElement.scrollWidth - innerWidth") <= 0
+        assert tab.js("""const [title, links] = ["h1", ".top nav"].map(
+            (name) => document.querySelector(name).getBoundingClientRect());
+            return title.right <= links.left || title.bottom <= links.top""")

@@ -144,6 +144,10 @@ class Bridges:
         plain = [E(n) for n in names]
         plain += [E("Bias(mass = 1/2)"), E("Scale(mass = 3)"), E("RMSDivide(eps = 0.01)")]
         plain += [E("Softmax"), E("Softmax(1/2)")]
+        plain += [
+            E("Product @ (Identity, Tanh)", PRODUCT, 3),
+            E("Product @ (Abs, SiLU, Scale)", PRODUCT, 4),
+        ]
         plain += [E("RMSDivide(eps = 1/100) @ MeanSubtract", PRODUCT, 2)]
         if a[0] == "image":
             plain += [E("MeanSubtract((1, 2, 3))"), E("RMSDivide((1, 2, 3), 0.01)")]
@@ -205,6 +209,8 @@ class Bridges:
         if small == size - 2 and self.chance(2):
             return self.call("Conv2D", channels, "padding = 0")
         pool = self.call("AvgPool", small)
+        if size % small == 0 and self.chance(2):
+            pool = self.call("MaxPool", size // small)
         return self.composed(pool, self.convolution((a[0], a[1], small), b))
 
     def from_image(self, a: Kind, b: Kind) -> E:

@@ -367,3 +367,13 @@ def test_only_the_first_process_writes(
         steps(named, optimizer, 1, 2, monitor)
         assert bool(optimizer._optimizer_step_pre_hooks) == (rank == 0)
     assert path.exists() == bool(writer.seen) == (rank == 0)
+
+
+@pytest.mark.parametrize("loss", ["a", torch.ones(2), [1.0]])
+def test_a_loss_that_is_no_number_is_said_at_once(path: Path, loss: Any) -> None:
+    named, optimizer = adam()
+    with Monitor(optimizer, path, every=1) as monitor:
+        with pytest.raises(ValueError, match="the loss must be a number"):
+            monitor.record(loss)
+        steps(named, optimizer, 0, 1)
+    assert "loss" not in json.loads(path.read_text(encoding="utf-8").splitlines()[1])

@@ -18,6 +18,7 @@ from modnorm.report.formats import NOTHING, Extras
 from modnorm.report.html import data, graph, sections, source
 from modnorm.report.monitor import Monitored
 from modnorm.report.nodes import collect
+from modnorm.report.words import plural
 
 SCRIPTS = (
     "core.js",
@@ -63,7 +64,7 @@ def page(analysis: Analysis, extras: Extras = NOTHING) -> str:
         tiles=sections.tiles(found, checked),
         changes=sections.changes(compared),
         certificate=sections.certificate(found, numbers),
-        check=sections.measurements(checked),
+        check=sections.measurements(checked, found),
         graph=graph.svg(program, nodes),
         source="".join(listings),
         training=_training(run),
@@ -115,7 +116,10 @@ def _says(note: dict[str, Any], reason: dict[str, Any]) -> bool:
 def _training(run: Monitored | None) -> str:
     if run is None:
         return ""
-    note = sections.text(f"{run.model}, {run.optimizer}, {len(run.rows):,} recorded steps")
+    steps = plural(len(run.rows), "recorded step")
+    note = sections.text(f"{run.model}, {run.optimizer}, {steps}")
+    if not run.rows:
+        return sections.section("training", "Training", "<p>No step is recorded yet.</p>", note)
     inner = (
         '<div class="tools"><label>weight <select id="run-weight"></select></label>'
         '<p class="dim" id="run-about"></p></div><div id="run-plots" class="plots"></div>'

@@ -50,9 +50,12 @@ function axes({ width, height, x, y, log, name, about, xName }) {
   const Y = (value) => (log && !(value > 0) ? bottom : bottom - place(value) * (bottom - top));
   const picture = svg("svg", { class: "plot", width, height, role: "group", tabindex: "0", "aria-label": about },
     svg("title", {}, name), svg("desc", {}, about));
-  for (const tick of log ? logTicks(low, high) : linearTicks(low, high)) {
+  const ticks = log ? logTicks(low, high) : linearTicks(low, high);
+  const apart = log ? 0 : Math.log10(Math.max(Math.abs(low), Math.abs(high)) / (ticks[1] - ticks[0]));
+  const digits = Math.min(Math.max(Math.ceil(apart) + 1 || 0, 3), 6); // so that neighbours read differently
+  for (const tick of ticks) {
     picture.append(svg("path", { class: "grid", d: `M${left} ${Y(tick)}H${right}` }),
-      svg("text", { class: "axis", x: left - 6, y: Y(tick) + 4, "text-anchor": "end" }, fmt(tick, 3)));
+      svg("text", { class: "axis", x: left - 6, y: Y(tick) + 4, "text-anchor": "end" }, fmt(tick, digits)));
   }
   for (const tick of linearTicks(x[0], x[0] + spread, Math.max(Math.floor(width / 90), 2))) {
     if (!Number.isInteger(tick)) continue;
@@ -73,6 +76,7 @@ function lineOf(xs, ys, X, Y) {
       continue;
     }
     path += `${pen}${X(xs[i]).toFixed(1)} ${Y(ys[i]).toFixed(1)}`;
+    if (pen === "M" && !known(ys[i + 1])) path += "m-3 0h6"; // alone, it is a dash
     pen = "L";
   }
   return path;

@@ -9,7 +9,7 @@ from typing import Any
 from modnorm.report import against
 from modnorm.report.checked import Checked
 from modnorm.report.diagnostics import clean
-from modnorm.report.facts import UNKNOWN, number, params, reason_parts, smoothness, why
+from modnorm.report.facts import UNKNOWN, constant, number, params, reason_parts, smoothness, why
 from modnorm.report.html.source import message
 from modnorm.report.nodes import pattern
 from modnorm.report.words import plural
@@ -146,11 +146,18 @@ def _reason(reason: dict[str, Any], found: dict[str, Any], files: dict[str, int]
     return f"<li>{link or text(where)} {message(why)}{path}</li>"
 
 
-def measurements(checked: Checked | None) -> str:
-    """What `check` measured, violations first."""
+def measurements(checked: Checked | None, found: dict[str, Any]) -> str:
+    """What `check` measured, violations first; and with which params, if they were others."""
     if checked is None:
         return ""
     parts = []
+    own = found["params"]
+    others = {
+        k: v for k, v in checked.params.items() if k not in own or constant(v) != constant(own[k])
+    }
+    if others:
+        values = params({"params": others})
+        parts.append(f'<p class="note">Measured with other params: {text(values)}.</p>')
     if checked.violations:
         items = "".join(f"<li>{message(v)}</li>" for v in checked.violations)
         count = plural(len(checked.violations), "certificate")
@@ -162,7 +169,7 @@ def measurements(checked: Checked | None) -> str:
         (
             f"<code>{text(m.path)}</code> {text(m.name)}",
             text(m.norm),
-            f"{number(m.low)} … {number(m.high)}",
+            number(m.high) if m.low in (None, m.high) else f"{number(m.low)} … {number(m.high)}",
             number(m.declared),
             number(m.certified),
             number(m.measured),
