@@ -188,7 +188,10 @@ class RoPE(LinearBond):
     def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
         found = reached(x, self.gains(x, type), [edge.type for edge in x])
         return [
-            {m: Bound(e.low(m) if m.axes else 0.0, b.high) for m, b in bounds.items()}
+            {
+                m: Bound(e.low(m) if e.last.axes[0] in m.axes else 0.0, b.high)
+                for m, b in bounds.items()
+            }
             for e, bounds in zip(x, found, strict=True)
         ]
 

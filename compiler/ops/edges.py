@@ -43,7 +43,7 @@ class Measure(NamedTuple):
 LARGEST = Measure(())
 """I: the largest entry."""
 ONE_HOT = Measure((-1,), True)
-"""The measure of integers: the sum of the one-hot vectors that they stand for."""
+"""The measure of integers: the sum of the one-hot vectors that they stand for. It has no `of`."""
 
 
 class Bound(NamedTuple):
@@ -98,7 +98,9 @@ def _through_sum(shape: tuple[Size, ...], source: Measure, target: Measure) -> f
     width = _count(shape, last.axes)
     if target.total:
         return width * conversion(shape, source, last)
-    return 1 / math.sqrt(width) if set(last.axes) <= set(target.axes) else 1.0
+    if set(last.axes) <= set(target.axes) and math.isfinite(width):
+        return 1 / math.sqrt(width)
+    return 1.0
 
 
 def _count(shape: tuple[Size, ...], axes: Iterable[int]) -> float:
@@ -109,6 +111,10 @@ def _count(shape: tuple[Size, ...], axes: Iterable[int]) -> float:
             return math.inf
         total *= size
     return total
+
+
+LEAST = 5e-324
+"""The least positive float."""
 
 
 @dataclass(frozen=True)
@@ -129,13 +135,17 @@ class Edge:
         bounds = {m: Bound(self.low(m), self.high(m)) for m in measures}
         return Edge(self.type, bounds, self.headed, True)
 
+    def rebounded(self, bounds: Bounds) -> Edge:
+        """A value of the same kind with other bounds."""
+        return Edge(self.type, bounds, self.headed).completed()
+
     def high(self, measure: Measure) -> float:
         """The least upper bound that follows for a measure; infinite where none does."""
         if self.complete and measure in self.bounds:
             return self.bounds[measure].high
         shape = self.type.shape
         return min(
-            (b.high * conversion(shape, m, measure) for m, b in self.bounds.items()),
+            (product(b.high, conversion(shape, m, measure)) for m, b in self.bounds.items()),
             default=math.inf,
         )
 
@@ -188,7 +198,7 @@ def letter(measure: Measure, type: Tensor, *, headed: bool = False) -> str:
         names = {(rank - 1,): "H", (rank - 3, rank - 1): "P"}
         if measure.axes in names:
             return names[measure.axes]
-    if measure.axes == tuple(range(1, rank)):
+    if measure.axes == tuple(range(1 if rank > 1 else 0, rank)):
         return "R"
     if measure.axes == (channel_axis(type),):
         return "P"
@@ -255,5 +265,5 @@ def moved(
 
 
 def product(a: float, b: float) -> float:
-    """a·b, where 0 times infinity is 0."""
-    return a * b if a and b else 0.0
+    """a·b, where 0 times infinity is 0, and only that is 0."""
+    return max(a * b, LEAST) if a and b else 0.0

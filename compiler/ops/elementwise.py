@@ -211,11 +211,11 @@ class Softmax(Bond):
 
     def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
         last = x[0].last  # positive entries that sum to 1
-        width = 1 / conversion(x[0].type.shape, last, LARGEST) ** 2
+        share = 1 / conversion(x[0].type.shape, last, LARGEST) ** 2  # 0 where it is not known
         return [
             {
                 Measure(last.axes, True): Bound(0.0, 1.0),
-                last: Bound(width, math.sqrt(width)),
+                last: Bound(share, math.sqrt(share) if share else 1.0),
                 LARGEST: Bound(0.0, 1.0),
             }
         ]

@@ -68,8 +68,8 @@ class Formula(Bond):
 
     def steepest(self, high: float) -> float | str:
         """A proved bound on the slope for entries of size at most `high`, or why there is none."""
-        if 0 < high < math.inf:  # of a few sizes, so that equal ones are looked at once
-            high = 2 ** (math.ceil(8 * math.log2(high)) / 8)
+        if 0 < high < 1e300:  # of a few sizes, so that equal ones are looked at once
+            high = max(high, 2 ** (math.ceil(8 * math.log2(high)) / 8))
         bound = steepest(self.formula, high)
         if math.isfinite(bound):
             return bound

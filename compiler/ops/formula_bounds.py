@@ -61,6 +61,7 @@ def _out(low: float, high: float) -> Interval:
     """The interval rounded outwards; everything where an end is not a number."""
     if math.isnan(low) or math.isnan(high):
         return Interval(-math.inf, math.inf)
+    low, high = min(low, high), max(low, high)  # a library's rounding is not monotone
     if math.isfinite(low):
         low -= abs(low) * ROUNDING + TINY
     if math.isfinite(high):
@@ -173,7 +174,10 @@ def _raised(a: Interval, exponent: float) -> Interval:
         raise Undefined
 
     def power(x: float) -> float:
-        return _safe(lambda y: y**exponent if not whole else y ** int(exponent), x)
+        try:
+            return x ** int(exponent) if whole else x**exponent
+        except OverflowError:
+            return -math.inf if x < 0 and exponent % 2 else math.inf
 
     ends = (power(a.low), power(a.high))
     if whole and exponent % 2 == 0:

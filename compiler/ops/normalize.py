@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -78,8 +79,8 @@ class Normalization(AlongAxes):
                 return bound
         return f"`{self.name}` divides by the size of its input, which may be as small as 0"
 
-    def _deviation(self, edge: Edge) -> float:
-        """The least root mean square that is divided by, without eps."""
+    def _least(self, edge: Edge) -> float:
+        """The least size of a group, before eps comes in."""
         return edge.low(self._groups(edge))
 
     def _groups(self, edge: Edge) -> Measure:
@@ -87,13 +88,12 @@ class Normalization(AlongAxes):
 
     def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
         (edge,) = x
-        groups = self._groups(edge)
-        square = self._deviation(edge) ** 2 + float(self.eps)
-        if square < USEFUL**-2:
-            return f"its {self.divides_by} can be 0" + (
-                f", and eps = {number(self.eps)} is tiny" if self.eps else ""
-            )
-        gain = 1 / math.sqrt(square)
+        groups, least = self._groups(edge), self._least(edge)
+        divisor = math.hypot(least, math.sqrt(self.eps))
+        if not least and divisor * USEFUL < 1:
+            tiny = f", and eps = {number(self.eps)} is tiny" if self.eps else ""
+            return f"its {self.divides_by} can be 0{tiny}"
+        gain = 1 / divisor if divisor > 1 / sys.float_info.max else math.inf
         measures = dict.fromkeys((groups, *edge.tracked))
         return between(*((m, m, gain) for m in measures if set(groups.axes) <= set(m.axes)))
 
@@ -107,11 +107,15 @@ class Normalization(AlongAxes):
 
     def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
         (edge,) = x
-        groups, eps = self._groups(edge), float(self.eps)
-        low, high = self._deviation(edge), edge.high(groups)
-        least = low / math.sqrt(low * low + eps) if low else 0.0
-        most = high / math.sqrt(high * high + eps) if 0 < high < math.inf else float(high > 0)
+        groups = self._groups(edge)
+        least, most = self._divided(self._least(edge)), self._divided(edge.high(groups))
         return [{groups: Bound(least, most)}]
+
+    def _divided(self, size: float) -> float:
+        """What becomes of a group of a size: r/√(r² + eps)."""
+        if not size or math.isinf(size):
+            return float(size > 0)
+        return size / math.hypot(size, math.sqrt(self.eps))
 
     @property
     def sharpness(self) -> Sharpness | None:
@@ -181,7 +185,7 @@ class LayerNorm(Normalization):
     origin = "modula: 1, which holds where the input's standard deviation is at least 1"
     divides_by = "input's deviation"
 
-    def _deviation(self, edge: Edge) -> float:
+    def _least(self, edge: Edge) -> float:
         return 0.0  # equal entries have none, however large they are
 
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:

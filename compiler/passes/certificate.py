@@ -49,8 +49,8 @@ class WeightBound:
     """What is proved of one weight, or of all copies of it together.
 
     `high` bounds how far the atom's output moves for an update of norm 1, `downstream` how far that
-    moves the model's output (the mean over copies, weighted by their targets), and `kappa` is the
-    weight's part of the model's κ.
+    moves the model's output (summed over its uses; of copies the mean, weighted by their targets),
+    and `kappa` is the weight's part of the model's κ.
     """
 
     high: float

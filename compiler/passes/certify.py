@@ -15,14 +15,15 @@ arXiv 2405.14813); docs/mathematics.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, TypeAlias
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Label, Span
 from modnorm.graph.modules import Leaf, Module, Repeat, Tuple, children
 from modnorm.ops.base import Advice
-from modnorm.ops.edges import LARGEST, Edge, Measure, letter, moved, product
+from modnorm.ops.edges import LARGEST, ONE_HOT, Edge, Measure, letter, moved, product, slots
+from modnorm.ops.types import Size, Symbol, Type
 from modnorm.passes.certificate import Certificate, PartBound, Reason, WeightBound
 from modnorm.passes.frames import Frame, Frames
 from modnorm.passes.gains import Vector, adjoint, at, power, row_at, series
@@ -133,10 +134,12 @@ class _Certifier:
             while len(rest) > 1 and _is_scalar(rest[-1].module):
                 rest.pop()
             frame = rest[-1]
-        if isinstance(frame.module, Leaf) and len(usual) == len(frame.x) == 1 and usual[0].axes:
+        one = isinstance(frame.module, Leaf) and len(usual) == len(frame.x) == 1
+        if one and usual[0].axes and usual != [ONE_HOT]:
             types = [edge.type for edge in frame.x]
             row = row_at(frame.gains, (0, self.frames.natural(frame.x[0])), types)
-            if moved(row, (0, LARGEST), frame.out) <= moved(row, (0, usual[0]), frame.out):
+            largest, rms = (moved(row, (0, m), frame.out) for m in (LARGEST, usual[0]))
+            if 0 < largest <= rms < math.inf:
                 return [LARGEST]
         return usual
 
@@ -214,7 +217,7 @@ class _Certifier:
             worst = max(worst, sum(moved(row, (j, m), frame.out) for j, m in enumerate(usual)))
         sensitivity: float | str = worst
         if not math.isfinite(worst):
-            sensitivity = UNKNOWN if frame.reason is None else str(frame.reason)
+            sensitivity = self.unknown if frame.reason is None else str(frame.reason)
         low = sum(edge.low(m) for edge, m in zip(frame.y, usual, strict=True))
         high = sum(edge.high(m) for edge, m in zip(frame.y, usual, strict=True))
         if before is not None:
@@ -247,7 +250,7 @@ class _Certifier:
             diagnostics.add(Diagnostic(code, message, span, "", tuple(labels), hint))
 
     def reasons(self, frame: Frame) -> list[Reason]:
-        """Every operation without a bound that a weight's change may reach, in order."""
+        """Everything without a bound that a weight's change may reach, in order."""
         found: dict[int, Reason] = {}
         learns = False
         stack = [frame]
@@ -255,17 +258,22 @@ class _Certifier:
             one = stack.pop()
             stack.extend(part for part, _ in reversed(one.parts))
             module = one.module
-            if isinstance(module, Leaf):
-                if one.reason is not None and learns:
-                    found.setdefault(module.id, one.reason)
-                learns = learns or (module.weight is not None and self.learns(module.weight))
-        if found:
-            return list(found.values())
+            repeats = isinstance(module, Repeat)
+            if one.own is not None and (learns or repeats):
+                found.setdefault(module.id, one.own)
+            if isinstance(module, Leaf) and module.weight is not None:
+                learns = learns or self.weights[module.weight].target != 0
         tree = self.program.tree
-        return [Reason("", self.program.name, tree.span, UNKNOWN, tree.span)]
+        return list(found.values()) or [
+            Reason("", self.program.name, tree.span, self.unknown, tree.span)
+        ]
 
-    def learns(self, path: str) -> bool:
-        return self.weights[path].target != 0
+    @property
+    def unknown(self) -> str:
+        """What there is to say where every operation has a bound, and the whole has none."""
+        sizes = {size for pair in self.program.types.values() for t in pair for size in _sizes(t)}
+        free = any(isinstance(size, Symbol) for size in sizes)
+        return UNKNOWN if free else "no finite bound was found"
 
     def weight(self, path: str) -> WeightBound:
         """What is proved of a weight; its targets are summed over copies as κ is."""
@@ -280,6 +288,11 @@ class _Certifier:
 
 def _is_scalar(module: Module) -> bool:
     return isinstance(module, Leaf) and (module.op.scalar is not None or module.op.is_identity)
+
+
+def _sizes(type: Type) -> Iterator[Size]:
+    for tensor in slots(type):
+        yield from tensor.shape
 
 
 def _members(vector: Vector, start: int, stop: int) -> Vector:

@@ -8,7 +8,6 @@ hold for their inputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeAlias
@@ -20,7 +19,6 @@ from modnorm.graph.modules import (
     Leaf,
     Module,
     Repeat,
-    Run,
     Scope,
     Shared,
     Tare,
@@ -32,14 +30,18 @@ from modnorm.passes.certificate import Reason
 from modnorm.passes.gains import after, beside, power
 from modnorm.passes.program import Program
 
-EXACT = 24
+FOLLOWED = 24
 """After so many copies of a repetition one bound for all later ones is tried."""
-NEAR = 0.01
-"""Copies with bounds closer than this, relatively, are looked at together."""
 MOST = 1024
 """Copies that are followed one by one, at most."""
+LOOKS = 20_000
+"""Operations whose outputs are bounded, at most, in all: repetitions may stand in repetitions."""
+NEAR = 0.01
+"""Copies with bounds closer than this, relatively, are looked at together."""
 CLOSE = 1e-12
-"""Bounds closer than this, relatively, are the same."""
+"""Bounds closer than this, relatively, may be those of a stack that has settled."""
+ROUNDING = 1e-14
+"""Relative rounding of what one copy computes, taken to be at most this."""
 
 Edges: TypeAlias = tuple[Edge, ...]
 
@@ -48,7 +50,7 @@ Edges: TypeAlias = tuple[Edge, ...]
 class Frame:
     """A look at a part: `parts` are those inside, each with the number of copies that it covers.
 
-    `reason` is the first of the operations in it that have no bound.
+    `reason` is the first in it for want of a bound, `own` that of the part itself.
     """
 
     module: Module
@@ -57,6 +59,7 @@ class Frame:
     gains: Matrix
     parts: tuple[tuple[Frame, int], ...] = ()
     reason: Reason | None = None
+    own: Reason | None = None
 
     @property
     def out(self) -> tuple[Tensor, ...]:
@@ -70,6 +73,7 @@ class Frames:
         self.types = program.types
         self.source = program.source
         self.whole = whole
+        self.looks = 0
         self.mentions = [program.span]
         self.places: dict[int, Span] = {}  # of every operation, in the model's own file
 
@@ -105,8 +109,8 @@ class Frames:
                 gains = beside([f.gains for f in frames], counts, types)
                 y = tuple(edge for f in frames for edge in f.y)
                 return self.around(module, x, y, gains, [(f, 1) for f in frames])
-            case Repeat(runs=runs):
-                return self.repeat(module, runs, x)
+            case Repeat():
+                return self.repeat(module, x)
             case Scope(body=body) | Shared(body=body) | Tare(body=body):
                 self.mentions.append(self.mention(module.span))
                 inner = self.frame(body, x)
@@ -134,9 +138,10 @@ class Frames:
             reason = Reason(leaf.path, op.label, place, gains, leaf.span)
             row = {(j, self.natural(edge)): math.inf for j, edge in enumerate(y)}
             gains = {(i, self.natural(edge)): row for i, edge in enumerate(x)}
-        return Frame(leaf, x, y, gains, (), reason)
+        return Frame(leaf, x, y, gains, (), reason, reason)
 
     def sizes(self, leaf: Leaf, x: Edges) -> Edges:
+        self.looks += 1
         into, out = self.types[leaf.id]
         bounds = leaf.op.sizes(x, into)
         headed = leaf.op.per_head
@@ -170,11 +175,13 @@ class Frames:
 
     # -- repetitions ---------------------------------------------------------------------------
 
-    def repeat(self, module: Module, runs: Iterable[Run], x: Edges) -> Frame:
+    def repeat(self, module: Repeat, x: Edges) -> Frame:
         parts: list[tuple[Frame, int]] = []
         total: Matrix | None = None
-        for run in runs:
+        lost = False
+        for run in module.runs:
             for entering, count in self.stretches(run.body, run.count, x):
+                lost = lost or any(_is_lost(edge) for edge in entering)
                 frame = self.frame(run.body, entering)
                 parts.append((frame, count))
                 copies = power(frame.gains, count, frame.out)
@@ -182,7 +189,12 @@ class Frames:
                 total = copies if total is None else after(total, copies, into, frame.out)
             x = frame.y
         assert total is not None
-        return self.around(module, parts[0][0].x, x, total, parts)
+        found = self.around(module, parts[0][0].x, x, total, parts)
+        if not lost:
+            return found
+        text = "the bounds on its values still grow after as many copies as are followed"
+        own = Reason(module.path, "repetition", self.mention(module.span), text, module.span)
+        return replace(found, reason=found.reason or own, own=own)
 
     def stretches(self, body: Module, count: int, x: Edges) -> list[tuple[Edges, int]]:
         """Bounds on what enters the copies, in order, each with the number that it holds for."""
@@ -191,23 +203,45 @@ class Frames:
             x = self.flow(body, found[-1])
             left = count - len(found)
             if _alike(x, found[-1], CLOSE):
-                last = found[-1] if _within(x, found[-1]) else _wider(x, found[-1], left)
-                return [*_grouped(found[:-1]), (last, left + 1)]
-            if len(found) == EXACT and (kept := self.kept(body, found[-2:], x)) is not None:
+                last: Edges | None = found[-1]
+                if not _within(x, found[-1]):
+                    last = self.settled(body, found[-1], x, left)
+                if last is not None:
+                    return [*_grouped(found[:-1]), (last, left + 1)]
+            if len(found) == FOLLOWED and (kept := self.invariant(body, found[-2:], x)) is not None:
                 return [*_grouped(found), (kept, left)]
-            if len(found) == MOST:
-                return [*_grouped(found), (tuple(_unknown(e) for e in x), left)]
+            if len(found) == MOST or self.looks > LOOKS:
+                return [*_grouped(found), (tuple(map(_lost, x)), left)]
             found.append(x)
         return _grouped(found)
 
-    def kept(self, body: Module, before: list[Edges], x: Edges) -> Edges | None:
+    def settled(self, body: Module, x: Edges, y: Edges, copies: int) -> Edges | None:
+        """Bounds for all later copies of a stack whose bounds change by their rounding only.
+
+        They leave room for the rounding of that many copies, and must not grow by more than that of
+        one where they are looked at: a stack that magnifies a small excess is followed on.
+        """
+        room = 1 + 2 * ROUNDING * (copies + 1)
+        wide = tuple(
+            a.rebounded(
+                {
+                    m: Bound(min(a.low(m), b.low(m)) / room, max(a.high(m), b.high(m)) * room)
+                    for m in a.tracked
+                }
+            )
+            for a, b in zip(x, y, strict=True)
+        )
+        return wide if _within(self.flow(body, wide), wide, ROUNDING) else None
+
+    def invariant(self, body: Module, before: list[Edges], x: Edges) -> Edges | None:
         """Bounds of `x` or more that the body's output keeps too, if such are found.
 
         They are guessed from the last steps, as of a sequence that approaches its limit
         geometrically, and then proved by one look.
         """
         for margin in (0.0, 1e-6, 1e-3, 0.1, 1.0, 10.0):
-            guess = tuple(map(_limit, *before, x, [margin] * len(x)))
+            steps = zip(*before, x, strict=True)
+            guess = tuple(_limit(a, b, c, margin) for a, b, c in steps)
             if _within(self.flow(body, guess), guess):
                 return guess
         return None
@@ -223,32 +257,22 @@ def _alike(x: Edges, y: Edges, near: float) -> bool:
     )
 
 
-def _within(x: Edges, y: Edges) -> bool:
-    """Whether the bounds of `x` imply those of `y`."""
+def _within(x: Edges, y: Edges, room: float = 0.0) -> bool:
+    """Whether the bounds of `x` imply those of `y`, but for a relative excess."""
     return all(
-        a.high(m) <= b.high(m) and a.low(m) >= b.low(m)
+        a.high(m) <= b.high(m) * (1 + room) and a.low(m) * (1 + room) >= b.low(m)
         for a, b in zip(x, y, strict=True)
         for m in b.bounds
     )
 
 
-def _wider(x: Edges, y: Edges, copies: int) -> Edges:
-    """Bounds of both, and of what rounding may make of them in so many copies."""
-    room = 1 + 2 * CLOSE * copies
-    return tuple(
-        replace(
-            a,
-            bounds={
-                m: Bound(min(a.low(m), b.low(m)) / room, max(a.high(m), b.high(m)) * room)
-                for m in a.tracked
-            },
-        )
-        for a, b in zip(x, y, strict=True)
-    )
+def _lost(edge: Edge) -> Edge:
+    """Nothing is known of the value any more."""
+    return edge.rebounded(dict.fromkeys(edge.tracked, Bound(0.0, math.inf)))
 
 
-def _unknown(edge: Edge) -> Edge:
-    return replace(edge, bounds=dict.fromkeys(edge.tracked, Bound(0.0, math.inf)))
+def _is_lost(edge: Edge) -> bool:
+    return all(math.isinf(bound.high) for bound in edge.bounds.values())
 
 
 def _limit(first: Edge, second: Edge, third: Edge, margin: float) -> Edge:
@@ -261,7 +285,7 @@ def _limit(first: Edge, second: Edge, third: Edge, margin: float) -> Edge:
         if 0 < step < last:
             high += step * step / (last - step)
         bounds[measure] = Bound(0.0, high * (1 + margin))
-    return replace(third, bounds=bounds)
+    return third.rebounded(bounds)
 
 
 def _grouped(found: list[Edges]) -> list[tuple[Edges, int]]:
@@ -278,12 +302,11 @@ def _grouped(found: list[Edges]) -> list[tuple[Edges, int]]:
 def _joined(group: list[Edges]) -> Edges:
     """Bounds that hold for all."""
     return tuple(
-        replace(
-            edges[0],
-            bounds={
+        edges[0].rebounded(
+            {
                 m: Bound(min(e.low(m) for e in edges), max(e.high(m) for e in edges))
                 for m in edges[0].tracked
-            },
+            }
         )
         for edges in zip(*group, strict=True)
     )

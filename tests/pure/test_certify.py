@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from modnorm.cli import LOSSES as OFFERED
 from modnorm.graph.modules import Leaf, walk
 from modnorm.passes.certificate import Certificate
+from modnorm.passes.frames import LOOKS, Frames
 from modnorm.passes.losses import LOSSES
-from modnorm.pipeline import Analysis, analyse, analyse_text, reported
+from modnorm.pipeline import ANALYSIS, Analysis, analyse, analyse_text, reported
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GELU = 1.12891
@@ -188,6 +189,60 @@ def test_every_part_has_a_bound_and_none_is_better_than_its_copies() -> None:
         if isinstance(node, Leaf) and isinstance(node.op.certified, float | int):
             assert isinstance(part.sensitivity, float)
     assert set(found.weights) == {weight.path for weight in analysis.program.weights}
+
+
+NASTY = {
+    # a free last axis: nothing is known of the share of an entry
+    "float[batch, seq, 4]": ("Softmax @ Mean(2) @ Linear(4)", 0.4, 10.0),
+    # sizes whose squares leave the range of floats
+    "float[batch, 4]": ("Linear(4) @ RMSDivide(-1, eps = 1) @ Mul(1e200)", 1.0, 1.0),
+    "float[batch, 5]": ("Linear(4) @ RMSDivide(-1, eps = 0) @ Mul(1e-200)", 1.0, 1.0),
+    "float[batch, 6]": ("Linear(4) @ RMSDivide(-1, eps = 1) @ Softmax @ Mul(1e200)", 0.16, 0.5),
+    # a stack that doubles an excess of 1e-13 in each copy
+    "float[batch, 1]": (
+        "(Product @ (Identity, Identity)) ** 45 @ Mul(1.0000000000001) @ Linear(1)", 33.0, 35.0,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("type", NASTY)
+def test_what_reaches_far_stays_bounded(type: str) -> None:
+    expression, least, most = NASTY[type]
+    text = f"input x: {type}\nmodel M = {expression}"
+    found = analyse_text(text).program
+    assert found.certificate is not None
+    assert least <= found.certificate.parts[found.tree.id].high <= most
+
+
+def test_powers_beyond_all_floats_keep_their_sign() -> None:
+    text = """
+    input x: float[batch, 1]
+    bond f(x) = 5 * tanh(x ** 3 / 1000 + 800) sensitivity 200
+    model M = f @ Mul({0}) @ Linear(1)
+    """
+    for factor in ("1000", "1e110", "1e300"):
+        found = certificate(text.format(factor))
+        # the slope at x = -92.8 is 129
+        assert found.kappa is None or found.kappa * 200 > 100
+
+
+def test_a_bound_that_is_lost_on_the_way_says_where() -> None:
+    text = "input x: float[batch, 4]\nmodel M = Linear(4) @ Bias ** 3000 @ Linear(4)"
+    (reason,) = certificate(text).reasons
+    assert "copies" in reason.text
+    assert reason.span.text(20) == "Bias ** 3000"
+
+
+def test_repetitions_in_repetitions_are_looked_at_in_reasonable_number() -> None:
+    text = """
+    input x: float[batch, 4]
+    shared b = Bias
+    model M = ((((b ** 20) ** 20) ** 20) ** 20) @ Linear(4)
+    """
+    program = analyse_text(text, passes=ANALYSIS).program
+    frames = Frames(program, whole=False)
+    frames.frame(program.tree, frames.entry(program.types[program.tree.id][0]))
+    assert frames.looks < 3 * LOOKS
 
 
 # -- where there is none ---------------------------------------------------------------------

@@ -91,6 +91,7 @@ CASES = [
     Case("Attention", {}, HEADS, (2.0, 3.0, 0.7), 0.2),
     Case("Attention", {"scale": 0.5, "causal": True}, HEADS, (2.0, 1.5, 3.0)),
     Case("RoPE", {}, TupleType((f(2, 4, 6), f(2, 4, 2))), (2.0, 0.5), 0.99),
+    Case("RoPE", {}, f(1, 2, 3, 4), (2.0,), 0.99, low=1.0),
 ]
 IDS = [f"{case.name}-{i}" for i, case in enumerate(CASES)]
 HEADED = ("Attention", "MergeHeads", "RoPE")
