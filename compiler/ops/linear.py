@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from modnorm.ops.base import Atom, Misfit, Norm, Op, amount, argument, expect_tensor
+from modnorm.ops.base import Advice, Atom, Misfit, Norm, Op, amount, argument, expect_tensor
 from modnorm.ops.edges import LARGEST, Edge, Measure, between
 from modnorm.ops.edges import Matrix as Gains
 from modnorm.ops.matrices import CHOICES, MatrixNorm
@@ -69,6 +69,19 @@ class MatrixAtom(Atom):
         source = last if self.choice.into == "rms" else Measure(last.axes, True)
         target = last if self.choice.out == "rms" else LARGEST
         return between(*rows, (source, target, 1.0))
+
+    def advice(self, x: Sequence[Edge], type: Type) -> tuple[Advice, ...]:
+        size = x[0].high(Measure(x[0].last.axes, True))
+        if self.choice.into == "rms" or size <= 1 + 1e-9:
+            return ()
+        return (
+            Advice(
+                "A603",
+                f'norm "{self.choice.norm.name}" is for inputs whose absolute entries sum to 1;'
+                f" here they sum to up to {size:.4g}, which grows with the width",
+                'put a `Softmax` before it, or take `norm = "spectral"`',
+            ),
+        )
 
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
         return self, scalars[0]
