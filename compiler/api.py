@@ -120,13 +120,13 @@ def check(
         ValueError: for an option with a value that it cannot have.
     """
     options = {
-        "sizes": dict(sizes or {}),
+        "sizes": {} if sizes is None else sizes,
         "data": None if data is None else fspath(data),
         "checkpoint": None if checkpoint is None else fspath(checkpoint),
         "seed": seed,
         "effort": effort,
         "every": every,
-        "vary": dict(vary or {}),
+        "vary": {} if vary is None else vary,
         "steps": steps,
         "lr": lr,
         "seeds": seeds,

@@ -127,7 +127,7 @@ def compile_(
         if output == "-":
             _emit(text)
         else:
-            _write(output, text, file)
+            _write({output: text}, {"": file})
         if not quiet:
             program = analysis.program
             weights = plural(sum(weight.copies for weight in program.weights), "weight")
@@ -206,7 +206,8 @@ def report(
         wide, color = (_width(), _is_colored(sys.stdout)) if to_stdout else (WIDTH, False)
         text = render(analysis, form, beside, width=wide, color=color)
         if output is not None and not to_stdout:
-            _write(output, text, file)
+            read = {"": file, "--against": against, "--check": check, "--monitor": monitor}
+            _write({output: text}, read)
         elif form == "text":
             _show(text)
         else:
@@ -241,16 +242,14 @@ def explain(file: str, path: str, params: Mapping[str, str], model: str | None) 
     "--format",
     "form",
     type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Text for people, JSON for programs.",
+    help="Text for people, JSON for programs; by default what OUT's suffix stands for, else text.",
 )
 @click.option("-o", "--output", metavar="OUT", help="Where to write, instead of standard output.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @_model_options
 def check(
     file: str,
-    form: str,
+    form: str | None,
     output: str | None,
     plot: str | None,
     quiet: bool,
@@ -268,29 +267,44 @@ def check(
       modnorm check gpt.mod --checkpoint gpt.pt --data plays.txt --size seq=64
       modnorm check gpt.mod --vary d_embed=32,64,128 --plot widths.png
     """
-    if plot and not options["vary"]:
+    from modnorm.measure.interface import PICTURES
+    from modnorm.report.formats import inferred
+
+    if form is None:
+        form = "json" if inferred(output) == "json" else "text"
+    if output == "-":
+        output = None
+    drawn = None if plot is None else PurePath(plot).suffix.lower().removeprefix(".")
+    if plot is not None and not options["vary"]:
         raise click.UsageError("--plot draws the coordinate check: give --vary NAME=V1,V2,… too.")
+    if drawn is not None and drawn not in PICTURES:
+        raise click.UsageError(f"--plot draws {' '.join(PICTURES)}: '{plot}' ends in none of them.")
+    if plot and output and os.path.realpath(plot) == os.path.realpath(output):
+        raise click.UsageError(f"--plot and --output are both '{plot}': one would be lost.")
     gc.enable()
     with _failing():
         from modnorm.api import imported
         from modnorm.measure.command import measured
+        from modnorm.report.output import expect_writable
 
+        read = {"": file, **{f"--{name}": options[name] for name in ("data", "checkpoint")}}
+        for path in (plot, output):
+            if path is not None:
+                expect_writable(path, source=read)
         text, picture, violations = measured(
             lambda changed: _analyse(file, {**params, **changed}, model),
             options,
             importer=lambda program: imported(program, PurePath(file).stem),
             form=form,
-            plot=plot is not None,
+            plot=drawn,
             progress=not quiet and _is_terminal(),
-            look=(_width(), _is_colored(sys.stdout)) if output in (None, "-") else (WIDTH, False),
+            look=(_width(), _is_colored(sys.stdout)) if output is None else (WIDTH, False),
         )
-        if plot is not None:
-            _write(plot, picture, file)
-        if output is not None and output != "-":
-            _write(output, text, file)
-        elif form == "json":
+        outputs: dict[str | None, str | bytes] = {plot: picture, output: text}
+        _write({path: made for path, made in outputs.items() if path is not None}, read)
+        if output is None and form == "json":
             _emit(text)
-        else:
+        elif output is None:
             _show(text)
         if violations:
             raise Failed("".join(f"error: {violation}\n" for violation in violations))
@@ -415,7 +429,7 @@ def _emit(text: str, encoding: str | None = "utf-8") -> None:
         raise CannotWrite("standard output", (error.strerror or str(error)).lower()) from None
 
 
-def _write(output: str, text: str | bytes, source: str) -> None:
-    from modnorm.report.output import write
+def _write(contents: Mapping[str, str | bytes], source: Mapping[str, str | None]) -> None:
+    from modnorm.report.output import write_all
 
-    write(output, text, source=source)
+    write_all(contents, source=source)

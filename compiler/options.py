@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+MOST = 2**31
+"""What free sizes are below."""
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -28,9 +30,14 @@ def _sizes(
 ) -> Mapping[str, int]:
     sizes = settings(context, option, given)
     for name, size in sizes.items():
-        if not size.strip().isdecimal() or not 0 < int(size) < 2**31:
-            raise click.BadParameter(f"'{name}={size}' is no positive integer.", context, option)
-    return {name: int(size) for name, size in sizes.items()}
+        digits = size.strip().lstrip("0")
+        if not digits.isdecimal():
+            message = f"'{name}={size:.40}' is no positive integer."
+            raise click.BadParameter(message, context, option)
+        if len(digits) > len(str(MOST)) or int(digits) >= MOST:
+            message = f"'{name}' must be below {MOST:,} (2^31)."
+            raise click.BadParameter(message, context, option)
+    return {name: int(size.strip().lstrip("0")) for name, size in sizes.items()}
 
 
 def _values(
@@ -41,7 +48,7 @@ def _values(
         try:
             values = [float(v) if set(".eE") & set(v) else int(v) for v in text.split(",")]
         except ValueError:
-            raise click.BadParameter(f"'{text}' are not numbers.", context, option) from None
+            raise click.BadParameter(f"'{text:.40}' are not numbers.", context, option) from None
         if (
             len(values) < 2
             or len(set(values)) < len(values)
@@ -112,7 +119,11 @@ def check_options(command: Command) -> Command:
                 show_default=True,
                 help="Of that training.",
             ),
-            click.option("--plot", metavar="OUT.png", help="Where to draw the coordinate check."),
+            click.option(
+                "--plot",
+                metavar="OUT.png",
+                help="Where to draw the coordinate check: .png, .svg or .pdf.",
+            ),
         )
     ):
         command = decorate(command)

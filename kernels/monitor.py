@@ -6,7 +6,8 @@ import json
 import math
 import os
 import warnings
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ class Monitor:
 
     path: of the file; OSError if it cannot be written. If it has steps already, `step` must say
         how many the optimizer has made: later ones are taken out, and the file goes on. ValueError
-        where it is another model's.
+        where it is another model's, or an open monitor writes it.
     tensorboard: a SummaryWriter (anything with add_scalar), a folder for one, or True for a folder
         beside the file. ImportError without the package.
 
@@ -49,6 +50,7 @@ class Monitor:
     """
 
     measures = ("norm", "slack", "cosine", "spent")
+    _open: ClassVar[WeakSet[Monitor]] = WeakSet()
 
     def __init__(
         self, optimizer: NormedOptimizer, path: str | os.PathLike[str], every: int = 50,
@@ -70,8 +72,11 @@ class Monitor:
         world = torch.distributed
         if world.is_available() and world.is_initialized() and world.get_rank():
             return
+        if os.path.realpath(path) in [os.path.realpath(other.path) for other in self._open]:
+            raise ValueError(f"another monitor writes {self.path!r}: close() that one first")
         writer = self._tensorboard(tensorboard)
         self._start()
+        self._open.add(self)
         self._writer, self._own = writer, writer is not tensorboard
         self._hooks.append(optimizer.register_step_pre_hook(self._pre))
         self._hooks.append(optimizer.register_step_post_hook(self._post))
@@ -89,6 +94,7 @@ class Monitor:
         if self._writer is not None and self._own:
             self._writer.close()
         self._hooks, self._writer, self._before = [], None, None
+        self._open.discard(self)
 
     def record(self, loss: float | Tensor) -> None:
         """The loss of the step that comes next; a tensor is read only where it is written.

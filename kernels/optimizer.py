@@ -94,6 +94,7 @@ class NormedOptimizer(Resumable):
         self._on_gpu: set[Tensor] = set()
         self._late: list[Item] = []  # weights there for which an error is due
         self._grouped: Any = None
+        self._types: dict[str, torch.dtype] = {}  # of the parameters, when states were made
         self._ones: dict[torch.device, Tensor] = {}
         self._factors: dict[str, Any] = {}  # by name, what gave the last update norm 1
 
@@ -132,7 +133,7 @@ class NormedOptimizer(Resumable):
         """The ids of the items to move now. What can fail fails here, before any change."""
         for group in self.param_groups:
             check_options(group)
-        items, grads, missing = [], [], []
+        items, grads, missing, changed = [], [], [], []
         for item in self._items:
             group, p, w = item
             if w.target and p.requires_grad:
@@ -141,11 +142,18 @@ class NormedOptimizer(Resumable):
                         raise ValueError(
                             "sparse gradients are not supported; sparse=False gives dense ones"
                         )
+                    if p.dtype != (made := self._types[w.name]):
+                        changed.append(f"{w.name} from {made} to {p.dtype}")
                     if p not in self._on_gpu:
                         items.append(item)
                         grads.append(grad)
                 elif group["missing"] == "raise":
                     missing.append(w.name)
+        if changed:
+            raise ValueError(
+                f"parameters that changed their type after their state was made: {some(changed)}. "
+                "Make a new optimizer for them, or give them their type back"
+            )
         if missing:
             raise ValueError(
                 f"no gradient for {some(missing)}: the loss does not depend on it, or backward() "
@@ -189,6 +197,7 @@ class NormedOptimizer(Resumable):
 
     def _group(self) -> None:
         """Make, for each device, batches of weights of one group and type, with memory for u."""
+        self._types = self._types or {w.name: p.dtype for _, p, w in self._items}
         alike: dict[Any, list[Item]] = defaultdict(list)
         on_gpu: dict[Any, list[Item]] = defaultdict(list)
         for item in self._items:

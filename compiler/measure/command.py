@@ -18,13 +18,13 @@ def measured(
     *,
     importer: Callable[[Program], ModuleType],
     form: str,
-    plot: bool,
+    plot: str | None,
     progress: bool,
     look: tuple[int, bool],
 ) -> tuple[str, bytes, tuple[str, ...]]:
     """The text to write, the picture if one was asked for, and what violates a certificate.
 
-    `look` is the width of the text, and whether it may have colours.
+    `plot` is the picture's format; `look` the width of the text, and whether it may have colours.
 
     Raises:
         ModnormError: with every mistake found in the file.
@@ -37,7 +37,7 @@ def measured(
         from modnorm.measure.plot import require_matplotlib
         from modnorm.measure.text import render
 
-        if plot:
+        if plot is not None:
             require_matplotlib()
         with bar(progress) as tick:
             findings = check(analysis, importer, variation, options_from(options), tick)
@@ -45,5 +45,5 @@ def measured(
             text = dumps(findings.to_json())
         else:
             text = render(findings, width=look[0], color=look[1])
-        picture = Check(findings).plot() if plot else b""
+        picture = Check(findings).plot(plot) if plot is not None else b""
         return text, picture, findings.violations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from modnorm.ops.base import Atom
 from modnorm.ops.edges import natural
 from modnorm.ops.types import Size, Symbol, Tensor
 from modnorm.passes.program import ModelInput, Program
+from modnorm.report.nodes import pattern
 
 if TYPE_CHECKING:
     import numpy
@@ -66,14 +67,11 @@ def free_sizes(program: Program) -> dict[str, int]:
         for size in (*given.type.shape, given.type.bound):
             if isinstance(size, Symbol):
                 names |= {name: DEFAULTS.get(name, OTHERS) for name in size.names}
-    for module in walk(program.tree):
-        if isinstance(module, Leaf) and isinstance(module.op, Atom):
-            x = program.types[module.id][0]
-            bound = x.bound if isinstance(x, Tensor) else None
-            if isinstance(bound, Symbol) and bound.factor == 1 and len(bound.names) == 1:
-                (name,) = bound.names
-                if name in names:
-                    names[name] = min(names[name], module.op.weight_shape[0])
+    for _, rows, bound in _tables(program):
+        if bound.factor == 1 and len(bound.names) == 1:
+            (name,) = bound.names
+            if name in names:
+                names[name] = min(names[name], rows)
     return names
 
 
@@ -97,14 +95,36 @@ def chosen_sizes(program: Program, wanted: Mapping[str, int]) -> dict[str, int]:
     return sizes
 
 
+def expect_in_tables(program: Program, sizes: Mapping[str, int]) -> None:
+    """Raise `CheckError` if a size lets integers go beyond the table that they are looked up in."""
+    for leaf, rows, bound in _tables(program):
+        highest = concrete(bound, sizes) if sizes.keys() >= set(bound.names) else 0
+        if highest > rows:
+            at = f"`{pattern(leaf.path)}` ({leaf.op.label})"
+            raise CheckError(
+                f"with {bound} = {highest:,} integers go beyond the {rows:,} rows of {at}: choose a"
+                f" smaller size with `--size NAME=VALUE`, or make the table larger"
+            )
+
+
+def _tables(program: Program) -> Iterator[tuple[Leaf, int, Symbol]]:
+    """The weights that are looked up by integers below a free size, with their numbers of rows."""
+    for module in walk(program.tree):
+        if isinstance(module, Leaf) and isinstance(module.op, Atom):
+            x = program.types[module.id][0]
+            if isinstance(x, Tensor) and isinstance(x.bound, Symbol):
+                yield module, module.op.weight_shape[0], x.bound
+
+
 def random_batch(
     program: Program, sizes: Mapping[str, int], generator: torch.Generator, dtype: torch.dtype
 ) -> Batch:
     """Integers uniform below their bound; gaussian numbers, scaled to norm 1.
 
     Raises:
-        CheckError: for integers without a bound, or an input too large to hold.
+        CheckError: for integers without a bound or beyond a table, or an input too large to hold.
     """
+    expect_in_tables(program, sizes)
     inputs: Tensors = []
     following: torch.Tensor | None = None
     for given in program.inputs:
@@ -181,6 +201,7 @@ def _text(
             f"the data `{path}` are text, which is for one input of integers, but the inputs are"
             f" {declared}: give an .npz with an array for each"
         )
+    expect_in_tables(program, sizes)
     symbols = sorted(set(text))
     if given.type.bound is not None and len(symbols) > bound_of(given, sizes):
         raise CheckError(
@@ -244,6 +265,7 @@ def _arrays(
             )
         else:
             sizes[name] = count
+    expect_in_tables(program, sizes)
     return Batch(tensors, sizes, path)
 
 

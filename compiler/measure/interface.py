@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import math
+import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from modnorm.measure.findings import Findings
 
 EFFORTS = (1, 2, 3)
+PICTURES = ("png", "svg", "pdf")
+"""What a coordinate check is drawn as."""
 
 
 class Check:
@@ -42,17 +46,20 @@ class Check:
         """What breaks a certificate."""
         return self.findings.violations
 
-    def plot(self) -> bytes:
-        """The coordinate check as a PNG.
+    def plot(self, format: str = "png") -> bytes:
+        """The coordinate check as a picture: a "png", "svg" or "pdf".
 
         Raises:
             CheckError: if no param was varied, or matplotlib is not installed.
+            ValueError: for another format.
         """
         from modnorm.measure.plot import picture
 
+        if format not in PICTURES:
+            raise ValueError(f"the format of a picture is one of {PICTURES}, not {format!r}")
         if self.findings.coordinates is None:
             raise CheckError("there is nothing to plot: give `vary` some values of a param")
-        return picture(self.findings.coordinates)
+        return picture(self.findings.coordinates, format)
 
     def __str__(self) -> str:
         if self.format == "json":
@@ -107,6 +114,9 @@ def options_from(given: Mapping[str, Any]) -> Options:
     """
     from modnorm.measure.check import Options
 
+    for name in ("sizes", "vary"):
+        if not isinstance(given[name], Mapping):
+            raise ValueError(f"{name} must be a dict by names, not {given[name]!r}")
     options = Options(**given)
     if options.effort not in EFFORTS:
         raise ValueError(f"effort must be one of {EFFORTS}, not {options.effort!r}")
@@ -119,15 +129,15 @@ def options_from(given: Mapping[str, Any]) -> Options:
     for name, size in options.sizes.items():
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"the size {name} must be an integer of at least 1, not {size!r}")
-    for name, values in options.vary.items():
-        if not _differ(values):
+    for name, values in given["vary"].items():
+        several = isinstance(values, Sequence) and not isinstance(values, str)
+        if several and not all(
+            isinstance(v, numbers.Real) and 0 < float(v) < math.inf for v in values
+        ):
+            raise ValueError(f"{name} needs positive numbers, not {values!r}")
+        if not several or not len(set(values)) == len(values) >= 2:
             raise ValueError(f"{name} needs two different values or more, not {values!r}")
     return options
-
-
-def _differ(values: Sequence[object]) -> bool:
-    several = isinstance(values, Sequence) and not isinstance(values, str)
-    return several and len(set(values)) == len(values) >= 2
 
 
 @contextmanager

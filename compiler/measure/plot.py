@@ -13,6 +13,11 @@ from modnorm.measure.problems import CheckError
 INCHES = (6.0, 4.5)
 """Width and height of one panel."""
 TITLES = {"activation": "RMS of activations", "change": "RMS of their changes"}
+METADATA: dict[str, dict[str, str | None]] = {
+    "png": {"Software": "modnorm"},
+    "svg": {"Creator": "modnorm", "Date": None},
+    "pdf": {"Creator": "modnorm", "CreationDate": None},
+}
 COLOURS = {"grows": "tab:red", "shrinks": "tab:blue", "unclear": "tab:orange"}
 
 
@@ -22,8 +27,8 @@ def require_matplotlib() -> None:
         raise CheckError("plots need matplotlib: install it with `pip install modnorm[plot]`")
 
 
-def picture(training: Training) -> bytes:
-    """A PNG with two panels a param: activations, and how they changed.
+def picture(training: Training, form: str = "png") -> bytes:
+    """A picture with two panels a param: activations, and how they changed.
 
     Flat lines are grey, and only the others are named.
 
@@ -31,6 +36,7 @@ def picture(training: Training) -> bytes:
         CheckError: if matplotlib is not installed.
     """
     require_matplotlib()
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -46,7 +52,8 @@ def picture(training: Training) -> bytes:
         f"{training.steps} steps of {training.optimizer} at lr {training.lr:g}: {training.loss}"
     )
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=120, metadata={"Software": "modnorm"})
+    with rc_context({"svg.hashsalt": "modnorm"}):  # the same picture of the same data
+        figure.savefig(stream, format=form, dpi=120, metadata=METADATA[form])
     return stream.getvalue()
 
 

@@ -249,7 +249,7 @@ class Stretches:
                 continue
             outputs = zip(flatten(visit.y), facts.reached, strict=True)
             for tensor, ball in ((t, b) for t, b in outputs if t.is_floating_point()):
-                if (broken := ball.broken(tensor)) is None:
+                if (broken := ball.broken(tensor, TOLERANCE)) is None:
                     continue
                 (low, high), sizes = ball.bounds[broken], groups(tensor, broken)
                 path = path_of(visit.module, visit.indices)

@@ -147,11 +147,11 @@ class Ball:
         """Whether a tensor is within the bounds, to rounding."""
         return self.broken(x) is None
 
-    def broken(self, x: torch.Tensor) -> Measure | None:
+    def broken(self, x: torch.Tensor, slack: float = SLACK) -> Measure | None:
         """A measure whose bounds a tensor breaks by more than rounding; None where it keeps all."""
         for measure, (low, high) in self.bounds.items():
             sizes = groups(x, measure)
-            if float(sizes.amax()) > high * (1 + SLACK) or float(sizes.amin()) < low * (1 - SLACK):
+            if float(sizes.amax()) > high * (1 + slack) or float(sizes.amin()) < low * (1 - slack):
                 return measure
         return None
 

@@ -24,6 +24,7 @@ from modnorm.report.words import as_float
 TOLERANCE = 1e-9
 """Relative differences up to here are none."""
 FACTS = ("mass", "sensitivity", "certified_sensitivity", "kappa", "weights")
+LOSS = ("loss", "sigma", "tau", "smoothness")
 WIDTH = 80
 
 Change = dict[str, list[Any]]
@@ -46,11 +47,19 @@ def compare(before: Analysis, after: Analysis) -> dict[str, Any]:
     return {
         "before": {key: one[key] for key in ("model", "source", "params")},
         "after": {key: other[key] for key in ("model", "source", "params")},
-        "facts": {key: [one[key], other[key]] for key in FACTS},
+        "facts": {
+            **{key: [one[key], other[key]] for key in FACTS},
+            **_losses(*(found["loss"] or {} for found in reports)),
+        },
         "params": _params(one["params"], other["params"]),
         "weights": _weights(before.program, after.program),
         "parts": list(_parts(*nodes)),
     }
+
+
+def _losses(one: dict[str, Any], other: dict[str, Any]) -> Change:
+    """The constants of the losses behind the two models, if any were asked for."""
+    return {key: [one.get(key), other.get(key)] for key in LOSS} if one or other else {}
 
 
 def _params(one: dict[str, Any], other: dict[str, Any]) -> Change:
@@ -165,6 +174,9 @@ class Row:
 LABELS = {
     "certified_sensitivity": "certified",
     "kappa": "κ",
+    "sigma": "σ",
+    "tau": "τ",
+    "smoothness": "λ",
     "weights": "parameters",
     "share": "share of mass",
     "what": "",

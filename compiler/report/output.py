@@ -1,11 +1,18 @@
-"""Writes a file whole or not at all."""
+"""Writes files whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO, TypeAlias
+
+FilePath: TypeAlias = "str | os.PathLike[str]"
+Sources: TypeAlias = "FilePath | Mapping[str, FilePath | None]"
+"""Files that must not be replaced: the one that is compiled, or several by the option that names
+each; that of the option "" is the one that is compiled."""
 
 
 class CannotWrite(OSError):
@@ -15,39 +22,89 @@ class CannotWrite(OSError):
         super().__init__(f"cannot write `{path}`: {reason}")
 
 
-def write(
-    path: str | os.PathLike[str], text: str | bytes, *, source: str | os.PathLike[str] = ""
-) -> None:
+def write(path: FilePath, text: str | bytes, *, source: Sources = "") -> None:
     """Write a text to a file, as UTF-8, or bytes as they are.
 
     The content goes to a new file beside it, which then takes its place: whatever happens on the
     way, the file at `path` is the old one or the new one. A link keeps pointing where it points;
-    what is no ordinary file (a pipe, `/dev/null`) is written to. `source` is a file that must not
-    be replaced.
+    what is no ordinary file (a pipe, `/dev/null`) is written to. `source` says what must not be
+    replaced.
 
     Raises:
         CannotWrite: if the file could not be written; nothing has changed then.
     """
+    write_all({os.fspath(path): text}, source=source)
+
+
+def write_all(contents: Mapping[str, str | bytes], *, source: Sources = "") -> None:
+    """Write several files, each as `write` does; none takes its place before all are made.
+
+    Raises:
+        CannotWrite: if one of them could not be written.
+    """
+    with ExitStack() as made:
+        ready: list[tuple[str, bytes, str, str]] = []
+        for name, text in contents.items():
+            content = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
+            with _told(name):
+                target, beside = _target(name, source), ""
+                if target:
+                    beside, stream = made.enter_context(_beside(target))
+                    with stream:
+                        stream.write(content)
+                        stream.flush()
+                        os.fsync(stream.fileno())
+                ready.append((name, content, target, beside))
+        for name, content, target, beside in ready:
+            with _told(name):
+                if target:
+                    os.replace(beside, target)
+                else:
+                    with open(name, "wb") as special:
+                        special.write(content)
+
+
+def expect_writable(path: FilePath, *, source: Sources = "") -> None:
+    """Find out whether a file can be written, before the work whose result it shall hold.
+
+    Raises:
+        CannotWrite: if it can't.
+    """
     name = os.fspath(path)
-    content = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
+    with _told(name):
+        if target := _target(name, source):
+            with _beside(target) as (_, stream):
+                stream.close()
+
+
+def _target(name: str, source: Sources) -> str:
+    """What to replace, links followed; nothing where there is no ordinary file to write to."""
     if not name:
         raise CannotWrite(name, "the file's name is empty")
+    mode = _mode(name)
+    target = os.path.realpath(name)
+    if mode is not None and stat.S_ISDIR(mode):
+        raise CannotWrite(name, "it is a folder")
+    if mode is not None and not stat.S_ISREG(mode):
+        return ""
+    if name.endswith(("/", os.sep)):
+        raise CannotWrite(name, "it is the name of a folder")
+    if mode is not None:
+        sources = source if isinstance(source, Mapping) else {"": source}
+        for option, path in sources.items():
+            if path and _same(target, path):
+                reader = f"that `{option}` reads" if option else "that is being compiled"
+                raise CannotWrite(name, f"it is the file {reader}")
+        if not os.access(target, os.W_OK):
+            raise CannotWrite(name, "it is write-protected")
+    return target
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Turn what the system says about a file into a sentence."""
     try:
-        mode = _mode(name)
-        target = os.path.realpath(name)
-        if mode is None or stat.S_ISREG(mode):
-            if name.endswith(("/", os.sep)):
-                raise CannotWrite(name, "it is the name of a folder")
-            if source and mode is not None and _same(target, source):
-                raise CannotWrite(name, "it is the file that is being compiled")
-            if mode is not None and not os.access(target, os.W_OK):
-                raise CannotWrite(name, "it is write-protected")
-            _replace(target, content)
-        elif stat.S_ISDIR(mode):
-            raise CannotWrite(name, "it is a folder")
-        else:
-            with open(name, "wb") as stream:
-                stream.write(content)
+        yield
     except CannotWrite:
         raise
     except FileNotFoundError:
@@ -67,23 +124,21 @@ def _mode(path: str) -> int | None:
         return None
 
 
-def _same(target: str, source: str | os.PathLike[str]) -> bool:
+def _same(target: str, source: FilePath) -> bool:
     try:
         return os.path.samefile(target, source)
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
-def _replace(target: str, content: bytes) -> None:
-    """Put a new file with the content in the target's place; the new file is gone if that fails."""
+@contextmanager
+def _beside(target: str) -> Iterator[tuple[str, BinaryIO]]:
+    """A new file in the target's folder, by name and open; it is gone if it stays there."""
     unique = f".modnorm-{os.getpid()}-{os.urandom(6).hex()}"
     temporary = os.path.join(os.path.dirname(target), unique)
     try:
         with open(temporary, "xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, target)
+            yield temporary, stream
     finally:
         with suppress(FileNotFoundError):  # it has taken the target's place, or never was
             os.unlink(temporary)

@@ -432,6 +432,16 @@ def test_the_policy_refuses_connections(gpt: Any) -> None:
     assert not [url for url in gpt.requests() if url.startswith("http")]
 
 
+def test_counts_of_steps_are_written_in_one_way(tab: Any, tmp_path: Path) -> None:
+    analysis = analyse(GPT)
+    run = write_run(tmp_path / "run.jsonl", analysis.program, steps=2400)
+    path = tmp_path / "long.html"
+    path.write_text(page(analysis, extras("html", monitor=run)), encoding="utf-8")
+    tab.load(path)
+    assert "2,400 recorded steps" in tab.one("#training .beside").text
+    assert tab.one("#run-about").text.startswith("1,111 of 2,400 recorded steps are shown.")
+
+
 def test_a_single_step_and_labels_of_close_ticks(tab: Any, tmp_path: Path) -> None:
     analysis = analyse(GPT)
     run = write_run(tmp_path / "run.jsonl", analysis.program, steps=1)

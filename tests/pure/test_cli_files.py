@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from report_models import MLP
+from report_models import MLP, analysed
 
 from modnorm.cli import cli
 from modnorm.report import output
-from modnorm.report.output import CannotWrite, write
+from modnorm.report.output import CannotWrite, expect_writable, write, write_all
+from tests.report_files import write_check, write_run
 
 OLD = "# what was there before\n"
 
@@ -240,3 +241,62 @@ def test_the_same_for_reports(folder: Path) -> None:
     same = CliRunner().invoke(cli, ["report", "mlp.mod", "-o", "mlp.mod"])
     assert same.exit_code == 1
     assert Path("mlp.mod").read_text(encoding="utf-8") == MLP
+
+
+@pytest.mark.parametrize("option", ["--against", "--check", "--monitor"])
+def test_nothing_that_a_report_reads_is_replaced(folder: Path, option: str) -> None:
+    other = folder / "other.html"
+    analysis = analysed(MLP)
+    if option == "--against":
+        other.write_text(MLP, encoding="utf-8")
+    elif option == "--check":
+        write_check(other, model="MLP")
+    else:
+        write_run(other, analysis.program)
+    before = other.read_bytes()
+    done = CliRunner().invoke(cli, ["report", "mlp.mod", option, "other.html", "-o", "other.html"])
+    assert (done.exit_code, done.stdout) == (1, "")
+    said = f"error: cannot write `other.html`: it is the file that `{option}` reads\n"
+    assert done.stderr == said
+    assert other.read_bytes() == before
+
+
+# --- several at once ---------------------------------------------------------------------------
+
+
+def test_several_files_or_none(folder: Path) -> None:
+    Path("a").write_text(OLD, encoding="utf-8")
+    with pytest.raises(CannotWrite, match="there is no folder `none`"):
+        write_all({"a": "new", "none/b": "new"})
+    assert Path("a").read_text(encoding="utf-8") == OLD
+    write_all({"a": "new", "b": b"\xff", os.devnull: "gone"})
+    assert Path("a").read_text(encoding="utf-8") == "new"
+    assert Path("b").read_bytes() == b"\xff"
+    assert sorted(p.name for p in folder.iterdir()) == ["a", "b", "mlp.mod"]
+
+
+@pytest.mark.parametrize("name", ["a", "new", os.devnull])
+def test_finding_out_whether_it_can_be_written_writes_nothing(folder: Path, name: str) -> None:
+    Path("a").write_text(OLD, encoding="utf-8")
+    expect_writable(name, source={"": "mlp.mod", "--data": None, "--check": "none"})
+    assert sorted(p.name for p in folder.iterdir()) == ["a", "mlp.mod"]
+    assert Path("a").read_text(encoding="utf-8") == OLD
+
+
+@pytest.mark.parametrize("name", ["", "none/a", "sub", "sub/", "mlp.mod/a", "x" * 300, "mlp.mod"])
+def test_what_cannot_be_written_is_found_out(folder: Path, name: str) -> None:
+    Path("sub").mkdir()
+    with pytest.raises(CannotWrite) as found:
+        expect_writable(name, source={"--data": "mlp.mod"})
+    with pytest.raises(CannotWrite) as when_written:
+        write(name, "text", source={"--data": "mlp.mod"})
+    assert str(found.value) == str(when_written.value)
+
+
+def test_a_protected_folder_is_found_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(output, "open", refuse, raising=False)
+    with pytest.raises(CannotWrite, match="permission denied"):
+        expect_writable("a")

@@ -220,7 +220,7 @@ main()
 @posix
 @pytest.mark.parametrize(
     ("module", "name"),
-    [("pipeline", "analyse"), ("codegen.assemble", "generate"), ("report.output", "write")],
+    [("pipeline", "analyse"), ("codegen.assemble", "generate"), ("report.output", "write_all")],
 )
 def test_ctrl_c(module: str, name: str) -> None:
     Path("mlp.py").write_text(OLD, encoding="utf-8")

@@ -117,6 +117,33 @@ def test_the_page_shows_the_changes() -> None:
     assert "copies 4 → 96" in section[: section.index("</section>")]
 
 
+@pytest.mark.parametrize(
+    ("loss", "sigma", "tau"), [("cross_entropy", "11.4018", "32.5"), ("mse", "4", "2")]
+)
+def test_the_constants_of_a_loss(loss: str, sigma: str, tau: str) -> None:
+    words = ("a.mod", "--against", "a.mod", "--against-p", "blocks=96", "--loss", loss)
+    rows = {line.split()[0]: line.split()[1:] for line in invoke(*words).output.splitlines()[1:12]}
+    assert rows["loss"] == [loss, "the", "same"]
+    assert rows["σ"] == [sigma, "the", "same"]
+    assert rows["τ"] == [tau, "the", "same"]
+    found = json.loads(invoke(*words, "--format", "json").output)["facts"]
+    alone = (
+        modnorm.report("a.mod", loss=loss).json["loss"],
+        modnorm.report("a.mod", loss=loss, blocks=96).json["loss"],
+    )
+    for key in ("loss", "sigma", "tau", "smoothness"):
+        assert found[key] == [one[key] for one in alone]
+    markdown = invoke(*words, "--format", "markdown").output
+    assert f"| σ | {sigma} | {sigma} |" in markdown
+    assert "| λ |" in markdown
+    assert invoke(*words, "-o", "out.html").exit_code == 0
+    page = Path("out.html").read_text(encoding="utf-8")
+    section = page[page.index('id="changes"') :]
+    assert f"<td>σ</td><td>{sigma}</td>" in section
+    assert "<td>λ</td>" in section
+    assert "loss" not in json.loads(invoke(*words[:5], "--format", "json").output)["facts"]
+
+
 def test_one_model_of_several() -> None:
     Path("two.mod").write_text(MLP + "model Other = Linear(3)\n", encoding="utf-8")
     words = ("two.mod", "--model", "MLP", "--against", "two.mod", "--format", "json")

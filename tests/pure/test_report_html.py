@@ -263,6 +263,15 @@ def test_measured_sensitivities_and_verdicts(gpt: Analysis, tmp_path: Path) -> N
     assert 'id="check"' not in page(gpt)
 
 
+def test_a_name_that_is_the_path_is_said_once(gpt: Analysis, tmp_path: Path) -> None:
+    first = {**CHECK["modules"][0], "path": "body", "name": "body"}
+    other = {**first, "path": "body.linear", "name": "Linear"}
+    beside = extras("html", check=write_check(tmp_path / "a.json", modules=[first, other]))
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", page(gpt, beside))
+    assert "<code>body</code>" in cells
+    assert "<code>body.linear</code> Linear" in cells
+
+
 WRONG = {
     "no such": (None, "no such file or directory"),
     "empty": ("", "no JSON at line 1, column 1"),

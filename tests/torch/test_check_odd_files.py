@@ -19,6 +19,12 @@ input x: float[batch, seq, 6]
 input y: float[batch, seq, 6]
 model Two = Linear(d) @ Add @ (Linear(8) @ Select(0), Linear(8) @ Select(1))
 """
+IDS = """\
+import std.transformer
+input ids: int[batch, seq] < 9
+
+model Ids = Linear(9) @ transformer.embedding(9, 64, 4)
+"""
 GATED = """\
 input x: float[batch, 8]
 model Gated = Readout(5) @ Product @ (Tanh @ Linear(16), Linear(16, norm = "sign"))
@@ -30,6 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("two.mod").write_text(TWO, encoding="utf-8")
     Path("gated.mod").write_text(GATED, encoding="utf-8")
+    Path("ids.mod").write_text(IDS, encoding="utf-8")
 
 
 def run(*arguments: str) -> Result:
@@ -75,6 +82,31 @@ def test_more_examples_than_there_are() -> None:
     assert "have 3 along `batch`, fewer than 9" in done.stderr
 
 
+TABLE = (
+    "with seq = 100 integers go beyond the 64 rows of `embedding.position.embed` (Embed):"
+    " choose a smaller size with `--size NAME=VALUE`"
+)
+
+
+@pytest.mark.parametrize("source", ["random", "text", "arrays"])
+def test_sizes_beyond_a_table_are_told_with_its_name(source: str) -> None:
+    arguments = ["--size", "seq=100"]
+    if source == "text":
+        Path("data.txt").write_text("abcdefgh" * 40, encoding="utf-8")
+        arguments += ["--data", "data.txt"]
+    elif source == "arrays":
+        numpy = pytest.importorskip("numpy")
+        numpy.savez("data.npz", ids=numpy.zeros((2, 100), dtype="int64"))
+        arguments = ["--data", "data.npz"]
+    done = run("ids.mod", *arguments)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert TABLE in done.stderr
+
+
+def test_sizes_as_large_as_a_table() -> None:
+    assert run("ids.mod", "--size", "seq=64", "--size", "batch=1").exit_code == 0
+
+
 def test_a_value_that_does_not_compile_is_said_before_anything_is_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -113,6 +145,16 @@ def test_a_bond_behind_weights_outside_of_their_balls() -> None:
     assert found.violations == ()
 
 
+def test_weights_that_float32_has_rounded_up_break_nothing() -> None:
+    text = "input ids: int[batch, seq] < 9\nmodel LM = Linear(9) @ Embed(9, 8)\n"
+    Path("lm.mod").write_text(text, encoding="utf-8")
+    state = modnorm.load("lm.mod").LM(generator=torch.Generator().manual_seed(0)).state_dict()
+    state["embed.weight"] *= 1 + 3e-7
+    assert state["embed.weight"].double().square().mean(-1).min() > 1
+    torch.save(state, "lm.pt")
+    assert modnorm.check("lm.mod", checkpoint="lm.pt").violations == ()
+
+
 def test_a_model_with_nothing_to_add_ends_with_its_table() -> None:
     Path("bare.mod").write_text("input x: float[batch, 8]\nmodel Bare = Tanh\n", encoding="utf-8")
     assert run("bare.mod").stdout.splitlines()[-1].startswith("Bare")
@@ -125,6 +167,14 @@ def test_a_model_with_nothing_to_add_ends_with_its_table() -> None:
         ({"sizes": {"seq": 1.5}}, "the size seq must be an integer of at least 1, not 1.5"),
         ({"vary": {"d": 32}}, "d needs two different values or more, not 32"),
         ({"lr": "a"}, "lr must be positive and finite, not 'a'"),
+        ({"sizes": 3}, "sizes must be a dict by names, not 3"),
+        ({"sizes": 0}, "sizes must be a dict by names, not 0"),
+        ({"sizes": "batch=3"}, "sizes must be a dict by names, not 'batch=3'"),
+        ({"vary": 3}, "vary must be a dict by names, not 3"),
+        ({"vary": ["d"]}, "vary must be a dict by names, not ['d']"),
+        ({"vary": {"d": [[4], [8]]}}, "d needs positive numbers, not [[4], [8]]"),
+        ({"vary": {"d": [4, 4.0]}}, "d needs two different values or more, not [4, 4.0]"),
+        ({"vary": {"d": [4, float("nan")]}}, "d needs positive numbers, not [4, nan]"),
     ],
 )
 def test_options_of_another_kind(options: dict[str, Any], said: str) -> None:

@@ -312,3 +312,21 @@ def test_the_same_file_every_time() -> None:
             env={"PYTHONHASHSEED": seed, "PYTHONIOENCODING": "utf-8"},
         )
         assert ran.stdout.decode("utf-8") == source("gpt")
+
+
+@pytest.mark.parametrize("kind", ["NormedAdam", "NormedSGD", "DualizedSGD"])
+def test_a_model_whose_type_changes_needs_a_new_optimizer(kind: str) -> None:
+    module = load("gpt")
+    model, x = build(module), inputs(module)
+
+    def step(optimizer: Any) -> None:
+        model(x).float().square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    optimizer = getattr(module, kind)(model.named_parameters(), lr=0.1)
+    step(optimizer)
+    model.to(torch.bfloat16)
+    with pytest.raises(ValueError, match=r"from torch\.float32 to torch\.bfloat16.* in all\)"):
+        step(optimizer)
+    step(getattr(module, kind)(model.named_parameters(), lr=0.1))

@@ -108,6 +108,7 @@ def test_a_run_that_goes_on_leaves_the_same_file(
     state = optimizer.state_dict()
     state = torch.load(_saved(path, state), weights_only=True)
     steps(named, optimizer, saved + 1, killed, monitor)
+    monitor.close()
 
     named = parameters()
     for (_, p), value in zip(named, values, strict=True):
@@ -166,6 +167,30 @@ def test_steps_are_not_lost_unasked(path: Path) -> None:
 
 
 # --- what is refused -----------------------------------------------------------------------------
+
+
+def test_a_file_has_one_monitor_at_a_time(path: Path) -> None:
+    named, optimizer = adam()
+    link = path.with_name("link.jsonl")
+    with Monitor(optimizer, path, every=1) as first:
+        os.symlink(path, link)
+        for same in (path, link, path.parent / "sub" / ".." / path.name):
+            with pytest.raises(ValueError, match=r"another monitor writes .*close\(\) that one"):
+                Monitor(adam()[1], same)
+        Monitor(adam()[1], path.with_name("other.jsonl")).close()
+        steps(named, optimizer, 1, 2, first)
+    assert len(modnorm.read_monitor(path).rows) == 2
+    with Monitor(optimizer, link, every=1, step=2):  # closed: the next may go on
+        steps(named, optimizer, 3, 3)
+    assert [row.step for row in modnorm.read_monitor(path).rows] == [1, 2, 3]
+
+
+def test_a_monitor_that_could_not_begin_is_in_nobodys_way(path: Path) -> None:
+    path.write_text("something else\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="something else than this"):
+        Monitor(adam()[1], path)
+    path.unlink()
+    Monitor(adam()[1], path).close()
 
 
 def test_the_file_of_another_run_is_left_alone(path: Path) -> None:

@@ -273,6 +273,49 @@ def test_a_model_converted_after_the_optimizer_was_made() -> None:
         torch.testing.assert_close(p, q)
 
 
+TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("before", TYPES)
+@pytest.mark.parametrize("after", TYPES)
+def test_a_type_changed_after_the_first_step_is_named(
+    kind: Any, before: torch.dtype, after: torch.dtype
+) -> None:
+    named = parameters(before)
+    optimizer = run(kind, named, 1)
+    p = dict(named)["a.weight"]
+    p.data = p.data.to(after)
+    p.grad = None
+    give_gradients(named, 1)
+    if before == after:
+        optimizer.step()
+        return
+    old = [x.clone() for x in everything(optimizer, named)]
+    said = rf"state was made: a\.weight from {before} to {after}\. Make a new optimizer"
+    with pytest.raises(ValueError, match=said):
+        optimizer.step()
+    assert all(map(torch.equal, old, everything(optimizer, named)))
+    run(kind, named, 1)  # a new one
+    p.data, p.grad = p.data.to(before), None
+    give_gradients(named, 2)
+    optimizer.step()  # given back
+
+
+def test_a_type_may_change_where_a_state_is_loaded() -> None:
+    """What is loaded is made for the types that parameters have then."""
+    named = parameters()
+    optimizer = run(NormedAdam, named, 2)
+    double = [(name, nn.Parameter(p.detach().double())) for name, p in named]
+    state = run(NormedAdam, double, 1).state_dict()
+    for _, p in named:
+        p.data, p.grad = p.data.double(), None
+    optimizer.load_state_dict(state)
+    give_gradients(named, 3)
+    optimizer.step()
+    assert all(x.dtype == torch.float64 for _, p in named for x in optimizer.state[p].values())
+
+
 def test_mixed_types_in_one_optimizer() -> None:
     named = parameters()
     types = [torch.float64, torch.bfloat16, torch.float32] * 3

@@ -42,7 +42,8 @@ const range = (pair, digits = 4) => {
   const [first, last] = pair.map((value) => fmt(value, pair[0] === pair[1] ? 4 : digits));
   return first === last ? first : `${first} … ${last}`;
 };
-const titled = (node) => (node.count > 1 ? `${node.name} × ${node.count.toLocaleString("en")}` : node.name);
+const counted = (count) => count.toLocaleString("en");
+const titled = (node) => (node.count > 1 ? `${node.name} × ${counted(node.count)}` : node.name);
 const shownPath = (node) => node.path ? node.path.replace(/\{0\}/g, "*").replace(/[{}]/g, "") : node.name;
 
 function isWithin(node, around) {

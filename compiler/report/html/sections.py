@@ -167,7 +167,7 @@ def measurements(checked: Checked | None, found: dict[str, Any]) -> str:
         parts.append("<p>No certificate is violated.</p>")
     rows = (
         (
-            f"<code>{text(m.path)}</code> {text(m.name)}",
+            f"<code>{text(m.path)}</code>" + (f" {text(m.name)}" if m.name != m.path else ""),
             text(m.norm),
             number(m.high) if m.low in (None, m.high) else f"{number(m.low)} … {number(m.high)}",
             number(m.declared),

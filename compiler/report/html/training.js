@@ -12,7 +12,7 @@ if (run && run.step.length) {
   const choice = byId("run-weight");
   choice.append(el("option", { value: "-1" }, "of the selected part"));
   run.weights.forEach((name, i) => choice.append(el("option", { value: String(i) }, name)));
-  const kept = run.step.length < run.recorded ? `${run.step.length} of ${run.recorded} recorded steps are shown. ` : "";
+  const kept = run.step.length < run.recorded ? `${counted(run.step.length)} of ${counted(run.recorded)} recorded steps are shown. ` : "";
   byId("run-about").textContent = `${kept}Select a part, or one weight here, to see it among all others.`;
 
   const plots = MEASURES.map(([key, title, note]) => ({ key, title, note, series: run[key] }));

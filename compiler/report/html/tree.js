@@ -44,7 +44,7 @@ function nameCell(node) {
   const title = el(node.kind === "atom" ? "b" : "span", {}, ...marked(node.name));
   const cell = el("span", { class: "name", title: shownPath(node) }, el("span", { class: "twist", "aria-hidden": "true" }, twist), title);
   cell.style.paddingLeft = `${node.depth * 13}px`;
-  if (node.count > 1) cell.append(el("span", { class: "times" }, ` × ${node.count.toLocaleString("en")}`));
+  if (node.count > 1) cell.append(el("span", { class: "times" }, ` × ${counted(node.count)}`));
   if (node.call) cell.append(el("span", { class: "call" }, ...marked(node.call)));
   return cell;
 }
@@ -227,7 +227,7 @@ function topmost(node) {
 function details(node) {
   const facts = [
     ["kind", node.op ? `${node.op}, ${node.kind}` : node.kind],
-    ["copies", node.copies > 1 ? node.copies.toLocaleString("en") : ""],
+    ["copies", node.copies > 1 ? counted(node.copies) : ""],
     ["shape", node.shape ? node.shape.join(" × ") : ""],
     ["mass", node.mass ? `${fmt(node.mass)} (${percent(node.share)})` : "0"],
     ["declared", fmt(node.declared)],

@@ -91,7 +91,7 @@ function tile(node, x, y, w, h) {
   const name = `${shownPath(node)}, ${percent(node.share)} of the mass, target ${range(node.targets) || "0"}`;
   const made = svg("g", { class: "tile-box", "data-node": node.i, tabindex: "-1", role: "button", "aria-label": name },
     svg("title", {}, name), box);
-  const copies = node.copies > 1 && w > 120 ? `, ${node.copies.toLocaleString("en")} copies` : "";
+  const copies = node.copies > 1 && w > 120 ? `, ${counted(node.copies)} copies` : "";
   const lines = [fitting(shownPath(node), w), w > 60 ? percent(node.share) + copies : ""];
   lines.forEach((line, i) => {
     if (line && h > 16 + 14 * i) made.append(svg("text", { x: x + 6, y: y + 15 + 14 * i }, line));
