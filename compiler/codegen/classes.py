@@ -77,7 +77,7 @@ class Classes:
         held = [
             line
             for key, node in found.root.children.items()
-            for line in self.register(key, node, types, at_root=loop is None)
+            for line in self.register(key, node, types)
         ]
         inputs = self.inputs(region, loop)
         around = inputs if loop is None else map(self.local, self.borrows(loop))
@@ -159,7 +159,7 @@ class Classes:
 
     # -- registration ------------------------------------------------------------------------
 
-    def register(self, key: str, node: Node, types: dict[int, Type], *, at_root: bool) -> list[str]:
+    def register(self, key: str, node: Node, types: dict[int, Type]) -> list[str]:
         """The statements of `__init__` that make one part."""
         if isinstance(node, Copies):
             return self.numbered(node, types)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,9 @@ def coordinate_check(
 
 
 def _size(param: str, value: object) -> float:
-    size = as_float(value) if not isinstance(value, bool | str) else math.nan  # type: ignore[arg-type]
+    size = math.nan
+    if isinstance(value, int | float | Fraction) and not isinstance(value, bool):
+        size = as_float(value)
     if not size > 0:
         raise CheckError(f"`{param}` = {value} is no size to fit a power law against")
     return size

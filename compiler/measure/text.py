@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator, Sequence
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +20,7 @@ from modnorm.measure.findings import (
 )
 from modnorm.measure.fits import FLAT, SURE
 from modnorm.report.diagnostics import clean
+from modnorm.report.terminal import printed
 from modnorm.report.words import plural, short
 
 WIDTH = 80
@@ -48,19 +48,7 @@ MARKS = {
 
 def render(findings: Findings, *, width: int = WIDTH, color: bool = False) -> str:
     """The findings as a string, with ANSI colours or without."""
-    console = Console(
-        file=io.StringIO(),
-        width=width,
-        force_terminal=color,
-        color_system="standard" if color else None,
-        legacy_windows=False,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
-    with console.capture() as captured:
-        console.print(view(findings, width))
-    return "\n".join(line.rstrip() for line in captured.get().split("\n"))
+    return printed(view(findings, width), width, color)
 
 
 def view(findings: Findings, width: int = WIDTH) -> RenderableType:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from modnorm import diagnostics as findings
 from modnorm import pipeline
 from modnorm.diagnostics import Diagnostic
-from modnorm.passes.losses import LOSSES
+from modnorm.ops.losses import LOSSES
 from modnorm.passes.program import Pass
 from modnorm.pipeline import Analysis
 from modnorm.report import as_json, formats

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +15,7 @@ from modnorm.pipeline import Analysis
 from modnorm.report.diagnostics import clean
 from modnorm.report.diagnostics import render as render_diagnostics
 from modnorm.report.parts import Part, rows
+from modnorm.report.terminal import printed
 from modnorm.report.words import as_float, exact, plural, short
 
 WIDTH = 80
@@ -47,19 +47,7 @@ def report(analysis: Analysis, width: int = WIDTH) -> RenderableType:
 
 def render(analysis: Analysis, *, width: int = WIDTH, color: bool = False) -> str:
     """The report as a string, with ANSI colours or without."""
-    console = Console(
-        file=io.StringIO(),
-        width=width,
-        force_terminal=color,
-        color_system="standard" if color else None,
-        legacy_windows=False,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
-    with console.capture() as captured:
-        console.print(report(analysis, width))
-    return "\n".join(line.rstrip() for line in captured.get().replace(NO_BREAK, " ").split("\n"))
+    return printed(report(analysis, width), width, color).replace(NO_BREAK, " ")
 
 
 def _header(program: Program) -> Table:

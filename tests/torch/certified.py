@@ -8,16 +8,13 @@ from typing import Any
 import torch
 from checks import Case
 from interpreter import Run
+from op_samples import leaves
 from torch.func import jvp
 
 from modnorm.codegen.plan import records
 from modnorm.ops.edges import ONE_HOT
 
 TINY = 1e-30
-
-
-def flat(y: Any) -> list[torch.Tensor]:
-    return [t for member in y for t in flat(member)] if isinstance(y, tuple) else [y]
 
 
 class Measured:
@@ -68,7 +65,7 @@ class Measured:
 
     def size(self, y: Any) -> torch.Tensor:
         """The norm of an output, in the certificate's measures."""
-        pairs = zip(self.certificate.outputs, flat(y), strict=True)
+        pairs = zip(self.certificate.outputs, leaves(y), strict=True)
         return torch.stack([m.of(t) for m, t in pairs if m != ONE_HOT]).sum()
 
     def own(self) -> dict[str, torch.Tensor]:

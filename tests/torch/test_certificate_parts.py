@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from certified import TINY, flat
+from certified import TINY
 from checks import compiled, value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from interpreter import type_of
+from op_samples import leaves
+from op_search import pack
 from pythonic import Text
 from strategies import Sample, programs
 from torch.func import jvp
@@ -17,7 +19,6 @@ from torch.func import jvp
 from modnorm.graph.modules import Leaf, Tuple
 from modnorm.ops.base import Atom, Reader
 from modnorm.ops.edges import ONE_HOT, Edge, Measure, slots
-from modnorm.ops.types import TupleType, Type
 from modnorm.passes.frames import Frame, Frames
 
 ROUNDING = 1e-9
@@ -96,7 +97,7 @@ class Parts:
 
 
 def check_sizes(edges: tuple[Edge, ...], x: Any) -> None:
-    for edge, t in zip(edges, flat(x), strict=True):
+    for edge, t in zip(edges, leaves(x), strict=True):
         if t.is_floating_point():
             for measure in edge.bounds:
                 high, low = edge.high(measure), edge.low(measure)
@@ -108,14 +109,14 @@ def check_sizes(edges: tuple[Edge, ...], x: Any) -> None:
 
 def check_gains(parts: Parts, frame: Frame, x: Any, start: int) -> None:
     """A random change of each tensor of the input: what comes out is at most what a row says."""
-    tensors = flat(x)
+    tensors = leaves(x)
     for i, tensor in enumerate(tensors):
         if not tensor.is_floating_point():
             continue
 
         def run(v: torch.Tensor, i: int = i) -> tuple[torch.Tensor, ...]:
             changed = pack(type_of(x), [*tensors[:i], v, *tensors[i + 1 :]])
-            y = flat(parts.run(frame, changed, [start]))
+            y = leaves(parts.run(frame, changed, [start]))
             return tuple(t if t.is_floating_point() else v.new_zeros(()) for t in y)
 
         h = parts.draw(tensor.shape)
@@ -131,12 +132,6 @@ def check_gains(parts: Parts, frame: Frame, x: Any, start: int) -> None:
                     assert found <= most * (1 + ROUNDING) + TINY, (frame.module, source, target)
             reached = {j for j, _ in row}
             assert all(not t.any() for j, t in enumerate(change) if j not in reached)
-
-
-def pack(type: Type, tensors: list[torch.Tensor]) -> Any:
-    if isinstance(type, TupleType):
-        return tuple(pack(member, tensors) for member in type.members)
-    return tensors.pop(0)
 
 
 def check_parts(text: Text, seed: int, *, whole: bool) -> None:
