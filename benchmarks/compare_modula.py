@@ -27,10 +27,10 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
 
-import data  # noqa: E402
-from fetch import DataError  # noqa: E402
-from tasks import NextCharacter, Trouble, cross_entropy  # noqa: E402
-from trainer import load_module  # noqa: E402
+from trainer import Trouble, data_troubles, load_module  # noqa: E402
+
+from modnorm.data import texts  # noqa: E402
+from modnorm.data.tasks import NextCharacter, cross_entropy  # noqa: E402
 
 SIZES = {"vocab": 65, "context": 64, "d_embed": 128, "heads": 4, "blocks": 4, "blocks_mass": 5}
 HEAD = SIZES["d_embed"] // SIZES["heads"]
@@ -203,6 +203,7 @@ def release(package: str) -> str:
 )
 @click.option("--same-start", is_flag=True, help="Start the compiled model at modula's weights.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@data_troubles()
 def main(
     steps: int,
     seeds: int,
@@ -222,11 +223,8 @@ def main(
             raise Trouble(
                 "modula is not installed: pip install modula==0.0.0.0.0.2, or give --only modnorm"
             ) from error
-    try:
-        found = data.load(text)
-    except DataError as error:
-        raise Trouble(str(error)) from error
-    if not isinstance(found, data.Text) or len(found.symbols) > SIZES["vocab"]:
+    found = texts.load(text)
+    if not isinstance(found, texts.Text) or len(found.symbols) > SIZES["vocab"]:
         raise Trouble(f"{found.name} is no text of at most {SIZES['vocab']} distinct characters")
     task = NextCharacter(found, BATCH, SIZES["context"], eval_batches)
     runs: dict[str, list[Trained]] = {}
@@ -251,7 +249,7 @@ def main(
     starts = "both from modula's initial weights" if same_start else "each from its own weights"
     click.echo(f"{table(runs)}\n")
     click.echo(
-        f"GPT, {SIZES['blocks']} blocks of width {SIZES['d_embed']}; {data.describe(found)}; "
+        f"GPT, {SIZES['blocks']} blocks of width {SIZES['d_embed']}; {texts.describe(found)}; "
         f"{steps:,} steps of {BATCH} × {SIZES['context']}, lr {LR:g}, weight decay "
         f"{WEIGHT_DECAY:g}, {seeds} seed{'s' * (seeds > 1)} from 0, {starts}; held-out loss over "
         f"{task.held_out_count:,} windows, training loss over the last tenth; "

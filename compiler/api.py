@@ -6,16 +6,14 @@ line only.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from importlib.abc import InspectLoader
-from importlib.util import module_from_spec, spec_from_loader
 from os import fspath
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Literal
 
 from modnorm.codegen.assemble import generate
+from modnorm.codegen.imports import import_source
 from modnorm.kernels import tiles
 from modnorm.measure.interface import Check, check_file
 from modnorm.measure.problems import CheckError
@@ -85,7 +83,7 @@ def load(path: FilePath, /, *, model: str | None = None, **params: object) -> Mo
         ModnormError: with every mistake found in the file.
         ImportError: if torch is not installed.
     """
-    return _import(generate(analyse(path, model, params, ANALYSIS).program), Path(path).stem)
+    return import_source(generate(analyse(path, model, params, ANALYSIS).program), Path(path).stem)
 
 
 def check(
@@ -141,47 +139,4 @@ def imported(program: Program, stem: str) -> ModuleType:
     Raises:
         ImportError: if torch is not installed.
     """
-    return _import(generate(program, "cpu"), stem)
-
-
-class _Loader(InspectLoader):
-    """Gives the import system a module that is in no file; tracebacks show its source."""
-
-    def __init__(self, source: str, filename: str) -> None:
-        self.source = source
-        self.filename = filename
-
-    def get_source(self, fullname: str) -> str:
-        return self.source
-
-    def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(_encoded(self.source), self.filename)
-
-
-def _encoded(source: str) -> bytes:
-    return source.encode("utf-8", "backslashreplace")
-
-
-def _import(source: str, stem: str) -> ModuleType:
-    import linecache
-    from hashlib import sha256
-
-    digest = sha256(_encoded(source)).hexdigest()[:16]
-    name = f"modnorm_compiled_{''.join(c if c.isalnum() else '_' for c in stem)}_{digest}"
-    if name in sys.modules:
-        return sys.modules[name]
-    filename = f"<{name}>"
-    loader = _Loader(source, filename)
-    spec = spec_from_loader(name, loader, origin=filename)
-    assert spec is not None
-    module = module_from_spec(spec)
-    module.__file__ = filename
-    # no time of change: an entry that is kept though there is no such file
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    sys.modules[name] = module
-    try:
-        loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+    return import_source(generate(program, "cpu"), stem)

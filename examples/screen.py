@@ -27,7 +27,7 @@ class Row:
     step: int
     train: float | None
     held_out: float
-    accuracy: float
+    accuracy: float | None
     rate: float | None
 
 

@@ -6,7 +6,8 @@
     python examples/train.py gpt.py --checkpoint run.pt --checkpoint-every 500 --resume
 
 The task follows from the module's INPUTS: text for int[batch, seq], images for float[batch, …].
-The learning rate falls linearly to 0. Needs torch, click and rich; modnorm only for a .mod file.
+Your own data may also be a function, `--data module:function` (modnorm/data/functions.py).
+The learning rate falls linearly to 0. Needs modnorm with torch.
 """
 
 from __future__ import annotations
@@ -24,13 +25,22 @@ from pathlib import Path
 from typing import Any
 
 import click
-import data
 import torch
-from fetch import DataError
-from images import Images
 from screen import Row, Screen
-from tasks import NextCharacter, Trouble, default_data, make_task, only_input
-from trainer import DTYPES, OPTIMIZERS, Run, Settings, constant, has_weight_decay, load_module
+from trainer import (
+    DTYPES,
+    OPTIMIZERS,
+    Run,
+    Settings,
+    Trouble,
+    constant,
+    data_troubles,
+    has_weight_decay,
+    load_module,
+)
+
+from modnorm.data import texts
+from modnorm.data.tasks import NextCharacter, default_data, make_task, only_input
 
 
 class Log:
@@ -152,7 +162,7 @@ def train(
     "--data",
     "data_name",
     metavar="NAME|FILE",
-    help=f"{', '.join(data.NAMED)}, a text file, or an .npz with x and y "
+    help=f"{', '.join(texts.NAMED)}, a text file, an .npz with x and y, or module:function "
     "[default: what fits the model's input].",
 )
 @click.option(
@@ -219,6 +229,7 @@ def train(
     show_default=True,
 )
 @click.option("--threads", type=click.IntRange(min=1), help="[default: torch's choice]")
+@data_troubles()
 def main(
     file: Path,
     constants: tuple[str, ...],
@@ -246,10 +257,7 @@ def main(
     device = check_device(options.pop("device"), checkpoint is not None)
     module = load_module(file, dict(constant(text) for text in constants))
     spec = only_input(module)
-    try:
-        found = data.load(data_name or default_data(spec))
-    except DataError as error:
-        raise Trouble(str(error)) from error
+    found = texts.load(data_name or default_data(spec))
     window = options.pop("context")
     task = make_task(spec, found, options["batch"], window, eval_batches)
     if isinstance(task, NextCharacter):
@@ -264,14 +272,14 @@ def main(
         device=device,
         **options,
     )
-    screen = Screen(settings.steps, isinstance(found, Images))
+    screen = Screen(settings.steps, task.labelled and not isinstance(task, NextCharacter))
     try:
         run = Run(module, task, settings)
         if resume and checkpoint is not None and checkpoint.exists():
             run.restore(checkpoint, screen.notice)
         if monitor is not None:
             run.watch(monitor, monitor_every)
-        screen.header(run, data.describe(found), checkpoint if resume else None)
+        screen.header(run, texts.describe(found), checkpoint if resume else None)
         log = Log(log_path, settings, run.step)
         every = eval_every or max(1, settings.steps // 10)
         code = train(run, screen, log, every, checkpoint, checkpoint_every)

@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +19,10 @@ from typing import Any
 
 import click
 import torch
-from tasks import Task, Trouble, cross_entropy, probe
+
+import modnorm
+from modnorm.data.fetch import DataError
+from modnorm.data.tasks import Task, probe
 
 OPTIMIZERS = {
     "normed_adam": "NormedAdam",
@@ -27,6 +30,26 @@ OPTIMIZERS = {
     "dualized_sgd": "DualizedSGD",
 }
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+class Trouble(click.ClickException):
+    """An error that the user can mend: one line on stderr (or text as it is), exit 1."""
+
+    def __init__(self, message: str, as_it_is: bool = False) -> None:
+        super().__init__(message)
+        self.as_it_is = as_it_is
+
+    def show(self, file: Any = None) -> None:
+        click.echo(self.message if self.as_it_is else f"error: {self.message}", err=True)
+
+
+@contextlib.contextmanager
+def data_troubles() -> Iterator[None]:
+    """Turns a DataError into a Trouble with the same message."""
+    try:
+        yield
+    except DataError as error:
+        raise Trouble(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -62,10 +85,6 @@ def constant(text: str) -> tuple[str, object]:
 def load_module(path: Path, constants: Mapping[str, object]) -> ModuleType:
     """The module that `modnorm compile` wrote, or a .mod file compiled in memory."""
     if path.suffix == ".mod":
-        try:
-            import modnorm
-        except ImportError as error:
-            raise Trouble(f"compiling {path} needs modnorm: pip install modnorm") from error
         try:
             compiled: ModuleType = modnorm.load(path, **constants)
             return compiled
@@ -154,7 +173,7 @@ class Run:
         forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(self.model)
         x, y = self.task.draw(torch.Generator().manual_seed(0))
         try:
-            cross_entropy(forward(x), y).backward()
+            self.task.loss(forward(x), y).backward()
         except Exception as error:  # the compiler's own errors have no common base
             lines = [line for line in str(error).splitlines() if line.strip()]
             raise Trouble(
@@ -177,7 +196,7 @@ class Run:
     def train_step(self) -> torch.Tensor:
         """One step; the training loss before it."""
         x, y = self.task.draw(self.batches)
-        loss = cross_entropy(self.forward(x), y)
+        loss = self.task.loss(self.forward(x), y)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.monitor is not None:
@@ -196,16 +215,9 @@ class Run:
         self.loss_sum.zero_()
         return mean
 
-    @torch.no_grad()
-    def held_out(self) -> tuple[float, float]:
+    def held_out(self) -> tuple[float, float | None]:
         """Mean loss and accuracy on the held-out batches, which are the same every time."""
-        loss, right, count = 0.0, 0, 0
-        for x, y in self.task.held_out():
-            output = self.forward(x)
-            loss += float(cross_entropy(output, y)) * y.numel()
-            right += int((output.argmax(-1) == y).sum())
-            count += y.numel()
-        return loss / count, right / count
+        return self.task.measure(self.forward)
 
     def state(self) -> dict[str, Any]:
         cuda = self.settings.device.startswith("cuda")

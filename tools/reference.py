@@ -28,7 +28,10 @@ from modnorm.syntax.tables import OPTIONS
 from modnorm.syntax.words import FORMS, KEYWORDS
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("syntax", "ops", "graph", "passes", "codegen", "report", "report/html", "measure")
+STAGES = (
+    *("syntax", "ops", "graph", "passes", "codegen", "report", "report/html", "measure"),
+    *("data", "sweep"),
+)
 BATCH, SEQ = Symbol(("batch",)), Symbol(("seq",))
 VALUE = Tensor("float", (BATCH, SEQ, 12))
 HEADS = Tensor("float", (BATCH, 4, SEQ, 3))

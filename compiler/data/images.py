@@ -16,8 +16,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
-from fetch import DataError, cache_folder, reason, run, scratch_folder, write_whole
+from modnorm.data.fetch import (
+    DataError,
+    cache_folder,
+    reason,
+    run,
+    scratch_folder,
+    write_whole,
+)
 
 FASHION_PACKAGE = "dataset-fashion-mnist"
 FASHION_SYSTEM = Path("/usr/share/datasets/fashion-mnist")
@@ -167,7 +175,7 @@ def from_npz(path: Path) -> Images:
     return split_tenth(path.name, x, y)
 
 
-def split_tenth(name: str, x: object, y: object) -> Images:
+def split_tenth(name: str, x: Any, y: Any) -> Images:
     """Holds every tenth input out (numpy arrays in)."""
     import numpy as np
 

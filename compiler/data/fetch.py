@@ -1,4 +1,4 @@
-"""The cache of the examples' data, and the downloaders that fill it (pip, apt-get).
+"""The cache of the data, and the downloaders that fill it (pip, apt-get).
 
 The cache is $MODNORM_CACHE, or ~/.cache/modnorm. Files are written whole or not at all, and used
 only where their checksum is right. Every failure is a `DataError` whose message says what to do.

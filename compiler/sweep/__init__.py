@@ -1,0 +1,1 @@
+"""Learning-rate transfer: sweeps of training runs over sizes, and where their optima lie."""
