@@ -44,7 +44,8 @@ SECTIONS = (
     Section("max_abs", ("plan",), "max", "MaxAbs"),
     Section("sign", ("plan", "max_abs"), "sign", "Sign"),
     Section("state", ("plan",)),
-    Section("optimizer", ("plan", "schemes", "polar", "state")),
+    Section("auto", ("plan", "state")),
+    Section("optimizer", ("plan", "schemes", "polar", "state", "auto")),
     Section("monitor", ("plan", "state", "optimizer")),
 )
 
@@ -63,7 +64,7 @@ def needed(norms: Iterable[str]) -> tuple[Section, ...]:
     wanted = set(norms)
     if unknown := wanted - {section.norm for section in SECTIONS}:
         raise ValueError(f"no section implements the norms {sorted(unknown)}")
-    names = {"plan", "schemes", "polar", "state", "optimizer", "monitor"}
+    names = {"plan", "schemes", "polar", "state", "auto", "optimizer", "monitor"}
     for section in SECTIONS:
         if section.norm in wanted:
             names |= {section.name, *section.needs}

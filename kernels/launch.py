@@ -42,6 +42,7 @@ class Launches:
         """Is this weight one for the kernels?"""
         there = tl is not None and (p.is_cuda or INTERPRETED) and p.itemsize <= 4
         plain = not optimizer.dual and group.get("iterations", 1) == 1
+        plain = plain and "smoothness" not in group  # a step of "auto" has two halves
         return there and plain and NORMS[w.norm].kernel is not None
 
     def __init__(self, items: list[Any], moments: tuple[str, ...]) -> None:

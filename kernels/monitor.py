@@ -189,7 +189,7 @@ class Monitor:
         if before is None:
             return
         found = {
-            w.name: (float(group["lr"]), *self._measure(group, p, w, before.pop(w.name, None)))
+            w.name: (rate(group), *self._measure(group, p, w, before.pop(w.name, None)))
             for group, p, w in optimizer._items
         }
         lrs, *columns = zip(*(found[w.name] for w in optimizer.plan), strict=True)
@@ -211,7 +211,7 @@ class Monitor:
 
     def _measure(self, group: Any, p: Tensor, w: Any, old: Tensor | None) -> tuple[Any, ...]:
         """The measures of one weight, of which old is a copy from before the step."""
-        norm, new, lr = NORMS[w.norm], self._value(p), float(group["lr"])
+        norm, new, lr = NORMS[w.norm], self._value(p), rate(group)
         now = size(norm, new)
         if old is None or p.grad is None or torch.equal(old, new):  # it was left out of the step
             return now, None, None, 0.0 if w.target else None
@@ -245,6 +245,11 @@ def size(norm: type[Norm], x: Tensor) -> float:
     # Norms that need no power iteration are the largest of those of the parts that they scale.
     found = norm.exact(u) if norm.vector else reciprocal(norm.measure(u, None)[0])
     return found.max().item()
+
+
+def rate(group: dict[str, Any]) -> float:
+    """The learning rate of the last step."""
+    return float(group.get("step_size", group["lr"]))
 
 
 def short(x: float | None) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
+from .auto import automatic, automatic_step
 from .norms import NORMS
 from .plan import Weight
 from .polar import polar_update
 from .schemes import ACCURATE, BATCH, Scheme, Schemes
-from .state import Item, Resumable, bare, check_options, differences, some
+from .state import Item, Resumable, bare, check_options, differences, some, wide
 
 PLAN: tuple[Weight, ...] = ()
 SCHEMES: dict[tuple[int, ...], Scheme] = Schemes()
@@ -43,6 +44,9 @@ class NormedOptimizer(Resumable):
     missing: "raise" a ValueError if a weight has no gradient, or "skip" that weight. Weights of
         mass 0, or with requires_grad=False, need none.
     iterations: steps of power iteration a step, 1 to 10, where the norm is estimated by them.
+    lr: "auto" makes a step size anew in each step (see `automatic_step`), left in the groups'
+        "step_size"; a group's or a schedule's lr is then a factor of it, 1.0 at first.
+    smoothness: for that, the loss's name in SMOOTHNESS, by default "cross_entropy", or its λ.
     """
 
     moments: tuple[str, ...] = ("momentum",)  # the parts of a state that have the weight's shape
@@ -53,7 +57,7 @@ class NormedOptimizer(Resumable):
         self.plan = PLAN if plan is None else tuple(Weight(*record) for record in plan)
         self.skipped: dict[str, int] = {}
         self._items: list[Item] = []
-        super().__init__(params, options)
+        super().__init__(params, automatic(options))
         self.match()
         for _, p, w in self._items:
             if p.requires_grad and w.target:
@@ -125,8 +129,12 @@ class NormedOptimizer(Resumable):
         ready = self._ready()
         for launched in self._launched:
             launched.step(self)
+        if "smoothness" in self.param_groups[0]:
+            automatic_step(self, ready)
+            return loss
         for batches in self._batches.values():
-            self._move_all(batches, ready)
+            for batch in self._chosen(batches, ready):
+                self._move(*batch)
         return loss
 
     def _ready(self) -> set[int]:
@@ -230,7 +238,7 @@ class NormedOptimizer(Resumable):
                 items.append(item)
                 views.append(room[used : used + size].view(shape))
                 used += size
-        self._batches = dict(batches)
+        self._batches, self._room = dict(batches), dict[str, Tensor]()
         self._on_gpu = {p for like in on_gpu.values() for _, p, _ in like}
         self._launched = [self.launches(like, self.moments) for like in on_gpu.values()]
         self._factors = {k: x for run in self._launched for k, x in run.factors_by_name()}
@@ -240,17 +248,25 @@ class NormedOptimizer(Resumable):
         """Are batches of one norm and shape, and stacked? Not where products go one by one."""
         return self.dual or device.type != "cpu"
 
-    def _move_all(self, batches: list[Batch], ready: set[int]) -> None:
-        """One step of those weights of a device that are ready."""
+    def _chosen(self, batches: list[Batch], ready: set[int]) -> Iterator[Batch]:
+        """Those weights of a device that are ready, in their batches."""
         for items, memory, views in batches:
             if ready.issuperset(map(id, items)):
-                self._move(items, memory, views)
+                yield items, memory, views
             elif left := [i for i, item in enumerate(items) if id(item) in ready]:
-                self._move([items[i] for i in left], memory, [views[i] for i in left])
+                yield [items[i] for i in left], memory, [views[i] for i in left]
 
     def _move(self, items: list[Item], memory: Tensor, views: list[Tensor]) -> None:
         """One step of the weights of a batch; views are the parts of its memory, one for each."""
-        group, grads = items[0][0], []
+        states, updates = self._take_in(items, memory, views)
+        weights = wide(items, states, memory.dtype)
+        self._apply(items, states, weights, updates, memory)
+        if weights[0] is not items[0][1]:
+            torch._foreach_copy_([p for _, p, _ in items], weights)
+
+    def _take_in(self, items: list[Item], memory: Tensor, views: list[Tensor]) -> Any:
+        """The states of weights, with their gradients taken in, and their updates."""
+        grads = []
         for _, p, w in items:
             if not self.state[p]:
                 self.state[p].update(self.fresh(p, w))
@@ -258,24 +274,21 @@ class NormedOptimizer(Resumable):
             if grad.dtype != memory.dtype or not grad.is_contiguous():
                 grad = grad.to(memory.dtype).contiguous()
             grads.append(grad)
-        params = weights = [p for _, p, _ in items]
-        states = [self.state[p] for p in params]
-        updates = self._update(group, states, grads, views)
-        if memory.dtype != params[0].dtype:
-            weights = [state["master"] for state in states]
-            for p, master in zip(params, weights, strict=True):
-                # Where p was changed from outside, by loading say, that counts.
-                torch.where(master.to(p.dtype) == p, master, p.to(master.dtype), out=master)
+        states = [self.state[p] for _, p, _ in items]
+        return states, self._update(items[0][0], states, grads, views)
+
+    def _apply(
+        self, items: list[Item], states: Any, weights: Any, updates: Any, memory: Tensor
+    ) -> None:
+        """Measure and apply the updates of a batch."""
         if self._stacks(memory.device):
-            self._apply_stack(items, states, weights, updates, memory)
-        else:
-            lr, decay, iterations = float(group["lr"]), group["weight_decay"], group["iterations"]
-            for (_, _, w), state, p, u in zip(items, states, weights, updates, strict=True):
-                factor = NORMS[w.norm].scale(u, state.get("vector"), iterations)
-                self._factors[w.name] = factor
-                apply(p, u, factor, lr * w.target, decay)
-        if weights is not params:
-            torch._foreach_copy_(params, weights)
+            return self._apply_stack(items, states, weights, updates, memory)
+        group = items[0][0]
+        lr, decay, iterations = float(group["lr"]), group["weight_decay"], group["iterations"]
+        for (_, _, w), state, p, u in zip(items, states, weights, updates, strict=True):
+            factor = NORMS[w.norm].scale(u, state.get("vector"), iterations)
+            self._factors[w.name] = factor
+            apply(p, u, factor, lr * w.target, decay)
 
     def _apply_stack(
         self, items: list[Item], states: Any, weights: Any, updates: Any, memory: Tensor
@@ -345,13 +358,14 @@ class NormedAdam(NormedOptimizer):
     moments = ("exp_avg", "exp_avg_sq")
 
     def __init__(
-        self, params: Any, lr: float | Tensor, betas: tuple[float, float] = (0.9, 0.99),
+        self, params: Any, lr: float | Tensor | str, betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-15, weight_decay: float = 0.0, nonfinite: str = "raise",
         missing: str = "raise", iterations: int = 1, plan: Iterable[Weight] | None = None,
+        smoothness: float | str | None = None,
     ) -> None:  # fmt: skip
         super().__init__(
             params, plan, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay,
-            nonfinite=nonfinite, missing=missing, iterations=iterations,
+            nonfinite=nonfinite, missing=missing, iterations=iterations, smoothness=smoothness,
         )  # fmt: skip
 
     def _update(self, group: Any, states: Any, grads: Any, views: list[Tensor]) -> list[Tensor]:
@@ -382,13 +396,14 @@ class NormedSGD(NormedOptimizer):
     """u is a running average of the gradients; see NormedOptimizer."""
 
     def __init__(
-        self, params: Any, lr: float | Tensor, momentum: float = 0.9, weight_decay: float = 0.0,
-        nonfinite: str = "raise", missing: str = "raise", iterations: int = 1,
-        plan: Iterable[Weight] | None = None,
+        self, params: Any, lr: float | Tensor | str, momentum: float = 0.9,
+        weight_decay: float = 0.0, nonfinite: str = "raise", missing: str = "raise",
+        iterations: int = 1, plan: Iterable[Weight] | None = None,
+        smoothness: float | str | None = None,
     ) -> None:  # fmt: skip
         super().__init__(
             params, plan, lr=lr, momentum=momentum, weight_decay=weight_decay,
-            nonfinite=nonfinite, missing=missing, iterations=iterations,
+            nonfinite=nonfinite, missing=missing, iterations=iterations, smoothness=smoothness,
         )  # fmt: skip
 
 
@@ -404,13 +419,14 @@ class DualizedSGD(NormedOptimizer):
     dual = True
 
     def __init__(
-        self, params: Any, lr: float | Tensor, momentum: float = 0.95, nesterov: bool = True,
+        self, params: Any, lr: float | Tensor | str, momentum: float = 0.95, nesterov: bool = True,
         weight_decay: float = 0.0, nonfinite: str = "raise", missing: str = "raise",
         steps: int | None = None, plan: Iterable[Weight] | None = None,
+        smoothness: float | str | None = None,
     ) -> None:  # fmt: skip
         super().__init__(
             params, plan, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay,
-            nonfinite=nonfinite, missing=missing, steps=steps,
+            nonfinite=nonfinite, missing=missing, steps=steps, smoothness=smoothness,
         )  # fmt: skip
 
     def match(self) -> None:

@@ -15,7 +15,7 @@ Item = tuple[dict[str, Any], Tensor, Weight]  # a parameter's group, the paramet
 RANGES = {  # from what on, and below what, an option may be
     **{"lr": (0, math.inf), "weight_decay": (0, math.inf), "eps": (1e-30, math.inf)},
     **{"momentum": (0, 1), "betas": (0, 1), "nesterov": (0, 2), "iterations": (1, 11)},
-    "steps": (3, 7),
+    **{"steps": (3, 7), "smoothness": (1e-30, math.inf)},
 }
 
 
@@ -48,6 +48,17 @@ def check_options(group: dict[str, Any]) -> None:
     for key in ("nonfinite", "missing"):
         if group[key] not in ("raise", "skip"):
             raise ValueError(f"{key} must be 'raise' or 'skip', not {group[key]!r}")
+
+
+def wide(items: list[Item], states: Any, dtype: torch.dtype) -> list[Tensor]:
+    """The weights of a batch in this type: themselves, or what 16-bit ones are roundings of."""
+    params = weights = [p for _, p, _ in items]
+    if dtype != params[0].dtype:
+        weights = [state["master"] for state in states]
+        for p, master in zip(params, weights, strict=True):
+            # Where p was changed from outside, by loading say, that counts.
+            torch.where(master.to(p.dtype) == p, master, p.to(master.dtype), out=master)
+    return weights
 
 
 def outline(saved: dict[str, Any]) -> dict[str, Any]:

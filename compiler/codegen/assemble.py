@@ -71,6 +71,7 @@ def _generate(program: Program, device: str) -> str:
             _rule("Plan"),
             plan,
             f"{plan_text(program)}\nPLAN_HASH = plan_hash(PLAN)",
+            tables.smoothness_table(program),
             _rule("Model"),
             written,
             _rule("Optimizers"),

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from math import prod
+import json
+import textwrap
+from math import isfinite, prod
 
+from modnorm.diagnostics import Diagnostics
 from modnorm.kernels import polar_tiles, schemes, tiles
 from modnorm.ops.base import Atom
-from modnorm.passes.program import Program
+from modnorm.ops.losses import LOSSES
+from modnorm.passes.certify import Certify
+from modnorm.passes.losses import Loss
+from modnorm.passes.program import Program, run_passes
 
-NAMES = ("SCHEMES", "TILES", "WARPS", "POLAR_TILES")
+NAMES = ("SMOOTHNESS", "SCHEMES", "TILES", "WARPS", "POLAR_TILES")
 """What the tables are called in the generated file."""
 
 
@@ -30,6 +36,20 @@ def scheme_table(program: Program) -> str:
         for form, steps in [schemes.choose(shape)]
     ]
     return _table("SCHEMES: dict[tuple[int, ...], Scheme]", rows)
+
+
+def smoothness_table(program: Program) -> str:
+    """λ of every known loss behind the model, or in words why there is none."""
+    certified = run_passes(program, (Certify(),), Diagnostics())
+    rows = []
+    for loss in LOSSES:
+        found = run_passes(certified, (Loss(loss),), Diagnostics()).smoothness
+        assert found is not None
+        number = found.smoothness
+        large = "it is too large for a float" if number and not isfinite(number) else ""
+        rows += _entry(loss, found.reason or large or number)
+    head = '# What lr="auto" knows of the curvature of losses: λ, or why there is none.\n'
+    return head + _table("SMOOTHNESS: dict[str, float | str]", rows)
 
 
 def tile_table(program: Program, device: str) -> str:
@@ -67,6 +87,15 @@ def polar_table(program: Program, device: str) -> str:
         "# if that is fastest, for X·Xᵀ, and for products with X, without and with the update.\n"
     )
     return head + _table("POLAR_TILES: dict[tuple[int, int], tuple[int, PolarTiles]]", rows)
+
+
+def _entry(key: str, value: float | str | None) -> list[str]:
+    """An entry of a table, whose value may be text of any length."""
+    if not isinstance(value, str) or len(value) < 70:
+        return [f'    "{key}": {json.dumps(value, ensure_ascii=False)},']
+    lines = textwrap.wrap(value, 80, drop_whitespace=False)
+    pieces = [f"        {json.dumps(line, ensure_ascii=False)}" for line in lines]
+    return [f'    "{key}": (', *pieces, "    ),"]
 
 
 def _shape(op: Atom) -> tuple[int, ...]:

@@ -1,0 +1,73 @@
+"""lr="auto": the step size that a bound on the loss's curvature allows, made anew in every step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .state import wide
+
+SMOOTHNESS: dict[str, float | str] = {}
+
+
+# modnorm: begin
+def automatic(options: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's options, where lr="auto" turns into lr=1.0 and a number as smoothness.
+
+    Raises:
+        ValueError: if there is no such number, or one is given without use.
+    """
+    lr, given = options["lr"], options.pop("smoothness", None)
+    if not isinstance(lr, str):
+        if given is not None:
+            raise ValueError(f"smoothness={given!r} is for lr='auto', not for lr={lr!r}")
+        return options
+    if lr != "auto":
+        raise ValueError(f"lr must be a number or 'auto', not {lr!r}")
+    found: Any = "cross_entropy" if given is None else given
+    if isinstance(loss := found, str):
+        found = SMOOTHNESS.get(loss, f"known are {', '.join(SMOOTHNESS) or 'none'}")
+        if isinstance(found, str):
+            raise ValueError(
+                f"lr='auto' needs a bound on the curvature of the loss, and of {loss} there is "
+                f"none: {found}. Give a number as lr=, or one for the curvature as smoothness="
+            )
+    return options | {"lr": 1.0, "smoothness": found}
+
+
+def automatic_step(optimizer: Any, ready: set[int]) -> None:
+    """Move weights by η·lr·d, where d is the update of modular norm 1 and η = <gradient, d>/λ.
+
+    If the loss is λ-smooth in the modular norm, a step of η·d takes at least η·<gradient, d> -
+    λ·η²/2 off it (Large et al. 2024, arXiv 2405.14813): the most at this η. For d the gradient's
+    own image under the duality map, <gradient, d> is its dual norm (as in Bernstein et al. 2023,
+    arXiv 2304.05187). η is 0 where d points uphill. All of d is kept, in memory of its own.
+    """
+    slope, moves, room = 0.0, list[Any](), optimizer._room
+    for batches in optimizer._batches.values():
+        for items, memory, views in optimizer._chosen(batches, ready):
+            states, updates = optimizer._take_in(items, memory, views)
+            names = [w.name for _, _, w in items]
+            if not room.keys() >= set(names):
+                room |= {name: torch.empty_like(u) for name, u in zip(names, views, strict=True)}
+            ds = [room[name].zero_() for name in names]
+            own = [({**group, "lr": -1.0, "weight_decay": 0.0}, p, w) for group, p, w in items]
+            optimizer._apply(own, states, ds, updates, memory)
+            grads = [p.grad.to(memory.dtype).flatten() for _, p, _ in items]
+            dots = [torch.dot(g, d.flatten()) for g, d in zip(grads, ds, strict=True)]
+            slope += torch.stack(dots).double().sum().item()
+            moves.append((items, states, memory.dtype, ds))
+    for group in optimizer.param_groups:
+        group["step_size"] = max(slope, 0.0) / group["smoothness"] * float(group["lr"])
+    for items, states, dtype, ds in moves:
+        size, decay = items[0][0]["step_size"], items[0][0]["weight_decay"]
+        weights = wide(items, states, dtype)
+        if decay:
+            torch._foreach_mul_(weights, [1 - size * w.target * decay for _, _, w in items])
+        torch._foreach_add_(weights, ds, alpha=-size)
+        if weights[0] is not items[0][1]:
+            torch._foreach_copy_([p for _, p, _ in items], weights)
+
+
+# modnorm: end
