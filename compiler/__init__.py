@@ -4,6 +4,7 @@
     source = modnorm.compile("gpt.mod")             # the text of that module
     modnorm.report("gpt.mod")                       # masses, sensitivities, targets
     modnorm.check("gpt.mod")                        # what is declared and certified, measured
+    modnorm.transfer("gpt.mod", vary={"blocks": [2, 4]})   # how the best learning rate drifts
 
 Nothing here imports torch before a model is loaded.
 """
@@ -16,15 +17,18 @@ if TYPE_CHECKING:
     from modnorm.api import (
         Check,
         CheckError,
+        DataError,
         ModnormError,
         MonitorError,
         Report,
+        Transfer,
         analyse_text,
         check,
         compile,
         load,
         read_monitor,
         report,
+        transfer,
     )
 
 __version__ = "0.1.0"
@@ -32,9 +36,11 @@ __version__ = "0.1.0"
 __all__ = [
     "Check",
     "CheckError",
+    "DataError",
     "ModnormError",
     "MonitorError",
     "Report",
+    "Transfer",
     "__version__",
     "analyse_text",
     "check",
@@ -42,6 +48,7 @@ __all__ = [
     "load",
     "read_monitor",
     "report",
+    "transfer",
 ]
 
 

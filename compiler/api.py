@@ -14,6 +14,7 @@ from typing import Literal
 
 from modnorm.codegen.assemble import generate
 from modnorm.codegen.imports import import_source
+from modnorm.data.fetch import DataError
 from modnorm.kernels import tiles
 from modnorm.measure.interface import Check, check_file
 from modnorm.measure.problems import CheckError
@@ -29,19 +30,24 @@ from modnorm.report.interface import (
 )
 from modnorm.report.monitor import MonitorError, read_monitor
 from modnorm.report.output import write
+from modnorm.sweep.interface import Transfer, Values, transfer_file
+from modnorm.sweep.records import Metric
 
 __all__ = [
     "Check",
     "CheckError",
+    "DataError",
     "ModnormError",
     "MonitorError",
     "Report",
+    "Transfer",
     "analyse_text",
     "check",
     "compile",
     "load",
     "read_monitor",
     "report",
+    "transfer",
 ]
 
 
@@ -131,6 +137,76 @@ def check(
     }
     stem = Path(path).stem
     return check_file(path, lambda p: imported(p, stem), model, params, options, format)
+
+
+def transfer(
+    path: FilePath,
+    /,
+    *,
+    vary: Mapping[str, Values],
+    lr: Values | Mapping[str, Values] = "2^-8..2^2",
+    optimizer: str | Sequence[str] = "normed_adam",
+    data: str | None = None,
+    star: bool = False,
+    extend: int = 2,
+    seeds: int = 1,
+    steps: int = 300,
+    batch: int = 8,
+    context: int | None = None,
+    schedule: str = "linear",
+    eval_batches: int = 50,
+    threads: int = 1,
+    jobs: int | None = None,
+    ray: str | None = None,
+    store: FilePath | None = None,
+    progress: bool = False,
+    metric: Metric = "train",
+    tolerance: float = 0.1,
+    format: Literal["text", "json", "markdown", "html"] = "text",
+    model: str | None = None,
+    **params: object,
+) -> Transfer:
+    """Find the best learning rate of a `.mod` file's model at several sizes, and how it drifts.
+
+    `vary` has the values of each param that is varied, in all combinations or, with `star`, one
+    param at a time; `mass` stands for the mass of what is between the first and the last part, if
+    the file has no such param. `lr` are learning rates, or those by optimizer; where the best of a
+    curve is at an end, it goes on up to `extend` times. Values are numbers, or a text as on the
+    command line. `data` names a data set, a file, or a function as "module:function".
+
+    Each run makes `steps` steps on batches of `batch` examples, in a process of its own, of which
+    there are `jobs` at once; with `ray`, on the cluster at that address, or with "" on one started
+    here. Finished runs are kept in the file `store`, by default FILE.transfer.db in the working
+    directory: the same call goes on where another one was stopped. `metric` and `tolerance` say
+    which loss the verdicts are of, and what drift per doubling still counts as transfer.
+
+    Raises:
+        ModnormError: with every mistake found in the file.
+        DataError: if the data does not fit, a run fails, or runs cannot be kept.
+        CheckError: if torch is not installed.
+        ValueError: for an option with a value that it cannot have.
+    """
+    return transfer_file(
+        path,
+        model,
+        params,
+        vary=vary,
+        lr=lr,
+        optimizer=optimizer,
+        place={"store": store, "jobs": jobs, "ray": ray, "progress": progress},
+        options={"data": data, "star": star, "extend": extend, "seeds": seeds},
+        settings={
+            "steps": steps,
+            "batch": batch,
+            "context": context,
+            "schedule": schedule,
+            "eval_batches": eval_batches,
+            "threads": threads,
+        },
+        metric=metric,
+        tolerance=tolerance,
+        format=format,
+    )
 
 
 def imported(program: Program, stem: str) -> ModuleType:

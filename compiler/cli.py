@@ -1,4 +1,4 @@
-"""The command line: `modnorm compile`, `report`, `explain` and `check`.
+"""The command line: `modnorm compile`, `report`, `explain`, `check` and `transfer`.
 
 Everything but click is imported by the command that needs it.
 """
@@ -16,9 +16,11 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 import click
 
 from modnorm import __version__
+from modnorm.console import emit, say, show
 from modnorm.kernels.tiles import DEFAULT, DEVICES
 from modnorm.options import Command, check_options, settings
 from modnorm.report.formats import FORMATS
+from modnorm.sweep_options import rates_of, transfer_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +39,7 @@ class Failed(click.ClickException):
     """The input is at fault: what is wrong goes to stderr, and the exit status is 1."""
 
     def show(self, file: IO[Any] | None = None) -> None:
-        _say(self.message)
+        say(self.message)
 
 
 # --- options ---------------------------------------------------------------------------------
@@ -76,6 +78,7 @@ def cli() -> None:
       modnorm report gpt.mod                       masses, sensitivities, targets
       modnorm explain gpt.mod '*.attention.q.*'    how a weight's target comes about
       modnorm check gpt.mod                        runs the model: what is against what is said
+      modnorm transfer gpt.mod --vary d_embed=32,64,128   where the best learning rate is
     """
 
 
@@ -125,7 +128,7 @@ def compile_(
         if output is None:
             output = f"{PurePath(file).stem}.py"
         if output == "-":
-            _emit(text)
+            emit(text)
         else:
             _write({output: text}, {"": file})
         if not quiet:
@@ -133,7 +136,7 @@ def compile_(
             weights = plural(sum(weight.copies for weight in program.weights), "weight")
             size = plural(program.entries, "parameter")
             where = "standard output" if output == "-" else output
-            _say(f"{where}: {program.name}, {weights}, {size}\n")
+            say(f"{where}: {program.name}, {weights}, {size}\n")
 
 
 @cli.command(short_help="Show masses, sensitivities and targets.")
@@ -209,9 +212,9 @@ def report(
             read = {"": file, "--against": against, "--check": check, "--monitor": monitor}
             _write({output: text}, read)
         elif form == "text":
-            _show(text)
+            show(text)
         else:
-            _emit(text)
+            emit(text)
 
 
 @cli.command(short_help="Show how a weight's target comes about.")
@@ -232,7 +235,7 @@ def explain(file: str, path: str, params: Mapping[str, str], model: str | None) 
     with _failing():
         from modnorm.report.explain import explanation
 
-        _show(explanation(_analyse(file, params, model).program, path))
+        show(explanation(_analyse(file, params, model).program, path))
 
 
 @cli.command(short_help="Run the model, and measure what is declared and certified.")
@@ -267,20 +270,15 @@ def check(
       modnorm check gpt.mod --checkpoint gpt.pt --data plays.txt --size seq=64
       modnorm check gpt.mod --vary d_embed=32,64,128 --plot widths.png
     """
-    from modnorm.measure.interface import PICTURES
     from modnorm.report.formats import inferred
 
     if form is None:
         form = "json" if inferred(output) == "json" else "text"
     if output == "-":
         output = None
-    drawn = None if plot is None else PurePath(plot).suffix.lower().removeprefix(".")
     if plot is not None and not options["vary"]:
         raise click.UsageError("--plot draws the coordinate check: give --vary NAME=V1,V2,… too.")
-    if drawn is not None and drawn not in PICTURES:
-        raise click.UsageError(f"--plot draws {' '.join(PICTURES)}: '{plot}' ends in none of them.")
-    if plot and output and os.path.realpath(plot) == os.path.realpath(output):
-        raise click.UsageError(f"--plot and --output are both '{plot}': one would be lost.")
+    drawn = _picture(plot, output)
     gc.enable()
     with _failing():
         from modnorm.api import imported
@@ -303,11 +301,74 @@ def check(
         outputs: dict[str | None, str | bytes] = {plot: picture, output: text}
         _write({path: made for path, made in outputs.items() if path is not None}, read)
         if output is None and form == "json":
-            _emit(text)
+            emit(text)
         elif output is None:
-            _show(text)
+            show(text)
         if violations:
             raise Failed("".join(f"error: {violation}\n" for violation in violations))
+
+
+@cli.command(short_help="Find the best learning rate at several sizes, and how it drifts.")
+@click.argument("file", metavar="FILE.mod", required=False)
+@transfer_options
+@click.option("-o", "--output", metavar="OUT", help="Where to write, instead of standard output.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@_model_options
+def transfer(
+    file: str | None,
+    form: str | None,
+    output: str | None,
+    plot: str | None,
+    quiet: bool,
+    params: Mapping[str, str],
+    model: str | None,
+    **options: Any,
+) -> None:
+    """Train the model in FILE.mod at several sizes and learning rates, find the best one at each
+    size, and say by how much it drifts. Finished runs are kept: a sweep that was stopped goes on
+    where it was.
+
+    \b
+    Examples:
+      modnorm transfer gpt.mod --vary d_embed=32,64 --optimizer adam,muon
+      modnorm transfer gpt.mod --vary d_embed=32,64 --vary blocks=2,4 -o a.json
+      modnorm transfer --from a.json -o a.html
+    """
+    from modnorm.report.formats import inferred
+
+    if (file is None) == (options["finished"] is None):
+        raise click.UsageError("Give FILE.mod to sweep, or --from a finished sweep's JSON.")
+    form = form or ("text" if (found := inferred(output)) == "dot" else found)
+    if output == "-":
+        output = None
+    drawn = _picture(plot, output)
+    gc.enable()
+    options["rates"] = rates_of(options)
+    with _failing():
+        from modnorm.pipeline import ANALYSIS, analyse
+        from modnorm.report.output import expect_writable
+        from modnorm.sweep.command import transferred
+
+        read = {"": file, "--data": options["data"], "--from": options["finished"]}
+        for path in (plot, output):
+            if path is not None:
+                expect_writable(path, source=read)
+        text, picture = transferred(
+            file,
+            options,
+            variation=lambda new: analyse(file or "", {**params, **new}, model, passes=ANALYSIS),
+            form=form,
+            picture=drawn,
+            show=not quiet and _is_terminal(),
+            look=(_width(), _is_colored(sys.stdout)) if output is None else (WIDTH, False),
+            say=say,
+        )
+        if options["dry_run"]:
+            plot = output = None
+        outputs: dict[str | None, str | bytes] = {plot: picture, output: text}
+        _write({path: made for path, made in outputs.items() if path is not None}, read)
+        if output is None:
+            (show if form == "text" or options["dry_run"] else emit)(text)
 
 
 def main() -> NoReturn:
@@ -331,6 +392,20 @@ def main() -> NoReturn:
 # --- what the commands share -----------------------------------------------------------------
 
 
+def _picture(plot: str | None, output: str | None) -> str | None:
+    """The format of the picture that --plot names."""
+    if plot is None:
+        return None
+    from modnorm.measure.interface import PICTURES
+
+    drawn = PurePath(plot).suffix.lower().removeprefix(".")
+    if drawn not in PICTURES:
+        raise click.UsageError(f"--plot draws {' '.join(PICTURES)}: '{plot}' ends in none of them.")
+    if output and os.path.realpath(plot) == os.path.realpath(output):
+        raise click.UsageError(f"--plot and --output are both '{plot}': one would be lost.")
+    return drawn
+
+
 def _analyse(
     file: str, params: Mapping[str, str], model: str | None, loss: str | None = None
 ) -> Analysis:
@@ -342,6 +417,7 @@ def _analyse(
 @contextmanager
 def _failing() -> Iterator[None]:
     """Turn what is wrong with the input, or with a plugin, into a message and status 1."""
+    from modnorm.data.fetch import DataError
     from modnorm.diagnostics import Diagnostic, ModnormError
     from modnorm.measure.problems import CheckError
     from modnorm.report.formats import Unusable
@@ -353,7 +429,7 @@ def _failing() -> Iterator[None]:
         raise
     except ModnormError as error:
         raise Failed(_rendered(error.diagnostics)) from None
-    except (CannotWrite, CheckError, Unusable) as error:
+    except (CannotWrite, CheckError, DataError, Unusable) as error:
         raise Failed(f"error: {error}\n") from None
     except RecursionError:
         deep = Diagnostic("E104", "the model is nested too deeply to compile")
@@ -374,7 +450,7 @@ def _rendered(diagnostics: Iterable[Diagnostic]) -> str:
 
 
 def _warn(diagnostics: Iterable[Diagnostic]) -> None:
-    _say(_rendered(diagnostics))
+    say(_rendered(diagnostics))
 
 
 def _is_colored(stream: IO[str] | None) -> bool:
@@ -396,37 +472,6 @@ def _width() -> int:
     except (AttributeError, OSError, ValueError):  # no terminal
         return WIDTH
     return min(columns or WIDTH, MAX_WIDTH)
-
-
-def _say(text: str) -> None:
-    """Print to stderr."""
-    if sys.stderr is not None:
-        sys.stderr.write(text)
-        sys.stderr.flush()
-
-
-def _show(text: str) -> None:
-    """Print to standard output, in signs that it can show."""
-    from modnorm.report.words import encodable
-
-    if sys.stdout is not None:
-        _emit(encodable(text, sys.stdout.encoding), sys.stdout.encoding)
-
-
-def _emit(text: str, encoding: str | None = "utf-8") -> None:
-    """Write a text to standard output; source text and JSON are UTF-8 whatever the terminal is."""
-    if sys.stdout is None:
-        return
-    from modnorm.report.output import CannotWrite
-
-    try:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(text.encode(encoding or "ascii", "backslashreplace"))
-        sys.stdout.buffer.flush()
-    except OSError as error:
-        # nothing may be left to flush at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise CannotWrite("standard output", (error.strerror or str(error)).lower()) from None
 
 
 def _write(contents: Mapping[str, str | bytes], source: Mapping[str, str | None]) -> None:

@@ -1,0 +1,159 @@
+"""What is varied, read from text: values, ranges, learning rates by optimizer."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from modnorm.sweep.names import BadLabel, read_label
+from modnorm.sweep.records import Size
+
+NUMBER = re.compile(r"\d+(\.\d*)?([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?")
+POWER = re.compile(r"(?P<base>[\d.]+)\^(?P<exponent>[+-]?[\d.]+)")
+MOST = 1000
+"""Values of one axis."""
+EXACT = 6
+"""Decimals that exponents of two are rounded to, so that grids meet in the same numbers."""
+
+
+class BadAxis(ValueError):
+    """Values that cannot be read; the text says what is wrong and what would do."""
+
+
+def values(text: str) -> tuple[Size, ...]:
+    """The values of an axis in rising order: numbers and ranges, with commas between.
+
+    A number is `64`, `0.1`, `1e-3` or `2^-3`. A range `2^-8..2^2` has every power of two from end
+    to end, and `2^-8..2^2:0.5` every half one.
+
+    Raises:
+        BadAxis: for anything else, or a value that occurs twice.
+    """
+    found: list[Size] = []
+    for part in text.split(","):
+        part = part.strip()
+        if ".." in part:
+            found += _range(part)
+        else:
+            found.append(_number(part))
+        if len(found) > MOST:
+            raise BadAxis(f"'{text:.40}' has more than {MOST:,} values")
+    if len(set(found)) < len(found):
+        twice = next(value for value in found if found.count(value) > 1)
+        raise BadAxis(f"'{text:.40}' has the value {twice:g} twice")
+    return tuple(sorted(found))
+
+
+def _number(text: str) -> Size:
+    """A positive number; an int where it is written as one."""
+    value: Size
+    power = POWER.fullmatch(text)
+    try:
+        if power is not None:
+            base, exponent = float(power["base"]), float(power["exponent"])
+            made = base**exponent
+            whole = made.is_integer() and base.is_integer() and exponent.is_integer()
+            value = int(made) if whole else made
+        elif NUMBER.fullmatch(text):
+            value = int(text) if text.isdecimal() else float(text)
+        else:
+            raise ValueError
+        sound = 0 < value < 1e300
+    except (ValueError, OverflowError, ZeroDivisionError):
+        sound = False
+    if not sound:
+        raise BadAxis(f"'{text:.40}' is no positive number: write 64, 0.1, 1e-3 or 2^-3")
+    return value
+
+
+def _range(text: str) -> list[Size]:
+    ends, _, by = text.partition(":")
+    first, _, last = ends.partition("..")
+    low, high = _number(first.strip()), _number(last.strip())
+    step = float(_number(by.strip())) if by else 1.0
+    if low >= high:
+        raise BadAxis(f"the range '{text:.40}' does not rise: its first end must be the lower one")
+    count = math.log2(high / low) / step
+    if count > MOST:
+        raise BadAxis(f"'{text:.40}' has more than {MOST:,} values")
+    if abs(count - round(count)) > 1e-6:
+        reached = low * 2.0 ** (int(count) * step)
+        factor = "doubling" if step == 1 else f"steps of 2^{step:g}"
+        raise BadAxis(
+            f"the range '{text:.40}' misses its end: by {factor} from {low:g} it gets to "
+            f"{reached:g} and then to {reached * 2.0**step:g}"
+        )
+    made = [_power(math.log2(low) + i * step, low * 2.0 ** (i * step)) for i in range(round(count))]
+    made.append(float(high))
+    whole = isinstance(low, int) and isinstance(high, int) and all(v.is_integer() for v in made)
+    return [int(value) for value in made] if whole else list(made)
+
+
+def _power(exponent: float, value: float) -> float:
+    """The value, which is about two to the exponent, without the last digits' dirt."""
+    rounded = round(exponent, EXACT)
+    if abs(rounded - exponent) < 1e-12 * max(1.0, abs(exponent)):
+        return float(2.0**rounded)
+    return float(f"{value:.14g}")
+
+
+def beyond(rates: Sequence[float], low: bool) -> float:
+    """The learning rate past an end of rising ones: as far from it as the next one within."""
+    end, within = (rates[0], rates[1]) if low else (rates[-1], rates[-2])
+    return _power(2 * math.log2(end) - math.log2(within), end * (end / within))
+
+
+# --- optimizers and their learning rates ------------------------------------------------------
+
+
+def labels(texts: Iterable[str]) -> tuple[str, ...]:
+    """Labels of optimizers from texts with commas between them, each once.
+
+    Raises:
+        BadAxis: for one that is no label.
+    """
+    found: dict[str, None] = {}
+    for text in texts:
+        for label in text.split(","):
+            try:
+                read_label(label)
+            except BadLabel as error:
+                raise BadAxis(str(error)) from None
+            found[label.strip()] = None
+    return tuple(found)
+
+
+def rates(texts: Iterable[str], optimizers: Sequence[str]) -> Mapping[str, tuple[float, ...]]:
+    """The learning rates of each optimizer.
+
+    A text is `VALUES` for all optimizers or `OPTIMIZER=VALUES` for one, by its label or its name;
+    what is said for a label goes before what is said for a name, and that before the rest.
+
+    Raises:
+        BadAxis: for values that cannot be read, an optimizer that is not among the others, one that
+            has no learning rates.
+    """
+    by_name: dict[str, tuple[float, ...]] = {}
+    for text in texts:
+        name, _, grid = text.rpartition("=")
+        name = name.strip()
+        if name in by_name:
+            whose = f"of {name} " if name else ""
+            raise BadAxis(f"the learning rates {whose}are given twice")
+        if name and name not in (*optimizers, *map(_name, optimizers)):
+            raise BadAxis(f"learning rates are given for {name!r}, which is not among --optimizer")
+        by_name[name] = tuple(float(value) for value in values(grid))
+    found: dict[str, tuple[float, ...]] = {}
+    for label in optimizers:
+        for name in (label, _name(label), ""):
+            if name in by_name:
+                found[label] = by_name[name]
+                break
+        else:
+            raise BadAxis(f"{label} has no learning rates: give --lr 2^-8..2^2 for all optimizers")
+    return found
+
+
+def _name(label: str) -> str:
+    return read_label(label).name

@@ -1,0 +1,106 @@
+"""What `modnorm transfer` does between its options and its output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modnorm.sweep.interface import Transfer, rendered
+from modnorm.sweep.problems import SweepError
+from modnorm.sweep.records import Sweep
+from modnorm.sweep.request import Prepared, Request, Variation, prepared
+from modnorm.sweep.run import Place, counted, default_store, swept, there
+
+if TYPE_CHECKING:
+    from modnorm.sweep.findings import Findings
+
+SETTINGS = ("steps", "batch", "context", "schedule", "eval_batches", "threads")
+
+
+def transferred(
+    file: str | None,
+    options: Mapping[str, Any],
+    *,
+    variation: Variation,
+    form: str,
+    picture: str | None,
+    show: bool,
+    look: tuple[int, bool],
+    say: Callable[[str], None],
+) -> tuple[str, bytes]:
+    """The text to write, and the picture if one was asked for; `picture` is its format.
+
+    Raises:
+        ModnormError: with every mistake found in the file.
+        DataError: if the sweep cannot be made as asked.
+    """
+    if picture is not None:
+        from modnorm.measure.plot import require_matplotlib
+
+        require_matplotlib()
+    if options["finished"] is not None:
+        return _shown(_read(options["finished"], options), form, picture, look)
+    assert file is not None
+    ready = prepared(request_from(file, options), variation, lambda line: say(f"{line}\n"))
+    store = options["store"] or default_store(file)
+    if options["dry_run"]:
+        total, done = counted(ready, store)
+        return f"{total} runs, {done} of them in {store}\n", b""
+    from modnorm.sweep.findings import found
+
+    if options["partial"]:
+        sweep = there(ready, store)
+    else:
+        place = Place(store, options["jobs"], options["threads"], options["ray"])
+        sweep = _made(ready, place, show, say)
+    return _shown(found(sweep, options["metric"], options["tolerance"]), form, picture, look)
+
+
+def _made(ready: Prepared, place: Place, show: bool, say: Callable[[str], None]) -> Sweep:
+    """The sweep when all is run; what is there by then is said where it is stopped."""
+    try:
+        return swept(ready, place, show)
+    except (KeyboardInterrupt, SystemExit):
+        total, done = counted(ready, place.store)
+        say(f"stopped: {done} of {total} runs are in {place.store}, and the same command goes on\n")
+        raise
+
+
+def request_from(file: str, options: Mapping[str, Any]) -> Request:
+    """What the options ask for."""
+    settings = {name: options[name] for name in SETTINGS if options[name] is not None}
+    return Request(
+        file=file,
+        vary=options["vary"],
+        rates=options["rates"],
+        seeds=options["seeds"],
+        extend=options["extend"],
+        star=options["star"],
+        data=options["data"],
+        settings=settings,
+    )
+
+
+def _read(path: str, options: Mapping[str, Any]) -> Findings:
+    """The findings of a finished sweep.
+
+    Raises:
+        SweepError: if the file has none.
+    """
+    from modnorm.sweep.findings import found, loads
+
+    try:
+        sweep = loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SweepError(f"`{path}` cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise SweepError(f"`{path}` is no finished sweep: {error}") from None
+    return found(sweep, options["metric"], options["tolerance"])
+
+
+def _shown(
+    findings: Findings, form: str, picture: str | None, look: tuple[int, bool]
+) -> tuple[str, bytes]:
+    drawn = Transfer(findings).plot(picture) if picture is not None else b""
+    return rendered(findings, form, look), drawn

@@ -1,0 +1,180 @@
+"""Runs jobs side by side in processes of this machine, each started with a clean slate."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
+from typing import Any, Protocol
+
+from modnorm.sweep.problems import TrialFailed
+from modnorm.sweep.records import Outcome
+
+Job = Mapping[str, Any]
+WORK = "modnorm.sweep.trial:run_trial"
+"""The function that a job is given to, as module:function: only workers import it."""
+PATIENCE = 5.0
+"""Seconds that a worker has to end before it is killed."""
+
+
+class Pool(Protocol):
+    """Runs up to `size` jobs at once."""
+
+    size: int
+
+    def submit(self, tag: str, job: Job) -> None:
+        """Begin a job; there is room while fewer than `size` are on their way."""
+
+    def finished(self, timeout: float | None = None) -> list[tuple[str, Outcome | Exception]]:
+        """What jobs gave that are over since the last call; waits until there is one."""
+
+    def close(self) -> None:
+        """End what is on its way."""
+
+
+def work_on(work: str, job: Job) -> Outcome:
+    """What a function, given as module:function, makes of a job."""
+    module, _, name = work.partition(":")
+    outcome: Outcome = getattr(import_module(module), name)(job)
+    return outcome
+
+
+class Futures:
+    """The bookkeeping of a pool whose jobs are futures."""
+
+    def __init__(self) -> None:
+        self._tags: dict[Future[Outcome], str] = {}
+
+    def finished(self, timeout: float | None = None) -> list[tuple[str, Outcome | Exception]]:
+        done, _ = wait(self._tags, timeout, FIRST_COMPLETED)
+        return [(self._tags.pop(future), self._result(future)) for future in done]
+
+    def _result(self, future: Future[Outcome]) -> Outcome | Exception:
+        try:
+            return future.result()
+        except Exception as error:  # whatever ended the run: the sweep says which one it was
+            return error
+
+
+class Processes(Futures):
+    """A pool of processes, one to an executor, so that it is known which run one died of."""
+
+    def __init__(self, size: int, threads: int = 1, work: str = WORK) -> None:
+        super().__init__()
+        self.size = size
+        self._threads, self._work = threads, work
+        self._idle: list[ProcessPoolExecutor] = []
+        self._busy: dict[Future[Outcome], ProcessPoolExecutor] = {}
+        self._workers: list[Any] = []
+
+    def submit(self, tag: str, job: Job) -> None:
+        if self._idle:
+            executor = self._idle.pop()
+            future = executor.submit(work_on, self._work, dict(job))
+        else:
+            executor = ProcessPoolExecutor(
+                1, multiprocessing.get_context("spawn"), _begin, (self._threads,)
+            )
+            before = set(multiprocessing.active_children())
+            with _launching():
+                future = executor.submit(work_on, self._work, dict(job))
+            self._workers += set(multiprocessing.active_children()) - before
+        self._tags[future], self._busy[future] = tag, executor
+
+    def _result(self, future: Future[Outcome]) -> Outcome | Exception:
+        executor = self._busy.pop(future)
+        result = super()._result(future)
+        if isinstance(result, BrokenProcessPool):
+            executor.shutdown(wait=False)
+            return TrialFailed(
+                "its process was ended from outside or crashed, as where memory runs out: with "
+                "fewer --jobs there is more for each"
+            )
+        self._idle.append(executor)
+        return result
+
+    def close(self) -> None:
+        executors = [*self._busy.values(), *self._idle]
+        for worker in self._workers if self._busy else ():
+            worker.terminate()
+        for executor in executors:
+            executor.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.join(PATIENCE)
+            if worker.is_alive():
+                worker.kill()
+        for executor in executors:
+            executor.shutdown(wait=True)
+
+
+@contextmanager
+def processes(size: int, threads: int = 1, work: str = WORK) -> Iterator[Pool]:
+    """A pool of so many processes, all of which are gone afterwards."""
+    pool = Processes(size, threads, work)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+# --- the life of a worker ---------------------------------------------------------------------
+
+
+def _begin(threads: int) -> None:
+    """Set a worker up: it leaves Ctrl-C to its parent, and does not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch is imported
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+@contextmanager
+def _launching() -> Iterator[None]:
+    """While a process starts: it shall not run the caller's script, nor be hit by Ctrl-C early."""
+    main, masked = sys.modules["__main__"], hasattr(signal, "pthread_sigmask")
+    sys.modules["__main__"] = ModuleType("__main__")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masked else set()
+    try:
+        yield
+    finally:
+        if masked:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        sys.modules["__main__"] = main
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Turn a SIGTERM into an exit that ends workers and closes files on its way.
+
+    A pipe to a worker that is gone is an error, not the end of the program.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
+    if hasattr(signal, "SIGPIPE"):
+        before[signal.SIGPIPE] = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

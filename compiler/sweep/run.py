@@ -1,0 +1,102 @@
+"""Makes a sweep: what is missing of it in the store is run, and all of it handed out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from modnorm.measure.interface import torch_at_hand
+from modnorm.sweep.drive import drive, failure, known
+from modnorm.sweep.pool import WORK, Pool, processes, stoppable
+from modnorm.sweep.progress import watching
+from modnorm.sweep.records import Outcome, Sweep
+from modnorm.sweep.request import Prepared
+from modnorm.sweep.store import opened, peek
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where runs are made and kept. jobs: runs at once, by default one a core.
+
+    ray: the address of a cluster, or "" for one started here.
+    """
+
+    store: str
+    jobs: int | None = None
+    threads: int = 1
+    ray: str | None = None
+    work: str = WORK
+
+    def pool(self) -> AbstractContextManager[Pool]:
+        if self.ray is None:
+            jobs = self.jobs or max(1, cores() // self.threads)
+            return processes(jobs, self.threads, self.work)
+        from modnorm.sweep.ray_pool import cluster
+
+        return cluster(self.ray or None, self.jobs, self.threads, self.work)
+
+
+def default_store(file: str) -> str:
+    """The store of a file's runs, in the working directory."""
+    return f"{PurePath(file).stem}.transfer.db"
+
+
+def cores() -> int:
+    """Of this machine, as many as this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def there(ready: Prepared, path: str) -> Sweep:
+    """The sweep with those of its runs that are in the store by now, which may be in use."""
+    return ready.result(peek(path, lambda s: known(ready.plan, s)) if os.path.exists(path) else {})
+
+
+def counted(ready: Prepared, path: str) -> tuple[int, int]:
+    """How many runs a sweep has by what is known now, and how many of these are in the store."""
+    found = peek(path, lambda s: known(ready.plan, s)) if os.path.exists(path) else {}
+    keys = _keys(ready, found)
+    return len(keys), len(keys & found.keys())
+
+
+def _keys(ready: Prepared, found: Mapping[str, Outcome]) -> set[str]:
+    """Of all runs that are known to be needed."""
+    return {t.key for curve in ready.plan.curves for t in ready.plan.trials(curve, found)}
+
+
+def swept(ready: Prepared, place: Place, show: bool = False) -> Sweep:
+    """Make what is missing of a sweep, and hand all of it out.
+
+    Raises:
+        StoreError: if runs cannot be kept.
+        TrialFailed: if one ends in an error.
+    """
+    with opened(place.store) as store:
+        found = known(ready.plan, store)
+        missing = _keys(ready, found) - found.keys()
+        if missing:
+            with torch_at_hand(), stoppable(), place.pool() as pool, watching(show) as watch:
+                _probe(ready, missing, pool)
+                drive(ready.plan, ready.job, store, pool, watch)
+        return ready.result(known(ready.plan, store))
+
+
+def _probe(ready: Prepared, missing: set[str], pool: Pool) -> None:
+    """Find out in one step of each kind whether the runs are possible."""
+    waiting = {str(number): probe for number, probe in enumerate(ready.probes(missing))}
+    begun: list[str] = []
+    running = 0
+    while len(begun) < len(waiting) or running:
+        while running < pool.size and len(begun) < len(waiting):
+            tag = str(len(begun))
+            pool.submit(tag, waiting[tag][1])
+            begun.append(tag)
+            running += 1
+        for tag, result in pool.finished(1.0):
+            running -= 1
+            if isinstance(result, Exception):
+                raise failure(waiting[tag][0], result) from result

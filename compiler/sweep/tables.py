@@ -1,0 +1,265 @@
+"""The tables of a sweep's findings, as text: the same for terminals, Markdown and pages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from modnorm.report.diagnostics import clean
+from modnorm.report.words import plural, short
+from modnorm.sweep.curves import Curve, Loss, is_mass, labels, lr_of
+from modnorm.sweep.findings import Drift, Findings, Recommendation
+from modnorm.sweep.records import Sizes
+
+NONE = "–"
+BRIEF = "(brief)"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text, and what it means: "", "good", "warn", "bad" or "dim"; `brief` where it is long."""
+
+    text: str
+    tone: str = ""
+    brief: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under titles; columns of `numbers` are aligned to the right.
+
+    spare: columns that a narrow table can do without, the first to go first; `BRIEF` stands for
+    what is long in cells.
+    """
+
+    titles: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    numbers: frozenset[str] = frozenset()
+    spare: tuple[str, ...] = ()
+
+    def without(self, title: str) -> Table:
+        """The table without a column, or with brief cells."""
+        if title == BRIEF:
+            brief = tuple(
+                tuple(Cell(cell.brief or cell.text, cell.tone) for cell in row) for row in self.rows
+            )
+            return Table(self.titles, brief, self.numbers, self.spare)
+        at = self.titles.index(title)
+        rows = tuple(row[:at] + row[at + 1 :] for row in self.rows)
+        return Table(self.titles[:at] + self.titles[at + 1 :], rows, self.numbers, self.spare)
+
+
+SAME = (
+    "same lr: the loss at the learning rate that is best for the smallest model, and by how much"
+    " it is above that at the size's own best"
+)
+"""What two columns mean."""
+
+
+# --- facts ----------------------------------------------------------------------------------
+
+
+def facts(findings: Findings) -> Iterator[tuple[str, str]]:
+    """What was run, in words: label and value."""
+    sweep, settings = findings.sweep, findings.sweep.settings
+    yield "model", clean(sweep.model)
+    yield "source", clean(sweep.source)
+    if sweep.params:
+        yield "params", ", ".join(f"{clean(k)} = {_value(v)}" for k, v in sweep.params.items())
+    for name, values in sweep.vary.items():
+        yield "varied", f"{clean(name)} = {', '.join(short(value) for value in values)}"
+    context = f", context {settings.context}" if settings.context is not None else ""
+    yield "data", clean(settings.data)
+    yield (
+        "training",
+        f"{plural(settings.steps, 'step')} of batch {settings.batch}{context}, learning rate"
+        f" {settings.schedule}; {plural(len(sweep.seeds), 'seed')}",
+    )
+    diverged = sum(outcome.status == "diverged" for _, outcome in sweep.runs)
+    missing = f", {sweep.missing:,} missing" if sweep.missing else ""
+    yield "runs", f"{len(sweep.runs):,}, {diverged:,} of them diverged{missing}"
+    tail = plural(min(settings.tail, settings.steps), "step")
+    yield "losses", (
+        f"train: mean of the last {tail}; the best learning rate is that with the lowest"
+        f" {METRIC[findings.metric]}"
+    )  # fmt: skip
+    if sweep.versions:
+        yield "versions", ", ".join(f"{k} {clean(v)}" for k, v in sweep.versions.items())
+
+
+METRIC = {"train": "training loss", "held_out": "held-out loss"}
+
+
+def _value(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else clean(str(value))
+
+
+# --- curves ---------------------------------------------------------------------------------
+
+
+def curves(findings: Findings, optimizer: str) -> Table:
+    """An optimizer's optima, a row a curve."""
+    own = findings.of(optimizer)
+    axes = tuple(dict.fromkeys(name for one in own for name, _ in one.sizes))
+    columns = ("log2 lr", "lr", "train", "held out", "train, same lr", "held out, same lr",
+               "diverged")  # fmt: skip
+    rows = [
+        (
+            *(Cell(_size(one, axis)) for axis in axes),
+            _optimum(one),
+            Cell(short(lr_of(one.best), 3) if one.best is not None else NONE),
+            Cell(loss(one.train)),
+            Cell(loss(one.held_out)),
+            _same(one, one.train),
+            _same(one, one.held_out),
+            Cell(f"{one.diverged}/{one.runs}", "" if one.diverged else "dim"),
+        )
+        for one in own
+    ]
+    titles = (*axes, *columns)
+    return Table(titles, tuple(rows), frozenset(titles), SPARE)
+
+
+SPARE = ("lr", "train, same lr", BRIEF, "diverged", "held out")
+
+
+def _size(one: Curve, axis: str) -> str:
+    value = dict(one.sizes).get(axis)
+    return NONE if value is None else f"{value:.6g}"
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A number with its sign, and without one if it is 0 as shown."""
+    rounded = round(value, digits) + 0.0
+    return f"{rounded:+.{digits}f}" if rounded else f"{0:.{digits}f}"
+
+
+def number(value: float, error: float | None, sign: bool = False) -> str:
+    """A number with its error, of two decimals: `-1.95 ± 0.06`."""
+    shown = signed(value) if sign else f"{round(value, 2) + 0.0:.2f}"
+    return shown if error is None else f"{shown} ± {error:.2f}"
+
+
+def loss(found: Loss) -> str:
+    """A loss with its error, of three decimals or more: `2.098 ± 0.003`."""
+    if found.best is None:
+        return NONE
+    digits = 3 if abs(found.best) >= 0.1 else 5
+    error = f" ± {found.error:.{digits}f}" if found.error is not None else ""
+    return f"{found.best:.{digits}f}{error}"
+
+
+def percent(value: float) -> str:
+    """A part of 1 with its sign: `+0.4%`."""
+    return f"{signed(100 * value, 1 if abs(value) < 1 else 0)}%"
+
+
+def _optimum(one: Curve) -> Cell:
+    if one.best is not None:
+        return Cell(number(one.best, one.error))
+    if one.edge is not None and one.points:
+        ends = [point.log2_lr for point in one.points]
+        beyond = f"< {min(ends):.2f}" if one.edge == "low" else f"> {max(ends):.2f}"
+        return Cell(beyond, "warn")
+    return Cell("none", "warn")
+
+
+GOOD, BAD = 0.02, 0.1
+"""Losses up to the first part above the best are good, from the second on bad."""
+
+
+def _same(one: Curve, found: Loss) -> Cell:
+    if found.at_smallest is None or found.excess is None:
+        return Cell(NONE, "dim")
+    tone = "good" if found.excess <= GOOD else "warn" if found.excess < BAD else "bad"
+    least = "≥" if one.edge else ""
+    digits = 3 if abs(found.at_smallest) >= 0.1 else 5
+    above = f"{least}{percent(found.excess)}"
+    return Cell(f"{found.at_smallest:.{digits}f} {above}", tone, above)
+
+
+# --- drifts ---------------------------------------------------------------------------------
+
+TONES = {"transfers": "good", "drifts": "bad", "unclear": "warn"}
+
+
+def drifts(findings: Findings) -> Table:
+    """Every drift with its verdict."""
+    rows = []
+    for one in findings.drifts:
+        shown = number(one.value, one.error, True) if one.value is not None else NONE
+        verdict = Cell(one.verdict, TONES[one.verdict])
+        rows.append((Cell(clean(one.optimizer)), Cell(one.axis), Cell(shown), verdict,
+                     Cell(_remark(one), "dim")))  # fmt: skip
+    titles = ("optimizer", "per doubling of", "drift of log2 lr", "verdict", "remark")
+    made = Table(titles, tuple(rows), frozenset({"drift of log2 lr"}), ("remark",))
+    return made if any(row[-1].text for row in rows) else made.without("remark")
+
+
+def _remark(one: Drift) -> str:
+    parts = [one.reason] if one.reason else []
+    if one.masses:
+        parts.append(f"at {labels(one.masses)}")
+    if one.left_out:
+        parts.append(f"{one.left_out} of {one.curves + one.left_out} curves left out")
+    return ", ".join(parts)
+
+
+def meaning(findings: Findings) -> str:
+    """What the verdicts mean."""
+    return (
+        f"transfers: a drift of at most {findings.tolerance:g} a doubling, by 2 errors; drifts:"
+        " more than that, by 2 errors; unclear: neither"
+    )
+
+
+# --- masses ---------------------------------------------------------------------------------
+
+
+def masses(findings: Findings) -> Table:
+    """The recommended mass at each size."""
+    axes = tuple(dict.fromkeys(name for one in findings.masses for name, _ in one.sizes))
+    rows = [
+        (
+            Cell(clean(one.optimizer)),
+            *(Cell(f"{dict(one.sizes).get(axis, 0):.6g}") for axis in axes),
+            Cell(_masses(one.masses), "good"),
+            Cell(loss(Loss(one.loss, one.error))),
+            Cell("; ".join(map(_masses, one.as_good)) or NONE),
+            _transfers(one),
+        )
+        for one in findings.masses
+    ]
+    titles = ("optimizer", *axes, "best mass", "loss", "as good", "the smallest's")
+    return Table(titles, tuple(rows), frozenset({*axes, "loss"}))
+
+
+def _masses(sizes: Sizes) -> str:
+    if len(sizes) == 1:
+        return f"{sizes[0][1]:.6g}"
+    return labels(sizes)
+
+
+def _transfers(one: Recommendation) -> Cell:
+    if one.transfers is None:
+        return Cell(NONE, "dim")
+    if one.transfers:
+        return Cell("as good here", "good")
+    return Cell(f"{percent(one.excess or 0.0)} here", "warn")
+
+
+def mass_names(findings: Findings) -> str:
+    """The masses that were varied."""
+    names = dict.fromkeys(name for c in findings.curves for name, _ in c.sizes if is_mass(name))
+    return ", ".join(names)
+
+
+def optimizers(findings: Findings) -> list[str]:
+    """Those with runs, in the order of the sweep."""
+    return list(dict.fromkeys(one.optimizer for one in findings.curves))
+
+
+def identifier(text: str) -> str:
+    """A text as part of an element's id."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-") or "x"

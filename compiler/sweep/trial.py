@@ -1,0 +1,166 @@
+"""One run of a sweep: a model made, trained and measured; the same job gives the same outcome.
+
+A job is a plain dict, so that it can be sent to another process or machine: the generated file's
+text with the name of its model, the optimizer's label, the mass of the body or None, the learning
+rate, the seed, and the sweep's settings.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from hashlib import sha256
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from modnorm.sweep.records import Outcome, Settings
+
+if TYPE_CHECKING:
+    from modnorm.data.tasks import Task
+
+
+class Job(TypedDict):
+    """What a run depends on. `settings` are those of records.Settings, as a dict."""
+
+    stem: str
+    source: str
+    optimizer: str
+    mass: float | None
+    lr: float
+    seed: int
+    settings: dict[str, Any]
+
+
+def key_of(job: Job, versions: Mapping[str, str]) -> str:
+    """The checksum of a job: equal for equal jobs, under equal versions of what runs them.
+
+    The data counts by its checksum, whatever its name or place.
+    """
+    settings = {name: value for name, value in job["settings"].items() if name != "data"}
+    parts = {
+        **job,
+        "settings": settings,
+        "stem": None,
+        "source": sha256(job["source"].encode("utf-8", "backslashreplace")).hexdigest(),
+        "lr": float(job["lr"]).hex(),
+        "torch": versions.get("torch"),
+    }
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def factor(schedule: str, done: int, steps: int) -> float:
+    """What the learning rate is multiplied by in the step after `done` of `steps`."""
+    if schedule == "linear":
+        return 1 - done / steps
+    if schedule == "cosine":
+        return (1 + math.cos(math.pi * done / steps)) / 2
+    return 1.0
+
+
+SCHEDULES = ("linear", "cosine", "constant")
+
+
+def run_trial(job: Job) -> Outcome:
+    """Train a model as a job says.
+
+    Raises:
+        DataError: if the data cannot be had, or does not fit the model, or the optimizer cannot be
+            made for it.
+    """
+    import torch
+
+    from modnorm.sweep.names import read_label
+    from modnorm.sweep.optimizers import build
+
+    settings = Settings(**job["settings"])
+    torch.set_num_threads(settings.threads)
+    module = _module(job["source"], job["stem"])
+    torch.manual_seed(job["seed"])
+    model = getattr(module, module.MODEL)(generator=torch.Generator().manual_seed(job["seed"]))
+    task = _task(job["source"], job["stem"], settings)
+    optimizers = build(module, model, read_label(job["optimizer"]), job["lr"], job["mass"])
+    rates = [[group["lr"] for group in one.param_groups] for one in optimizers]
+    batches = torch.Generator().manual_seed(job["seed"])
+    losses: list[float] = []
+    begun = time.perf_counter()
+
+    def outcome(status: Any, held_out: tuple[float | None, float | None]) -> Outcome:
+        done = status == "done"
+        return Outcome(
+            status=status,
+            first_loss=losses[0],
+            train_loss=math.fsum(losses[-settings.tail :]) / len(losses[-settings.tail :])
+            if done
+            else None,
+            held_out_loss=held_out[0],
+            accuracy=held_out[1],
+            steps=len(losses),
+            seconds=round(time.perf_counter() - begun, 3),
+        )
+
+    for done in range(settings.steps):
+        x, y = task.draw(batches)
+        loss = task.loss(model(x), y)
+        losses.append(float(loss.detach()))
+        if not math.isfinite(losses[-1]):
+            if not done:
+                losses[0] = math.inf
+            return outcome("diverged", (None, None))
+        for one in optimizers:
+            one.zero_grad()
+        torch.autograd.backward(loss)
+        scale = factor(settings.schedule, done, settings.steps)
+        try:
+            for one, before in zip(optimizers, rates, strict=True):
+                for group, rate in zip(one.param_groups, before, strict=True):
+                    group["lr"] = rate * scale
+                one.step()
+        except FloatingPointError:  # gradients that are not finite
+            return outcome("diverged", (None, None))
+    held_out = task.measure(model)
+    if not math.isfinite(held_out[0]):
+        return outcome("diverged", (None, None))
+    return outcome("done", held_out)
+
+
+@lru_cache(maxsize=16)
+def _module(source: str, stem: str) -> ModuleType:
+    from modnorm.codegen.imports import import_source
+
+    return import_source(source, stem)
+
+
+@lru_cache(maxsize=16)
+def _task(source: str, stem: str, settings: Settings) -> Task:
+    """The task, made once for all runs of a process.
+
+    Raises:
+        DataError: if the data cannot be had, is other data than the sweep began with, or does not
+            fit the model.
+    """
+    import torch
+
+    from modnorm.data.fetch import DataError
+    from modnorm.data.tasks import make_task, only_input, probe
+
+    found = _data(settings.data)
+    if found.sha256 != settings.data_sha256:
+        raise DataError(f"{settings.data} has changed since the sweep began: start it again")
+    module = _module(source, stem)
+    task = make_task(
+        only_input(module), found, settings.batch, settings.context, settings.eval_batches
+    )
+    task.to(torch.device("cpu"), torch.float32)
+    model = getattr(module, module.MODEL)(generator=torch.Generator().manual_seed(0))
+    probe(module, model, task)
+    return task
+
+
+@lru_cache(maxsize=2)
+def _data(name: str) -> Any:
+    from modnorm.data.texts import load
+
+    return load(name)

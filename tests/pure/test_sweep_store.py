@@ -1,0 +1,394 @@
+"""The file that keeps runs, and the plan that says which ones there are."""
+
+from __future__ import annotations
+
+import math
+import random
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from modnorm.sweep.drive import drive, known
+from modnorm.sweep.plan import Curve, Plan, combinations
+from modnorm.sweep.pool import Job
+from modnorm.sweep.problems import TrialFailed
+from modnorm.sweep.progress import Estimate, Watch, spoken
+from modnorm.sweep.records import Outcome, Trial
+from modnorm.sweep.store import APPLICATION, StoreError, opened, peek
+
+DONE = Outcome("done", 4.25, 0.1 + 0.2, 1 / 3, 0.5, 300, 1.25)
+DIVERGED = Outcome("diverged", 4.25, None, None, None, 17, 0.5)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "net.transfer.db")
+
+
+# --- the store ----------------------------------------------------------------------------------
+
+
+def test_what_is_kept_comes_back(path: str) -> None:
+    wild = replace(DIVERGED, first_loss=math.inf)
+    with opened(path) as store:
+        store.add("a", "adam lr=1", DONE)
+        store.add("b", "adam lr=2", DIVERGED)
+        store.add("c", "adam lr=4", wild)
+    with opened(path) as store:
+        assert store.outcomes("abcd") == {"a": DONE, "b": DIVERGED, "c": wild}
+        assert store.outcomes(["b", "x"]) == {"b": DIVERGED}
+        assert store.outcomes([]) == {}
+        store.add("n", "adam lr=8", replace(DIVERGED, first_loss=math.nan))
+        assert math.isnan(store.outcomes(["n"])["n"].first_loss)
+
+
+def test_many_keys(path: str) -> None:
+    keys = [f"k{number}" for number in range(1300)]
+    with opened(path) as store:
+        for key in keys[:7]:
+            store.add(key, key, DONE)
+        store.add(keys[-1], "last", DONE)
+        assert store.outcomes(keys).keys() == {*keys[:7], keys[-1]}
+
+
+def test_a_run_is_kept_once(path: str) -> None:
+    with opened(path) as store:
+        store.add("a", "adam", DONE)
+        with pytest.raises(StoreError, match="UNIQUE"):
+            store.add("a", "adam", DIVERGED)
+        assert store.outcomes(["a"]) == {"a": DONE}
+
+
+HOLD = """
+import sys
+from modnorm.sweep.records import Outcome
+from modnorm.sweep.store import opened
+with opened(sys.argv[1]) as store:
+    store.add("a", "adam", Outcome("done", 4.25, 0.1 + 0.2, 1 / 3, 0.5, 300, 1.25))
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_sweep_at_a_time(path: str) -> None:
+    """The lock goes with the process that has it, and what that kept is there."""
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline().strip() == b"open"
+        with pytest.raises(StoreError, match="in use by another sweep"), opened(path):
+            pass
+        assert peek(path, lambda store: store.outcomes(["a"])) == {"a": DONE}, "to look is allowed"
+    finally:
+        other.kill()
+        other.communicate()
+    with opened(path) as store:
+        assert store.outcomes(["a"]) == {"a": DONE}
+    assert peek(path, lambda store: store.outcomes(["a"])) == {"a": DONE}
+
+
+def _empty(path: Path) -> None:
+    path.touch()
+
+
+def _text(path: Path) -> None:
+    path.write_text("no database\n" * 200, encoding="utf-8")
+
+
+def _foreign(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE runs (key TEXT)")
+
+
+def _newer(path: Path) -> None:
+    with opened(str(path)):
+        pass
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 7")
+
+
+def _cut(path: Path) -> None:
+    _filled(path)
+    path.write_bytes(path.read_bytes()[:6000])
+
+
+def _scrambled(path: Path) -> None:
+    _filled(path)
+    content = bytearray(path.read_bytes())
+    content[4096:] = random.Random(0).randbytes(len(content) - 4096)
+    path.write_bytes(bytes(content))
+
+
+def _filled(path: Path) -> None:
+    with opened(str(path)) as store:
+        for number in range(200):
+            store.add(f"key{number}", "adam", DONE)
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (_text, "is no store of runs, or is damaged"),
+        (_foreign, "is a database of something else"),
+        (_newer, "another version of modnorm (its layout is 7, this one's 1)"),
+        (_cut, "damaged"),
+        (_scrambled, "damaged"),
+        (_folder, "is a folder"),
+    ],
+)
+def test_what_is_no_store(make: Callable[[Path], None], said: str, path: str) -> None:
+    make(Path(path))
+    before = Path(path).read_bytes() if Path(path).is_file() else b""
+    with pytest.raises(StoreError) as caught, opened(path):
+        pass
+    assert said in str(caught.value)
+    assert "give " in str(caught.value), "how to mend it"
+    assert before == (Path(path).read_bytes() if Path(path).is_file() else b""), "untouched"
+
+
+def test_an_empty_file_becomes_a_store(path: str) -> None:
+    _empty(Path(path))
+    with opened(path) as store:
+        store.add("a", "adam", DONE)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION,)
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be opened"), opened(str(tmp_path / "no" / "a.db")):
+        pass
+
+
+# --- the plan -----------------------------------------------------------------------------------
+
+RATES = (0.25, 0.5, 1.0, 2.0)
+
+
+def plan_of(curves: int = 1, seeds: int = 1, extend: int = 2) -> Plan:
+    return Plan(
+        tuple(Curve("adam", (("d", 2**i),), RATES, cost=2.0**i) for i in range(curves)),
+        tuple(range(seeds)),
+        extend,
+        lambda curve, lr, seed: f"{curve.sizes[0][1]}/{lr!r}/{seed}",
+    )
+
+
+def made(best: float, lr: float, seed: int = 0) -> Outcome:
+    """A run whose loss is lowest at log2(lr) = best."""
+    loss = 1 + abs(math.log2(lr) - best) / 10
+    return Outcome("done", 4.0, loss, loss, None, 3, 1.0)
+
+
+def settled(plan: Plan, best: float) -> list[float]:
+    """The learning rates of a curve after all of its runs."""
+    found: dict[str, Outcome] = {}
+    while True:
+        trials = plan.trials(plan.curves[0], found)
+        new = [trial for trial in trials if trial.key not in found]
+        if not new:
+            return sorted({trial.lr for trial in trials})
+        found.update((trial.key, made(best, trial.lr)) for trial in new)
+
+
+@pytest.mark.parametrize(
+    ("best", "rates"),
+    [
+        (-0.9, [*RATES]),
+        (0.1, [*RATES]),
+        (1.2, [*RATES, 4.0]),
+        (3.0, [*RATES, 4.0, 8.0]),
+        (9.0, [*RATES, 4.0, 8.0]),
+        (-3.1, [2**-4, 2**-3, *RATES]),
+        (-2.2, [2**-3, *RATES]),
+    ],
+)
+def test_curves_go_on_past_their_ends(best: float, rates: list[float]) -> None:
+    assert settled(plan_of(), best) == rates
+    assert settled(plan_of(extend=0), best) == [*RATES]
+
+
+def test_a_curve_waits_for_all_its_seeds() -> None:
+    plan = plan_of(seeds=2)
+    found = {t.key: made(9.0, t.lr) for t in plan.trials(plan.curves[0], {}) if t.seed == 0}
+    assert len(plan.trials(plan.curves[0], found)) == 8
+    found |= {t.key: made(0.4, t.lr) for t in plan.trials(plan.curves[0], found) if t.seed == 1}
+    assert len(plan.trials(plan.curves[0], found)) == 10, "the mean is lowest at the upper end"
+
+
+def test_divergence_counts_as_the_first_loss() -> None:
+    """A diverged run is worse than one that learned, and as bad as one that ended above."""
+    plan = plan_of()
+    losses = {0.25: 3.9, 0.5: 9.0, 1.0: None, 2.0: math.nan}
+    found = {}
+    for trial in plan.trials(plan.curves[0], {}):
+        loss = losses[trial.lr]
+        found[trial.key] = replace(DONE, first_loss=4.0, train_loss=loss)
+        if loss is None:
+            found[trial.key] = replace(DIVERGED, first_loss=4.0)
+    rates = {trial.lr for trial in plan.trials(plan.curves[0], found)}
+    assert rates == {0.125, *RATES}
+
+
+def test_all_diverged() -> None:
+    """Smaller learning rates may be stable."""
+    plan = plan_of()
+    found = {t.key: DIVERGED for t in plan.trials(plan.curves[0], {})}
+    assert {t.lr for t in plan.trials(plan.curves[0], found)} == {0.125, *RATES}
+
+
+def test_one_learning_rate_has_no_next() -> None:
+    plan = replace(plan_of(), curves=(Curve("adam", (("d", 1),), (0.5,)),))
+    assert settled(plan, 9.0) == [0.5]
+
+
+def test_combinations() -> None:
+    vary = {"d": (32, 64), "blocks": (2, 4)}
+    assert combinations(vary) == [
+        (("d", 32), ("blocks", 2)), (("d", 32), ("blocks", 4)),
+        (("d", 64), ("blocks", 2)), (("d", 64), ("blocks", 4)),
+    ]  # fmt: skip
+    assert combinations(vary, {"d": 64, "blocks": 3}) == [
+        (("d", 32), ("blocks", 3)), (("d", 64), ("blocks", 3)),
+        (("d", 64), ("blocks", 2)), (("d", 64), ("blocks", 4)),
+    ]  # fmt: skip
+    assert combinations(vary, {"d": 32, "blocks": 2}) == [
+        (("d", 32), ("blocks", 2)), (("d", 64), ("blocks", 2)), (("d", 32), ("blocks", 4)),
+    ]  # fmt: skip
+    assert combinations({}) == combinations({}, {}) == [()]
+
+
+# --- the drive ----------------------------------------------------------------------------------
+
+
+class Shuffled:
+    """A pool that ends jobs in some order."""
+
+    def __init__(self, size: int, seed: int, best: Callable[[Job], float]) -> None:
+        self.size, self.best, self.chance = size, best, random.Random(seed)
+        self.running: dict[str, Job] = {}
+        self.begun: list[Job] = []
+
+    def submit(self, tag: str, job: Job) -> None:
+        assert len(self.running) < self.size
+        self.running[tag] = job
+        self.begun.append(job)
+
+    def finished(self, timeout: float | None = None) -> list[tuple[str, Outcome | Exception]]:
+        tag = self.chance.choice(sorted(self.running))
+        job = self.running.pop(tag)
+        return [(tag, made(self.best(job), job["lr"], job["seed"]))]
+
+    def close(self) -> None:
+        self.running.clear()
+
+
+def job_of(trial: Trial) -> Job:
+    return {"d": trial.sizes[0][1], "lr": trial.lr, "seed": trial.seed}
+
+
+def everything(plan: Plan, outcomes: dict[str, Outcome]) -> Iterator[tuple[Trial, Outcome]]:
+    for curve in plan.curves:
+        for trial in sorted(plan.trials(curve, outcomes), key=lambda t: (t.lr, t.seed)):
+            yield trial, outcomes[trial.key]
+
+
+def test_the_order_of_completion_does_not_matter(tmp_path: Path) -> None:
+    plan = plan_of(curves=3, seeds=2)
+    results = []
+    for seed in range(12):
+        pool = Shuffled(1 + seed % 4, seed, lambda job: -4.0 + 3 * math.log2(job["d"]))
+        with opened(str(tmp_path / f"{seed}.db")) as store:
+            drive(plan, job_of, store, pool, Watch())
+            results.append(list(everything(plan, known(plan, store))))
+        assert len(pool.begun) == len(results[-1]), "each once"
+    assert all(result == results[0] for result in results)
+    assert {trial.lr for trial, _ in results[0]} == {2**-4, 2**-3, *RATES, 4.0, 8.0}
+
+
+def test_large_models_come_first(path: str) -> None:
+    plan = plan_of(curves=3)
+    pool = Shuffled(2, 0, lambda job: 0.0)
+    with opened(path) as store:
+        drive(plan, job_of, store, pool, Watch())
+    sizes = [job["d"] for job in pool.begun]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+class Failing(Shuffled):
+    def finished(self, timeout: float | None = None) -> list[tuple[str, Outcome | Exception]]:
+        ((tag, result),) = super().finished()
+        return [(tag, RuntimeError("out of memory") if tag.startswith("4/1.0") else result)]
+
+
+def test_a_run_that_fails_is_named_and_the_rest_kept(path: str) -> None:
+    plan = plan_of(curves=3)
+    pool = Failing(3, 1, lambda job: 0.0)
+    with opened(path) as store:
+        with pytest.raises(TrialFailed) as caught:
+            drive(plan, job_of, store, pool, Watch())
+        assert "adam d=4 lr=1 seed=0" in str(caught.value)
+        assert "RuntimeError: out of memory" in str(caught.value)
+        assert len(known(plan, store)) == len(pool.begun) - 1, "what was on its way is kept"
+        assert not pool.running
+    before = len(pool.begun)
+    pool = Shuffled(3, 1, lambda job: 0.0)
+    with opened(path) as store:
+        drive(plan, job_of, store, pool, Watch())
+    assert len(pool.begun) == 12 - (before - 1)
+
+
+def test_runs_that_are_the_same_are_made_once(path: str) -> None:
+    """As those of an optimizer that masses mean nothing to."""
+    plan = replace(plan_of(curves=3), key=lambda curve, lr, seed: f"{lr!r}/{seed}")
+    pool = Shuffled(2, 3, lambda job: 9.0)
+    with opened(path) as store:
+        drive(plan, job_of, store, pool, Watch())
+        found = known(plan, store)
+    assert len(pool.begun) == 6
+    assert len(list(everything(plan, found))) == 18
+
+
+def test_other_runs_of_a_store_are_left_alone(path: str) -> None:
+    with opened(path) as store:
+        store.add("1/4.0/0", "past the end", made(-0.5, 4.0))
+        store.add("foreign", "another sweep's", DONE)
+        plan = plan_of()
+        drive(plan, job_of, store, Shuffled(1, 0, lambda job: -0.5), Watch())
+        assert {trial.lr for trial, _ in everything(plan, known(plan, store))} == {*RATES}
+
+
+# --- what remains -------------------------------------------------------------------------------
+
+
+def test_the_estimate_goes_by_alike_runs() -> None:
+    small, large = (
+        Curve("adam", (("d", d),), RATES, cost=cost) for d, cost in ((1, 1.0), (2, 4.0))
+    )
+    estimate = Estimate()
+    assert estimate.remaining([small], 1) is None
+    estimate.learn(large, replace(DONE, seconds=8.0))
+    assert estimate.seconds(large) == 8.0
+    assert estimate.seconds(small) == 2.0, "by cost, as long as there is nothing like it"
+    estimate.learn(small, replace(DONE, seconds=4.0))
+    assert estimate.seconds(small) == 4.0
+    assert estimate.remaining([small, small, large, large], 2) == 12.0
+    assert estimate.remaining([large], 8) == 8.0
+    assert estimate.remaining([], 2) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.1, "1 s"), (60, "60 s"), (600, "10 min"), (7200, "2.0 h")]
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert spoken(seconds) == words
