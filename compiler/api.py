@@ -30,6 +30,7 @@ from modnorm.report.interface import (
 )
 from modnorm.report.monitor import MonitorError, read_monitor
 from modnorm.report.output import write
+from modnorm.sweep import RATES
 from modnorm.sweep.interface import Transfer, Values, transfer_file
 from modnorm.sweep.records import Metric
 
@@ -144,7 +145,7 @@ def transfer(
     /,
     *,
     vary: Mapping[str, Values],
-    lr: Values | Mapping[str, Values] = "2^-8..2^2",
+    lr: Values | Mapping[str, Values] = RATES,
     optimizer: str | Sequence[str] = "normed_adam",
     data: str | None = None,
     star: bool = False,
@@ -170,9 +171,10 @@ def transfer(
 
     `vary` has the values of each param that is varied, in all combinations or, with `star`, one
     param at a time; `mass` stands for the mass of what is between the first and the last part, if
-    the file has no such param. `lr` are learning rates, or those by optimizer; where the best of a
-    curve is at an end, it goes on up to `extend` times. Values are numbers, or a text as on the
-    command line. `data` names a data set, a file, or a function as "module:function".
+    the file has no such param. `lr` are learning rates, or those by optimizer, where one that is
+    left out has 2^-8..2^2; where the best of a curve is at an end, it goes on up to `extend` times.
+    Values are numbers, or a text as on the command line. `data` names a data set, a file, or a
+    function as "module:function".
 
     Each run makes `steps` steps on batches of `batch` examples, in a process of its own, of which
     there are `jobs` at once; with `ray`, on the cluster at that address, or with "" on one started

@@ -20,7 +20,7 @@ from modnorm.console import emit, say, show
 from modnorm.kernels.tiles import DEFAULT, DEVICES
 from modnorm.options import Command, check_options, settings
 from modnorm.report.formats import FORMATS
-from modnorm.sweep_options import rates_of, transfer_options
+from modnorm.sweep_options import expect_showing, rates_of, transfer_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -338,6 +338,8 @@ def transfer(
 
     if (file is None) == (options["finished"] is None):
         raise click.UsageError("Give FILE.mod to sweep, or --from a finished sweep's JSON.")
+    if file is None:
+        expect_showing(click.get_current_context())
     form = form or ("text" if (found := inferred(output)) == "dot" else found)
     if output == "-":
         output = None
@@ -348,11 +350,15 @@ def transfer(
         from modnorm.pipeline import ANALYSIS, analyse
         from modnorm.report.output import expect_writable
         from modnorm.sweep.command import transferred
+        from modnorm.sweep.run import default_store
 
         read = {"": file, "--data": options["data"], "--from": options["finished"]}
+        store = None if file is None else options["store"] or default_store(file)
         for path in (plot, output):
             if path is not None:
                 expect_writable(path, source=read)
+                if store is not None and os.path.realpath(path) == os.path.realpath(store):
+                    raise click.UsageError(f"'{path}' is the --store: its runs would be lost.")
         text, picture = transferred(
             file,
             options,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from modnorm.options import Command, settings
-
-SCHEDULES = ("linear", "cosine", "constant")
-METRICS = ("train", "held_out")
-FORMATS = ("text", "json", "markdown", "html")
-RATES = "2^-8..2^2"
+from modnorm.sweep import FORMATS, METRICS, RATES, SCHEDULES
 
 
 def _vary(
@@ -27,6 +25,12 @@ def _vary(
         return {name: values(text) for name, text in settings(context, option, given).items()}
     except BadAxis as error:
         raise click.BadParameter(f"{error}.", context, option) from None
+
+
+def _tolerance(context: click.Context, option: click.Parameter, given: float) -> float:
+    if not 0 < given < math.inf:  # nan is in no range, and click lets it pass
+        raise click.BadParameter(f"{given} is no positive number.", context, option)
+    return given
 
 
 def rates_of(options: Mapping[str, Any]) -> Mapping[str, tuple[float, ...]]:
@@ -46,6 +50,26 @@ def rates_of(options: Mapping[str, Any]) -> Mapping[str, tuple[float, ...]]:
         raise click.UsageError(f"{what}: {error}.") from None
 
 
+SHOWING = {"finished", "metric", "tolerance", "plot", "form", "output", "quiet"}
+"""Options that say how a sweep is shown."""
+
+
+def expect_showing(context: click.Context) -> None:
+    """Refuse what --from has no use for.
+
+    Raises:
+        UsageError: naming the first such option.
+    """
+    for option in context.command.get_params(context):
+        name = option.name or ""
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and isinstance(option, click.Option) and name not in SHOWING:
+            raise click.UsageError(
+                f"{option.opts[0]} says what to run, but --from shows a sweep that is over: "
+                "give one of them."
+            )
+
+
 def transfer_options(command: Command) -> Command:
     """What `modnorm transfer` sweeps, and how."""
     positive = click.IntRange(min=1)
@@ -62,9 +86,8 @@ def transfer_options(command: Command) -> Command:
                 "--lr",
                 metavar="[OPTIMIZER=]V1,V2,…",
                 multiple=True,
-                default=[RATES],
-                help="Learning rates: values, A..B by doubling, A..B:0.5 by half powers of two. "
-                f"[{RATES}]",
+                help="Learning rates: values, A..B by doubling, A..B:0.5 by half powers of two; "
+                f"of all optimizers without some of their own. [{RATES}]",
             ),
             click.option(
                 "--optimizer",
@@ -84,13 +107,13 @@ def transfer_options(command: Command) -> Command:
                 help="How often to go on past an end where the best rate is.",
             ),
             *(
-                click.option(name, type=positive, default=default, show_default=True, help=text)
-                for name, default, text in (
-                    ("--seeds", 1, "Runs of each kind."),
-                    ("--steps", 300, "Of a run."),
-                    ("--batch", 8, "Examples a step."),
-                    ("--eval-batches", 50, "Size of the held-out set, in batches."),
-                    ("--threads", 1, "Of a run."),
+                click.option(name, type=kind, default=default, show_default=True, help=text)
+                for name, kind, default, text in (
+                    ("--seeds", click.IntRange(1, 1000), 1, "Runs of each kind."),
+                    ("--steps", positive, 300, "Of a run."),
+                    ("--batch", positive, 8, "Examples a step."),
+                    ("--eval-batches", positive, 50, "Size of the held-out set, in batches."),
+                    ("--threads", positive, 1, "Of a run."),
                 )
             ),
             click.option("--context", type=positive, help="Characters of an example of a text."),
@@ -133,7 +156,8 @@ def transfer_options(command: Command) -> Command:
             ),
             click.option(
                 "--tolerance",
-                type=click.FloatRange(min=0, min_open=True),
+                type=float,
+                callback=_tolerance,
                 default=0.1,
                 show_default=True,
                 help="Drift per doubling that is still transfer.",

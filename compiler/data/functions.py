@@ -59,11 +59,11 @@ def told(error: BaseException, source: Path | None) -> str:
     return said
 
 
-def from_function(name: str) -> Function:
-    """The function `module:function`; the module may also lie in the current folder.
+def named(name: str) -> tuple[Callable[..., Any], Path | None]:
+    """The function `module:function`, and its module's file, if it has one.
 
-    The checksum is that of the module's source: of what it imports or reads it sees nothing.
-    Raises DataError where there is no such module or function, and where importing it raises.
+    The module may also lie in the current folder. Raises DataError where there is no such module or
+    function, and where importing it raises.
     """
     parts = NAME.fullmatch(name)
     if parts is None:
@@ -77,21 +77,39 @@ def from_function(name: str) -> Function:
         found = getattr(found, attribute)
     if not callable(found):
         raise DataError(f"{name} is no function, but {type(found).__name__}")
+    return found, Path(file) if file else None
+
+
+def from_function(name: str) -> Function:
+    """Data from the function `module:function`.
+
+    The checksum is that of the module's source: of what it imports or reads it sees nothing.
+    Raises DataError where there is no such function, or no source.
+    """
+    found, file = named(name)
     try:
-        content = Path(file).read_bytes()
-    except OSError as error:
+        content = file.read_bytes() if file is not None else None
+    except OSError:
+        content = None
+    if file is None or content is None:
+        module = name.partition(":")[0]
         raise DataError(
-            f"{parts[1]} has no source file to take a checksum of: put the function into a .py file"
-        ) from error
-    return Function(name, found, Path(file), hashlib.sha256(content).hexdigest())
+            f"{module} has no source file to take a checksum of: put the function into a .py file"
+        )
+    return Function(name, found, file, hashlib.sha256(content).hexdigest())
+
+
+def see_folder() -> None:
+    """Let modules of the current folder be found. It stays so: a function may import more later."""
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    importlib.invalidate_caches()
 
 
 def imported(name: str) -> ModuleType:
     """The module of that name, from the current folder or installed."""
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)  # stays: the function may import more when it is called
-    importlib.invalidate_caches()
+    see_folder()
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -99,7 +117,7 @@ def imported(name: str) -> ModuleType:
             raise DataError(f"importing {name} raised {told(error, None)}") from error
         hint = f": give {name.removesuffix('.py')} without .py" if name.endswith(".py") else ""
         raise DataError(
-            f"there is no module {name!r}, neither in {folder} nor installed{hint}"
+            f"there is no module {name!r}, neither in {Path.cwd()} nor installed{hint}"
         ) from error
     except (Exception, SystemExit) as error:  # whatever a stranger's file raises when it is run
         raise DataError(f"importing {name} raised {told(error, None)}") from error

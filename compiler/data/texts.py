@@ -80,24 +80,29 @@ def load(
     `notice` is called with one line where something other than what was asked for is handed out.
     Raises DataError.
     """
+    return resolved(name, notice)[1]
+
+
+def resolved(name: str, notice: Callable[[str], None]) -> tuple[str, Text | Images | Function]:
+    """What `load` hands out, and the name of what that is: of the stand-in, where there is one."""
     if name in NAMED:
         if name != "shakespeare":
-            return NAMED[name]()
+            return name, NAMED[name]()
         try:
-            return shakespeare()
+            return name, shakespeare()
         except Unreachable as error:
             notice(f"shakespeare cannot be fetched: {error}")
             notice("using the source text of Python's standard library instead (--data python)")
-            return python_source()
+            return "python", python_source()
     path = Path(name)
     if not os.path.exists(path):  # unlike Path.exists, also False for a name that is too long
         if is_function(name):
-            return from_function(name)
+            return name, from_function(name)
         raise DataError(
             f"there is no data set and no file named {name!r}: choose one of {', '.join(NAMED)}, "
             "or give a path to a text or an .npz, or module:function"
         )
-    return from_npz(path) if path.suffix == ".npz" else from_text(path)
+    return name, from_npz(path) if path.suffix == ".npz" else from_text(path)
 
 
 def encode(name: str, text: str, symbols: str | None = None) -> Text:

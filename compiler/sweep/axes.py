@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from modnorm.sweep import RATES
 from modnorm.sweep.names import BadLabel, read_label
 from modnorm.sweep.records import Size
 
@@ -128,11 +129,11 @@ def rates(texts: Iterable[str], optimizers: Sequence[str]) -> Mapping[str, tuple
     """The learning rates of each optimizer.
 
     A text is `VALUES` for all optimizers or `OPTIMIZER=VALUES` for one, by its label or its name;
-    what is said for a label goes before what is said for a name, and that before the rest.
+    what is said for a label goes before what is said for a name, and that before the rest. An
+    optimizer of which nothing is said has RATES.
 
     Raises:
-        BadAxis: for values that cannot be read, an optimizer that is not among the others, one that
-            has no learning rates.
+        BadAxis: for values that cannot be read, an optimizer that is not among the others.
     """
     by_name: dict[str, tuple[float, ...]] = {}
     for text in texts:
@@ -144,15 +145,11 @@ def rates(texts: Iterable[str], optimizers: Sequence[str]) -> Mapping[str, tuple
         if name and name not in (*optimizers, *map(_name, optimizers)):
             raise BadAxis(f"learning rates are given for {name!r}, which is not among --optimizer")
         by_name[name] = tuple(float(value) for value in values(grid))
-    found: dict[str, tuple[float, ...]] = {}
-    for label in optimizers:
-        for name in (label, _name(label), ""):
-            if name in by_name:
-                found[label] = by_name[name]
-                break
-        else:
-            raise BadAxis(f"{label} has no learning rates: give --lr 2^-8..2^2 for all optimizers")
-    return found
+    by_name.setdefault("", tuple(map(float, values(RATES))))
+    return {
+        label: next(by_name[name] for name in (label, _name(label), "") if name in by_name)
+        for label in optimizers
+    }
 
 
 def _name(label: str) -> str:

@@ -77,6 +77,7 @@ def request_from(file: str, options: Mapping[str, Any]) -> Request:
         seeds=options["seeds"],
         extend=options["extend"],
         star=options["star"],
+        metric=options["metric"],
         data=options["data"],
         settings=settings,
     )

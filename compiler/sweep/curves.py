@@ -52,10 +52,15 @@ class Loss:
     excess: float | None = None
     by_seed: Mapping[int, float] = field(default_factory=dict)
     points: Mapping[int, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    ceilings: Mapping[int, float] = field(default_factory=dict)
+
+    def of_seeds(self, x: float) -> dict[int, float | None]:
+        """The loss of each seed at a log2 learning rate; None where no runs surround it."""
+        return {s: fits.interpolated(p, x, self.ceilings[s]) for s, p in self.points.items()}
 
     def at(self, x: float | None) -> float | None:
         """The mean over seeds at a log2 learning rate; None where no runs surround it."""
-        found = [fits.interpolated(p, x) for p in self.points.values()] if x is not None else []
+        found = self.of_seeds(x).values() if x is not None else ()
         known = [value for value in found if value is not None]
         return fits.mean(known) if known and len(known) == len(found) else None
 
@@ -177,10 +182,17 @@ def curve(optimizer: str, sizes: Sizes, runs: Sequence[Run], metric: Metric) -> 
         average = fits.mean(list(here.values()))
         points.append(Point(some[0].lr, average, error, len(here), bad, here))
 
+    ceilings = {
+        seed: min((_first(o, ceiling) for (_, s), (_, o) in by_rate.items() if s == seed))
+        for seed in seeds
+    }
+    train, held_out = (
+        Loss(points=lines("train"), ceilings=ceilings),
+        Loss(points=lines("held_out"), ceilings=ceilings),
+    )
     made = Curve(
-        optimizer, sizes, None, None, None, "", Loss(points=lines("train")),
-        Loss(points=lines("held_out")), metric, seeds, len(by_rate), diverged,
-        len(by_rate) - len(seeds) * len(rates), {}, tuple(points),
+        optimizer, sizes, None, None, None, "", train, held_out, metric, seeds, len(by_rate),
+        diverged, len(by_rate) - len(seeds) * len(rates), {}, tuple(points),
     )  # fmt: skip
     learned = any(
         value < _first(by_rate[x, seed][1], ceiling)
@@ -204,13 +216,14 @@ def _fitted(made: Curve, rates: Sequence[float], learned: bool) -> Curve:
         edge: Edge = "low" if best == 0 else "high"
         problem = f"the best learning rate is the {edge}est that was tried"
         return _with_losses(replace(made, edge=edge, problem=problem), rates[best])
-    found = {seed: fits.optimum(line) for seed, line in lines.items()}
+    ceilings = made.metric.ceilings
+    found = {seed: fits.optimum(line, ceilings[seed]) for seed, line in lines.items()}
     optima = {seed: one[0] for seed, one in found.items() if one is not None}
     x = fits.mean(list(optima.values()))
     error, loss_error = fits.standard_error(list(optima.values())), None
     if len(lines) == 1:
-        (line,) = lines.values()
-        wide, own = fits.wide_vertex(line), fits.optimum(line)
+        ((seed, line),) = lines.items()
+        wide, own = fits.wide_vertex(line), fits.optimum(line, ceilings[seed])
         if wide is not None and own is not None:
             error, loss_error = abs(wide[0] - own[0]), abs(wide[1] - own[1])
     made = _with_losses(replace(made, best=x, error=error, by_seed=optima), x)
@@ -227,8 +240,7 @@ def _with_losses(made: Curve, x: float) -> Curve:
 
 def _at(loss: Loss, x: float) -> Loss:
     """The loss at the curve's own best learning rate."""
-    found = {seed: fits.interpolated(line, x) for seed, line in loss.points.items()}
-    known = {seed: value for seed, value in found.items() if value is not None}
+    known = {seed: value for seed, value in loss.of_seeds(x).items() if value is not None}
     error = fits.standard_error(list(known.values()))
     return replace(loss, best=loss.at(x), error=error, by_seed=known)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from modnorm.data.fetch import DataError
 from modnorm.sweep.plan import Curve, Plan
@@ -37,7 +37,7 @@ def drive(plan: Plan, job_of: JobOf, store: Store, pool: Pool, watch: Watch) -> 
             running[trial.key] = trial
             begun = named(trial)
             pool.submit(trial.key, job_of(trial))
-        watch.state(*state.counts(), state.remaining(list(running), pool.size), begun)
+        watch.state(*state.counts(), state.remaining(pool.size), begun)
         for key, result in pool.finished(TICK):
             trial = running.pop(key)
             if isinstance(result, Exception):
@@ -103,7 +103,7 @@ class _State:
         diverged = sum(outcome.status == "diverged" for outcome in done)
         return len(done), len(self.curves), diverged
 
-    def remaining(self, running: Sequence[str], size: int) -> float | None:
+    def remaining(self, size: int) -> float | None:
         return self.estimate.remaining(list(self.waiting.values()), size)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from modnorm.sweep import fits
+from modnorm.sweep import METRICS, fits
 from modnorm.sweep.advice import warnings
 from modnorm.sweep.curves import Curve, curve, grouped, is_mass, labels, lr_of, normalised
 from modnorm.sweep.fits import TOLERANCE, Verdict
@@ -92,10 +92,10 @@ def found(
     """What a sweep says, finished or not.
 
     Raises:
-        SweepError: for a size or a learning rate that is no positive number, a metric that there is
-            not, or a tolerance below 0.
+        SweepError: for a size or a learning rate that is no positive number, runs that differ in
+            what is varied, a metric that there is not, or a tolerance below 0.
     """
-    if metric not in ("train", "held_out"):
+    if metric not in METRICS:
         raise SweepError(f"the metric is train or held_out, not {metric!r}")
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise SweepError(f"the tolerance of drifts is a number from 0 on, not {tolerance!r}")
@@ -118,6 +118,10 @@ def found(
 
 def _check(sweep: Sweep) -> None:
     for trial, _ in sweep.runs:
+        names, first = (tuple(name for name, _ in t.sizes) for t in (trial, sweep.runs[0][0]))
+        if names != first:
+            said = " and the other ".join(f"({', '.join(some)})" for some in (first, names))
+            raise SweepError(f"one run has the sizes {said}: they are not of one sweep")
         for name, value in (*trial.sizes, ("the learning rate", trial.lr)):
             sound = isinstance(value, int | float) and not isinstance(value, bool)
             if not sound or not 0 < value < math.inf:

@@ -54,18 +54,20 @@ def vertex(three: Points) -> tuple[float, float] | None:
     return x, y0 + left * (x - x0) + bend * (x - x0) * (x - x1)
 
 
-def optimum(points: Points) -> tuple[float, float] | None:
+def optimum(points: Points, ceiling: float = math.inf) -> tuple[float, float] | None:
     """Learning rate and loss at the vertex of the parabola through the best point's neighbours.
 
     None for fewer than three points, or where the loss is the same at all of them. A best point
-    that is an end takes the parabola of the last three there; where that has no vertex, the point
-    itself is the optimum.
+    that is an end takes the parabola of the last three there; where that has no vertex, or one of
+    the three is at the ceiling and says no more than that nothing was learned, the point itself is
+    the optimum.
     """
     if len(points) < 3 or len({y for _, y in points}) == 1:
         return None
     best = lowest(points)
     middle = min(max(best, 1), len(points) - 2)
-    return vertex(points[middle - 1 : middle + 2]) or points[best]
+    three = points[middle - 1 : middle + 2]
+    return (vertex(three) if _below(three, ceiling) else None) or points[best]
 
 
 def wide_vertex(points: Points) -> tuple[float, float] | None:
@@ -89,13 +91,14 @@ def wide_vertex(points: Points) -> tuple[float, float] | None:
     return x + origin, offset + slope * x + bend * x * x
 
 
-def interpolated(points: Points, x: float) -> float | None:
+def interpolated(points: Points, x: float, ceiling: float = math.inf) -> float | None:
     """The loss at a learning rate; None outside of the learning rates of the points.
 
     Between two points it lies on a parabola through these and one neighbour: of the two there are
     the one that bends less (the ENO choice: Harten, Engquist, Osher & Chakravarthy 1987), so that a
-    cliff behind one point does not pull the curve down before it. Only next to the best point may
-    it leave the range between the two points. It is exact for a parabola.
+    cliff behind one point does not pull the curve down before it; one with a point at the ceiling
+    is not taken. Only next to the best point may it leave the range between the two points. It is
+    exact for a parabola.
     """
     slack = 1e-9
     if not points or not points[0][0] - slack <= x <= points[-1][0] + slack:
@@ -104,13 +107,18 @@ def interpolated(points: Points, x: float) -> float | None:
         return points[0][1]
     i = next((i for i in range(len(points) - 1) if x <= points[i + 1][0]), len(points) - 2)
     (x0, y0), (x1, y1) = points[i], points[i + 1]
-    bends = [_bend(points[k - 1 : k + 2]) for k in (i, i + 1) if 0 < k < len(points) - 1]
+    near = [points[k - 1 : k + 2] for k in (i, i + 1) if 0 < k < len(points) - 1]
+    bends = [_bend(three) for three in near if _below(three, ceiling)]
     bend = min(bends, key=abs, default=0.0)
     value = y0 + (y1 - y0) / (x1 - x0) * (x - x0) + bend * (x - x0) * (x - x1)
     best = lowest(points)
     if best in (i, i + 1) and 0 < best < len(points) - 1:
         return value
     return min(max(value, min(y0, y1)), max(y0, y1))
+
+
+def _below(three: Points, ceiling: float) -> bool:
+    return all(y < ceiling for _, y in three)
 
 
 def _bend(three: Points) -> float:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from modnorm.pipeline import ANALYSIS
 from modnorm.report.interface import FilePath, analyse
+from modnorm.sweep import FORMATS, METRICS, SCHEDULES
 from modnorm.sweep.axes import BadAxis, labels, rates, values
 from modnorm.sweep.records import Metric, Size
 from modnorm.sweep.request import Request, prepared
-from modnorm.sweep.trial import SCHEDULES
 
 if TYPE_CHECKING:
     from modnorm.sweep.findings import Findings
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 Values = str | Sequence[Size]
 """Values of an axis: numbers, or a text as on the command line, `2^-8..2^2`."""
-FORMATS = ("text", "json", "markdown", "html")
 
 
 def transfer_file(
@@ -47,8 +46,8 @@ def transfer_file(
     """
     if format not in FORMATS:
         raise ValueError(f"the format of a sweep is one of {FORMATS}, not {format!r}")
-    if metric not in get_args(Metric):
-        raise ValueError(f"the metric is one of {get_args(Metric)}, not {metric!r}")
+    if metric not in METRICS:
+        raise ValueError(f"the metric is one of {METRICS}, not {metric!r}")
     if not isinstance(tolerance, int | float) or not 0 < tolerance < float("inf"):
         raise ValueError(f"the tolerance must be positive, not {tolerance!r}")
     if not isinstance(vary, Mapping):
@@ -62,12 +61,14 @@ def transfer_file(
             labels([optimizer] if isinstance(optimizer, str) else optimizer),
         ),
         settings=_sound(settings),
+        metric=metric,
         **options,
     )
-    counts = {"seeds": request.seeds, "jobs": place["jobs"], "extend": request.extend + 1}
-    for name, value in counts.items():
-        if not (name == "jobs" and value is None) and not _counts(value):
-            raise ValueError(f"{name} is no such number: {value!r}")
+    counts = [("seeds", request.seeds, 1), ("extend", request.extend, 0)]
+    counts += [("jobs", place["jobs"], 1)] if place["jobs"] is not None else []
+    for name, value, least in counts:
+        if not _counts(value, least):
+            raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
     from modnorm.sweep.run import Place, default_store, swept
 
     ready = prepared(
@@ -93,8 +94,8 @@ def _text(given: Values) -> str:
         raise BadAxis(f"{given!r} are neither numbers nor a text like '2^-8..2^2'") from None
 
 
-def _counts(value: object) -> bool:
-    return isinstance(value, int) and value >= 1
+def _counts(value: object, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _sound(given: Mapping[str, Any]) -> Mapping[str, Any]:

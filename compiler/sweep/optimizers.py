@@ -5,8 +5,6 @@ An optimizer is a list of torch optimizers, whose learning rates one schedule mu
 
 from __future__ import annotations
 
-import importlib
-import sys
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from modnorm.data.fetch import DataError
+from modnorm.data.functions import named, told
 from modnorm.sweep.names import NORMED, Label
 from modnorm.sweep.parts import roles, with_body_mass
 
@@ -34,6 +33,8 @@ def build(
         DataError: if it does not take such options, or not this model.
     """
     options: dict[str, Any] = dict(label.options)
+    if label.function is not None:
+        return _own(label.function, module, model, lr, options)
     if "beta1" in options or "beta2" in options:
         options["betas"] = (options.pop("beta1", BETAS[0]), options.pop("beta2", BETAS[1]))
     try:
@@ -42,9 +43,6 @@ def build(
             if mass is not None:
                 options["plan"] = with_body_mass(module.PLAN, mass)
             return [made(model.named_parameters(), lr=lr, **options)]
-        if label.function is not None:
-            found = own(label.function)(module, model, lr, **options)
-            return list(found) if isinstance(found, list | tuple) else [found]
         return BUILDERS[label.name](module, model, lr, **options)
     except DataError:
         raise
@@ -100,21 +98,23 @@ class Flattened(torch.optim.Muon):
 BUILDERS = {"adam": _adam, "sgd": _sgd, "muon": _muon}
 
 
-def own(name: str) -> Any:
-    """The function of the user's own that `module:function` names.
-
-    It is called as function(module, model, lr, **options), and returns an optimizer or several.
+def _own(
+    name: str, module: ModuleType, model: nn.Module, lr: float, options: dict[str, Any]
+) -> Optimizers:
+    """What the function of the user's own makes, called as function(module, model, lr, **options).
 
     Raises:
-        DataError: if there is none.
+        DataError: if there is none, it raises anything, or makes something else.
     """
-    where, _, attribute = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    function, source = named(name)
     try:
-        found = getattr(importlib.import_module(where), attribute, None)
-    except Exception as error:  # whatever a stranger's module raises when it is run
-        raise DataError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
-    if not callable(found):
-        raise DataError(f"{where} has no function {attribute}")
-    return found
+        found = function(module, model, lr, **options)
+    except Exception as error:  # whatever a stranger's function raises
+        raise DataError(f"{name} raised {told(error, source)}") from error
+    made = list(found) if isinstance(found, list | tuple) else [found]
+    if not made or not all(isinstance(one, torch.optim.Optimizer) for one in made):
+        kinds = ", ".join(type(one).__name__ for one in made) or "nothing"
+        raise DataError(
+            f"{name} returned {kinds}, but it has to return a torch optimizer or several"
+        )
+    return made

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from modnorm.sweep.axes import beyond
-from modnorm.sweep.records import Outcome, Size, Sizes, Trial
+from modnorm.sweep.records import Metric, Outcome, Size, Sizes, Trial
 
 LOWEST, HIGHEST = 2.0**-100, 2.0**100
 """Learning rates that no curve goes past."""
@@ -34,12 +34,16 @@ class Curve:
 
 @dataclass(frozen=True)
 class Plan:
-    """All curves. `key` gives a run its checksum; `extend` is how often a curve passes an end."""
+    """All curves. `key` gives a run its checksum; `extend` is how often a curve passes an end.
+
+    metric: the loss that says which learning rate is best.
+    """
 
     curves: tuple[Curve, ...]
     seeds: tuple[int, ...]
     extend: int
     key: Callable[[Curve, float, int], str]
+    metric: Metric = "train"
 
     def trials(self, curve: Curve, known: Mapping[str, Outcome]) -> list[Trial]:
         """The runs of a curve that are known to be needed, given the outcomes of some of them."""
@@ -55,7 +59,7 @@ class Plan:
                 return found
             count = len(self.seeds)
             losses = [
-                mean_loss([known[trial.key] for trial in found[i : i + count]])
+                mean_loss([known[trial.key] for trial in found[i : i + count]], self.metric)
                 for i in range(0, len(found), count)
             ]
             best = losses.index(min(losses))
@@ -69,14 +73,14 @@ class Plan:
             rates = [lr, *rates] if low else [*rates, lr]
 
 
-def mean_loss(outcomes: Sequence[Outcome]) -> float:
-    """The mean training loss of a learning rate's runs, at most that before the first step."""
-    return math.fsum(map(_loss, outcomes)) / len(outcomes)
+def mean_loss(outcomes: Sequence[Outcome], metric: Metric) -> float:
+    """The mean loss of a learning rate's runs, each at most that before the first step."""
+    return math.fsum(_loss(outcome, metric) for outcome in outcomes) / len(outcomes)
 
 
-def _loss(outcome: Outcome) -> float:
+def _loss(outcome: Outcome, metric: Metric) -> float:
     first = outcome.first_loss if math.isfinite(outcome.first_loss) else 1e30
-    loss = outcome.train_loss
+    loss = outcome.train_loss if metric == "train" else outcome.held_out_loss
     if outcome.status != "done" or loss is None or not math.isfinite(loss):
         return first
     return min(first, loss)

@@ -7,14 +7,18 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
+from modnorm.data.fetch import DataError
+from modnorm.data.functions import told
 from modnorm.sweep.problems import TrialFailed
 from modnorm.sweep.records import Outcome
 
@@ -41,9 +45,20 @@ class Pool(Protocol):
 
 
 def work_on(work: str, job: Job) -> Outcome:
-    """What a function, given as module:function, makes of a job."""
+    """What a function, given as module:function, makes of a job.
+
+    Raises:
+        DataError: for whatever it raises. A stranger's error may be one that cannot be sent to
+            another process, or that ends the program.
+    """
     module, _, name = work.partition(":")
-    outcome: Outcome = getattr(import_module(module), name)(job)
+    try:
+        outcome: Outcome = getattr(import_module(module), name)(job)
+    except DataError:
+        raise
+    except (Exception, SystemExit) as error:
+        last = traceback.extract_tb(error.__traceback__)[-1].filename
+        raise TrialFailed(told(error, Path(last))) from None
     return outcome
 
 

@@ -20,7 +20,7 @@ from modnorm.sweep.names import read_label
 from modnorm.sweep.parts import roles
 from modnorm.sweep.plan import Curve, Plan, combinations
 from modnorm.sweep.problems import SweepError
-from modnorm.sweep.records import Outcome, Settings, Size, Sizes, Sweep, Trial
+from modnorm.sweep.records import Metric, Outcome, Settings, Size, Sizes, Sweep, Trial
 from modnorm.sweep.trial import Job, key_of
 
 MASS = "mass"
@@ -37,6 +37,7 @@ class Request:
     seeds: int = 1
     extend: int = 2
     star: bool = False
+    metric: Metric = "train"
     data: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -149,7 +150,8 @@ def prepared(request: Request, variation: Variation, notice: Callable[[str], Non
             keys[place] = key_of(make(*place), sweep.versions or {})
         return keys[place]
 
-    return Prepared(Plan(curves, sweep.seeds, request.extend, key), sweep, inputs, make)
+    plan = Plan(curves, sweep.seeds, request.extend, key, request.metric)
+    return Prepared(plan, sweep, inputs, make)
 
 
 def _program(variation: Variation, changed: Mapping[str, Size]) -> Program:
@@ -202,8 +204,8 @@ def _plain(value: Any) -> Any:
 def _data(
     name: str | None, source: str, stem: str, notice: Callable[[str], None]
 ) -> tuple[str, str]:
-    """The data's name and checksum."""
-    from modnorm.data.texts import load
+    """The name of the data that is really used, and its checksum."""
+    from modnorm.data.texts import resolved
 
     if name is None:
         with torch_at_hand():
@@ -211,7 +213,8 @@ def _data(
             from modnorm.data.tasks import default_data, only_input
 
             name = default_data(only_input(import_source(source, stem)))
-    return name, load(name, notice).sha256
+    name, found = resolved(name, notice)
+    return name, found.sha256
 
 
 def versions() -> dict[str, str]:

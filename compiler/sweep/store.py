@@ -174,7 +174,9 @@ def _make_ready(path: str, connection: sqlite3.Connection) -> None:
                 f"{version}, this one's {VERSION}): give another --store"
             )
         elif (said := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise StoreError(f"the store `{path}` is damaged ({said}): give another --store")
+            raise StoreError(
+                f"the store `{path}` is damaged ({said.splitlines()[-1]}): give another --store"
+            )
         connection.commit()
     except sqlite3.OperationalError as error:
         if "locked" in str(error):

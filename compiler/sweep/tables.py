@@ -173,7 +173,7 @@ def _same(one: Curve, found: Loss) -> Cell:
     if found.at_smallest is None or found.excess is None:
         return Cell(NONE, "dim")
     tone = "good" if found.excess <= GOOD else "warn" if found.excess < BAD else "bad"
-    least = "≥" if one.edge else ""
+    least = "≥" if one.edge and found is one.metric else ""  # the other's best may be anywhere
     digits = 3 if abs(found.at_smallest) >= 0.1 else 5
     above = f"{least}{percent(found.excess)}"
     return Cell(f"{found.at_smallest:.{digits}f} {above}", tone, above)

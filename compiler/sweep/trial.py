@@ -13,9 +13,13 @@ import time
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from modnorm.data.functions import see_folder
+from modnorm.sweep.names import read_label
 from modnorm.sweep.records import Outcome, Settings
 
 if TYPE_CHECKING:
@@ -34,11 +38,17 @@ class Job(TypedDict):
     settings: dict[str, Any]
 
 
+RUNS = 1
+"""Goes up when equal jobs give other outcomes than before: then old ones are not taken for them."""
+
+
 def key_of(job: Job, versions: Mapping[str, str]) -> str:
     """The checksum of a job: equal for equal jobs, under equal versions of what runs them.
 
-    The data counts by its checksum, whatever its name or place.
+    The data counts by its checksum, whatever its name or place, and an optimizer of the user's own
+    by that of its module's file.
     """
+    function = read_label(job["optimizer"]).function
     settings = {name: value for name, value in job["settings"].items() if name != "data"}
     parts = {
         **job,
@@ -47,8 +57,22 @@ def key_of(job: Job, versions: Mapping[str, str]) -> str:
         "source": sha256(job["source"].encode("utf-8", "backslashreplace")).hexdigest(),
         "lr": float(job["lr"]).hex(),
         "torch": versions.get("torch"),
+        "runs": RUNS,
+        "function": function and _checksum(function.partition(":")[0]),
     }
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@lru_cache(maxsize=16)
+def _checksum(module: str) -> str:
+    """Of a module's file, which is not imported for it; "" where there is none."""
+    see_folder()
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError, AttributeError):
+        spec = None
+    file = Path(spec.origin) if spec is not None and spec.origin else None
+    return sha256(file.read_bytes()).hexdigest() if file is not None and file.is_file() else ""
 
 
 def factor(schedule: str, done: int, steps: int) -> float:
@@ -60,9 +84,6 @@ def factor(schedule: str, done: int, steps: int) -> float:
     return 1.0
 
 
-SCHEDULES = ("linear", "cosine", "constant")
-
-
 def run_trial(job: Job) -> Outcome:
     """Train a model as a job says.
 
@@ -72,15 +93,14 @@ def run_trial(job: Job) -> Outcome:
     """
     import torch
 
-    from modnorm.sweep.names import read_label
     from modnorm.sweep.optimizers import build
 
     settings = Settings(**job["settings"])
     torch.set_num_threads(settings.threads)
     module = _module(job["source"], job["stem"])
-    torch.manual_seed(job["seed"])
     model = getattr(module, module.MODEL)(generator=torch.Generator().manual_seed(job["seed"]))
     task = _task(job["source"], job["stem"], settings)
+    torch.manual_seed(job["seed"])  # for what is one's own; after the task, which is made only once
     optimizers = build(module, model, read_label(job["optimizer"]), job["lr"], job["mass"])
     rates = [[group["lr"] for group in one.param_groups] for one in optimizers]
     batches = torch.Generator().manual_seed(job["seed"])
@@ -133,7 +153,7 @@ def _module(source: str, stem: str) -> ModuleType:
     return import_source(source, stem)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=2)  # each has its own copy of the data
 def _task(source: str, stem: str, settings: Settings) -> Task:
     """The task, made once for all runs of a process.
 

@@ -124,13 +124,19 @@ def test_rates_of_the_optimizers() -> None:
     assert all(isinstance(lr, float) for some in found.values() for lr in some)
 
 
+def test_an_optimizer_without_learning_rates_has_those_of_the_rest() -> None:
+    found = rates(["adam=0.25"], ("normed_adam", "adam"))
+    assert found == {"normed_adam": tuple(2.0**x for x in range(-8, 3)), "adam": (0.25,)}
+    assert rates([], ("adam",)) == {"adam": found["normed_adam"]}
+    assert rates(["1", "adam=0.25"], ("normed_adam", "adam"))["normed_adam"] == (1.0,)
+
+
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
         (["1,2", "2,4"], "the learning rates are given twice"),
         (["1", "adam=1,2", "adam=2,4"], "the learning rates of adam are given twice"),
         (["muon=1,2", "1"], "given for 'muon', which is not among --optimizer"),
-        (["normed_adam=1,2"], "adam has no learning rates: give --lr 2^-8..2^2"),
         (["adam="], "'' is no positive number"),
     ],
 )
@@ -154,15 +160,39 @@ def test_what_are_no_rates(texts: list[str], said: str) -> None:
         (["--optimizer", "adamw"], "--optimizer: there is no optimizer 'adamw'"),
         (["--seeds", "0"], "Invalid value for '--seeds'"),
         (["--schedule", "step"], "Invalid value for '--schedule'"),
+        (["--tolerance", "0"], "Invalid value for '--tolerance': 0.0 is no positive number"),
+        (["--tolerance", "nan"], "Invalid value for '--tolerance': nan is no positive number"),
+        (["--tolerance", "inf"], "Invalid value for '--tolerance': inf is no positive number"),
         (["--from", "sweep.json"], "Give FILE.mod to sweep, or --from a finished sweep's JSON"),
         (["--plot", "a.gif"], "--plot draws png svg pdf: 'a.gif' ends in none of them"),
         (["--plot", "a.png", "-o", "./a.png"], "one would be lost"),
+        (["-o", "./net.transfer.db"], "is the --store: its runs would be lost"),
+        (["--store", "a.png", "--plot", "./a.png"], "is the --store: its runs would be lost"),
     ],
 )
 def test_usage(words: list[str], said: str) -> None:
     done = CliRunner().invoke(cli, ["transfer", "net.mod", *words], prog_name="modnorm")
     assert done.exit_code == 2
     assert said in " ".join(done.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--vary", "d=1,2"], ["-p", "d=2"], ["--lr", "1"], ["--jobs", "1"], ["--store", "a.db"],
+        ["--dry-run"], ["--seeds", "1"], ["--model", "Net"],
+    ],
+)  # fmt: skip
+def test_a_finished_sweep_takes_nothing_to_run(words: list[str]) -> None:
+    done = CliRunner().invoke(cli, ["transfer", "--from", "a.json", *words], prog_name="modnorm")
+    assert done.exit_code == 2
+    assert f"{words[0]} says what to run, but --from shows" in " ".join(done.stderr.split())
+
+
+def test_a_finished_sweep_takes_how_to_show_it() -> None:
+    words = ["--metric", "held_out", "--tolerance", "1", "--format", "json", "-q", "-o", "a.html"]
+    done = CliRunner().invoke(cli, ["transfer", "--from", "no.json", *words], prog_name="modnorm")
+    assert (done.exit_code, done.stderr[:31]) == (1, "error: `no.json` cannot be read")
 
 
 def test_a_file_or_a_finished_sweep() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from modnorm.report.formats import Unusable
 from modnorm.sweep.findings import Findings, dumps, found, loads
 from modnorm.sweep.problems import SweepError
-from modnorm.sweep.records import Outcome, Size, Sweep
+from modnorm.sweep.records import Outcome, Size, Sizes, Sweep
 from tests.sweeps import DEPTHS, FIRST, RATES, WIDTHS, drifting, grid, sweep
 
 
@@ -185,6 +185,15 @@ def test_only_positive_numbers_are_varied(value: Any) -> None:
     made = sweep({"adam": lambda sizes, seed: -2.0}, {"dropout": (value,)})
     with pytest.raises(SweepError, match="dropout"):
         found(made)
+
+
+@pytest.mark.parametrize("sizes", [(), (("blocks", 4),), (("d_embed", 32), ("blocks", 4))])
+def test_runs_that_are_not_of_one_sweep(sizes: Sizes) -> None:
+    there = sweep({"adam": drifting(-4, -0.6, 0.0)}, {"d_embed": WIDTHS})
+    trial, done = there.runs[-1]
+    mixed = replace(there, runs=(*there.runs, (replace(trial, sizes=sizes), done)))
+    with pytest.raises(SweepError, match=r"the sizes \(d_embed\) and the other \("):
+        found(mixed)
 
 
 # --- masses ---------------------------------------------------------------------------------

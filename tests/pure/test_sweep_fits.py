@@ -170,3 +170,13 @@ def test_params_varied_together_cannot_be_told_apart() -> None:
 )
 def test_verdicts(drift: float, error: float | None, wanted: str) -> None:
     assert fits.verdict(drift, error, 0.1) == wanted
+
+
+def test_a_wall_does_not_pull_the_optimum() -> None:
+    """What learned nothing says only that the best is below it."""
+    points = [(-4.0, 0.46), (-3.0, 0.45), (-2.0, 2.3)]
+    assert fits.optimum(points, ceiling=2.3) == (-3.0, 0.45)
+    assert fits.interpolated(points, -3.5, ceiling=2.3) == pytest.approx(0.455)
+    pulled = fits.optimum(points)
+    assert pulled is not None
+    assert pulled[1] < 0.25

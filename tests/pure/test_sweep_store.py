@@ -102,6 +102,14 @@ def _text(path: Path) -> None:
     path.write_text("no database\n" * 200, encoding="utf-8")
 
 
+def _spoilt(path: Path) -> None:
+    """One page is damaged, so that the check says where in several lines."""
+    _filled(path)
+    content = bytearray(path.read_bytes())
+    content[4106:4300] = b"\xff" * 194
+    path.write_bytes(bytes(content))
+
+
 def _foreign(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE runs (key TEXT)")
@@ -144,6 +152,7 @@ def _folder(path: Path) -> None:
         (_newer, "another version of modnorm (its layout is 7, this one's 1)"),
         (_cut, "damaged"),
         (_scrambled, "damaged"),
+        (_spoilt, "damaged"),
         (_folder, "is a folder"),
     ],
 )
@@ -154,6 +163,7 @@ def test_what_is_no_store(make: Callable[[Path], None], said: str, path: str) ->
         pass
     assert said in str(caught.value)
     assert "give " in str(caught.value), "how to mend it"
+    assert "\n" not in str(caught.value)
     assert before == (Path(path).read_bytes() if Path(path).is_file() else b""), "untouched"
 
 
@@ -238,6 +248,17 @@ def test_divergence_counts_as_the_first_loss() -> None:
             found[trial.key] = replace(DIVERGED, first_loss=4.0)
     rates = {trial.lr for trial in plan.trials(plan.curves[0], found)}
     assert rates == {0.125, *RATES}
+
+
+def test_curves_go_on_by_the_loss_that_decides() -> None:
+    plan = plan_of()
+    found = {
+        t.key: replace(made(0.1, t.lr), held_out_loss=made(9.0, t.lr).train_loss)
+        for t in plan.trials(plan.curves[0], {})
+    }
+    assert {t.lr for t in plan.trials(plan.curves[0], found)} == {*RATES}
+    plan = replace(plan, metric="held_out")
+    assert {t.lr for t in plan.trials(plan.curves[0], found)} == {*RATES, 4.0}
 
 
 def test_all_diverged() -> None:

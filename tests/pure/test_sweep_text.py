@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -75,6 +76,14 @@ def test_edges_missing_runs_and_divergence_are_said() -> None:
         assert "< -8.00" in plain
         assert "fewer than two sizes have an optimum" in plain
         assert "5/11" in plain
+
+
+def test_only_the_loss_that_decides_is_bounded_at_an_edge() -> None:
+    made = sweep({"adam": drifting(-2, 9, 0)}, {"d_embed": (32, 64)})
+    (row,) = [line for line in text.render(found(made), 200).splitlines() if "> " in line]
+    train, held_out = re.findall(r"\S+%", row)
+    assert train.startswith("≥+")
+    assert not held_out.startswith("≥")
 
 
 def test_masses_are_recommended() -> None:

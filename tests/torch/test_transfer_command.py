@@ -17,6 +17,9 @@ from click.testing import CliRunner, Result
 
 import modnorm
 from modnorm.cli import cli
+from modnorm.data import texts
+from modnorm.data.fetch import Unreachable
+from modnorm.data.texts import Text
 from modnorm.sweep.pool import processes
 from modnorm.sweep.problems import TrialFailed
 
@@ -175,6 +178,21 @@ def test_what_is_there_by_now() -> None:
     assert json.loads(part.stdout)["missing"] == 4
 
 
+def test_a_stand_in_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where shakespeare cannot be had, it is said once, and the sweep is of what is used."""
+
+    def out_of_reach() -> Text:
+        raise Unreachable("no registry")
+
+    monkeypatch.setattr(texts, "shakespeare", out_of_reach)
+    Path("wide.mod").write_text(LM.replace("9", "65"), encoding="utf-8")
+    done = run("wide.mod", "--lr", "0.5", *QUICK[2:], "--jobs", "1", "-o", "a.json")
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count("shakespeare cannot be fetched: no registry") == 1
+    settings = json.loads(Path("a.json").read_text(encoding="utf-8"))["settings"]
+    assert (settings["data"], settings["data_sha256"]) == ("python", texts.python_source().sha256)
+
+
 # --- what is refused before anything is run -----------------------------------------------------
 
 
@@ -209,7 +227,7 @@ def test_mistakes_that_are_found_at_once(words: list[str], said: str) -> None:
     [
         (["lm.mod", "--data", "long.txt"], "long.txt has 12 distinct characters"),
         (["lm.mod", "--optimizer", "adam:wings=2"], "the optimizer adam cannot be made"),
-        (["lm.mod", "--optimizer", "nowhere:make"], "nowhere cannot be imported"),
+        (["lm.mod", "--optimizer", "nowhere:make"], "there is no module 'nowhere'"),
         (["lm.mod", "--context", "5000"], "too few for windows of 5000"),
         (["two.mod", "--vary", "mass=1,2"], "the weights are in 2 parts"),
     ],
@@ -249,8 +267,10 @@ def test_without_torch() -> None:
         ({"vary": {"d": [4, 4]}}, "twice"),
         ({"optimizer": "adamw"}, "no optimizer 'adamw'"),
         ({"seeds": 0}, "seeds"),
-        ({"extend": -1}, "extend"),
-        ({"jobs": 0}, "jobs"),
+        ({"seeds": True}, "seeds must be an integer of at least 1, not True"),
+        ({"extend": -1}, "extend must be an integer of at least 0"),
+        ({"extend": "2"}, "extend must be an integer of at least 0, not '2'"),
+        ({"jobs": 0}, "jobs must be an integer of at least 1"),
         ({"steps": 0}, "steps must be an integer of at least 1"),
         ({"schedule": "step"}, "the schedule is one of"),
         ({"metric": "loss"}, "the metric is one of"),
@@ -270,11 +290,17 @@ WORK = """
 import os, time
 from modnorm.sweep.records import Outcome
 
+class Unsendable(Exception):
+    def __init__(self, one, two):
+        super().__init__(f"{one} {two}")
+
 def work(job):
     if job["do"] == "die":
         os._exit(9)
     if job["do"] == "fail":
-        raise RuntimeError("no luck")
+        raise Unsendable("no", "luck")
+    if job["do"] == "quit":
+        raise SystemExit(3)
     return Outcome("done", 4.0, 1.0, 1.0, None, 1, float(job["do"]))
 """
 
@@ -284,7 +310,7 @@ def test_a_worker_that_dies_is_told_from_the_others(monkeypatch: pytest.MonkeyPa
     monkeypatch.syspath_prepend(os.getcwd())
     found: dict[str, Any] = {}
     with processes(2, work="somework:work") as pool:
-        for part in (["1", "die"], ["fail", "2"], ["3"]):
+        for part in (["1", "die"], ["fail", "2"], ["quit", "3"]):
             for do in part:
                 pool.submit(do, {"do": do})
             while len(found.keys() & set(part)) < len(part):
@@ -292,7 +318,9 @@ def test_a_worker_that_dies_is_told_from_the_others(monkeypatch: pytest.MonkeyPa
     assert [found[do].seconds for do in "123"] == [1.0, 2.0, 3.0]
     assert isinstance(found["die"], TrialFailed)
     assert "its process was ended from outside or crashed" in str(found["die"])
-    assert isinstance(found["fail"], RuntimeError)
+    for do, said in (("fail", "Unsendable: no luck"), ("quit", "SystemExit: 3")):
+        assert isinstance(found[do], TrialFailed)
+        assert re.fullmatch(rf"{said} \(somework.py, line \d+\)", str(found[do]))
 
 
 def test_a_run_that_ends_its_process(monkeypatch: pytest.MonkeyPatch) -> None:

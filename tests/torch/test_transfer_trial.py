@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from modnorm import pipeline
 from modnorm.api import imported
 from modnorm.data.fetch import DataError
 from modnorm.data.texts import load
+from modnorm.sweep import trial
 from modnorm.sweep.names import read_label
 from modnorm.sweep.optimizers import build
 from modnorm.sweep.parts import with_body_mass
@@ -168,13 +171,78 @@ def test_data_that_has_changed_is_refused(file: Path, text: Path) -> None:
     [
         ("normed_adam:momentums=1", "normed_adam cannot be made: .*momentums"),
         ("dualized_sgd:momentum=2", "dualized_sgd cannot be made: .*momentum"),
-        ("nowhere_at_all:adam", "nowhere_at_all cannot be imported"),
-        ("math:nothing", "math has no function nothing"),
+        ("nowhere_at_all:adam", "there is no module 'nowhere_at_all'"),
+        ("math:nothing", "there is no function nothing in "),
+        ("my_optimizers:fails", r"my_optimizers:fails raised KeyError: 'a' \(my_optimizers.py, "),
+        ("my_optimizers:forgets", "my_optimizers:forgets returned NoneType, but it has to return"),
+        ("my_optimizers:none", "my_optimizers:none returned nothing, but it has to return"),
     ],
 )
-def test_optimizers_that_cannot_be_made(file: Path, text: Path, label: str, said: str) -> None:
+def test_optimizers_that_cannot_be_made(
+    file: Path, text: Path, own: None, label: str, said: str
+) -> None:
     with pytest.raises(DataError, match=said):
         run_trial(job(file, text, optimizer=label))
+
+
+OWN = """\
+import torch
+
+def fails(module, model, lr):
+    return {}["a"]
+
+def forgets(module, model, lr):
+    torch.optim.SGD(model.parameters(), lr=lr)
+
+def none(module, model, lr):
+    return []
+
+def draw(split, batch, generator):
+    torch.rand(3)
+    ids = torch.randint(27, (batch, 8), generator=generator)
+    return ids, ids
+
+class Noisy(torch.optim.SGD):
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            p.grad += torch.rand_like(p)
+        return super().step(closure)
+
+def noisy(module, model, lr):
+    return Noisy(model.parameters(), lr=lr)
+
+def takes(module, model, lr, beta2, **options):
+    assert not options
+    return torch.optim.SGD(model.parameters(), lr=lr, momentum=beta2)
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A module of optimizers in the current folder, which is forgotten afterwards."""
+    (tmp_path / "my_optimizers.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    sys.modules.pop("my_optimizers", None)
+
+
+def test_what_is_random_in_functions_of_ones_own_goes_by_the_seed(
+    file: Path, text: Path, own: None
+) -> None:
+    given: dict[str, Any] = {
+        "optimizer": "my_optimizers:noisy", "data": "my_optimizers:draw", "context": None,
+        "data_sha256": hashlib.sha256(OWN.encode()).hexdigest(),
+    }  # fmt: skip
+    first, again, other = (run_trial(job(file, text, seed=seed, **given)) for seed in (1, 1, 2))
+    assert without_seconds(first) == without_seconds(again)
+    assert other.train_loss != first.train_loss
+
+
+def test_a_function_of_ones_own_gets_its_options_as_they_are(file: Path, own: None) -> None:
+    module = modnorm.load(file)
+    (made,) = build(module, module.LM(), read_label("my_optimizers:takes:beta2=0.5"), 0.25)
+    assert made.param_groups[0]["momentum"] == 0.5
 
 
 def test_muon_takes_the_body_and_adamw_the_rest(file: Path) -> None:
@@ -216,6 +284,21 @@ def test_keys_differ_where_outcomes_may(file: Path, text: Path) -> None:
     keys.append(key_of(base, {"torch": "3"}))
     assert len(set(keys)) == len(keys)
     assert key_of(job(file, text, data="elsewhere", stem="x"), VERSIONS) == keys[0]
+
+
+def test_keys_follow_the_source_of_an_own_optimizer(
+    file: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mine = job(file, text, optimizer="my_own_rules:make")
+    keys = []
+    for source in ("", "x = 1\n", "x = 2\n", "x = 1\n"):
+        if source:
+            (tmp_path / "my_own_rules.py").write_text(source)
+        trial._checksum.cache_clear()
+        keys.append(key_of(mine, VERSIONS))
+    assert len(set(keys)) == 3
+    assert keys[1] == keys[3]
 
 
 def test_schedules() -> None:
