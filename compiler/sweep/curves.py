@@ -96,6 +96,17 @@ class Curve:
         """The losses that decide."""
         return self.train if self.by == "train" else self.held_out
 
+    @property
+    def ceiling(self) -> float:
+        """The least mean loss of a point at which some run learned nothing."""
+        tops = self.metric.ceilings
+        stuck = [
+            point.loss
+            for point in self.points
+            if any(loss >= tops.get(seed, math.inf) for seed, loss in point.losses.items())
+        ]
+        return min(stuck, default=math.inf)
+
     def at(self, x: float | None) -> Curve:
         """The curve with its losses at the log2 learning rate that is best for the smallest."""
         return replace(self, train=_compared(self.train, x), held_out=_compared(self.held_out, x))

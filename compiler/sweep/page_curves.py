@@ -134,7 +134,7 @@ def _curve(one: Curve, frame: _Frame, colour: int) -> Iterator[str]:
     xs = [first + (last - first) * k / (count - 1) for k in range(count)]
     places = []
     for x in xs:
-        y = fits.interpolated(points, x)
+        y = fits.interpolated(points, x, one.ceiling)
         if y is not None:
             # far outside of the window, coordinates need not be true
             places.append(f"{frame.x(x):.1f},{min(max(frame.y(y), -2000), 2000):.1f}")

@@ -156,7 +156,7 @@ def _draw(axes: Any, one: Curve, colour: Any) -> Any:
     first, last = points[0][0], points[-1][0]
     count = max(2, round((last - first) * FINE) + 1)
     xs = [first + (last - first) * k / (count - 1) for k in range(count)]
-    ys = [fits.interpolated(points, x) for x in xs]
+    ys = [fits.interpolated(points, x, one.ceiling) for x in xs]
     (line,) = axes.plot(xs, ys, color=colour, linewidth=1.5)
     sound = [p for p in one.points if math.isfinite(p.loss) and not p.diverged]
     for p in sound:

@@ -108,7 +108,7 @@ class Processes(Futures):
         executor = self._busy.pop(future)
         result = super()._result(future)
         if isinstance(result, BrokenProcessPool):
-            executor.shutdown(wait=False)
+            executor.shutdown(wait=True)
             return TrialFailed(
                 "its process was ended from outside or crashed, as where memory runs out: with "
                 "fewer --jobs there is more for each"
@@ -118,16 +118,16 @@ class Processes(Futures):
 
     def close(self) -> None:
         executors = [*self._busy.values(), *self._idle]
-        for worker in self._workers if self._busy else ():
-            worker.terminate()
+        if self._busy:
+            for worker in self._workers:
+                worker.terminate()
+            for worker in self._workers:
+                worker.join(PATIENCE)
+                if worker.is_alive():
+                    worker.kill()
         for executor in executors:
-            executor.shutdown(wait=False, cancel_futures=True)
-        for worker in self._workers:
-            worker.join(PATIENCE)
-            if worker.is_alive():
-                worker.kill()
-        for executor in executors:
-            executor.shutdown(wait=True)
+            # its thread has to be over: later it might write to a worker that is gone
+            executor.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
