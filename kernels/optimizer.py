@@ -419,7 +419,7 @@ class DualizedSGD(NormedOptimizer):
     dual = True
 
     def __init__(
-        self, params: Any, lr: float | Tensor | str, momentum: float = 0.95, nesterov: bool = True,
+        self, params: Any, lr: float | Tensor | str, momentum: float = 0.8, nesterov: bool = True,
         weight_decay: float = 0.0, nonfinite: str = "raise", missing: str = "raise",
         steps: int | None = None, plan: Iterable[Weight] | None = None,
         smoothness: float | str | None = None,

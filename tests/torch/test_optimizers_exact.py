@@ -98,7 +98,9 @@ def test_the_moments_are_those_of_torch_adam() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_dualized_against_the_svd(nesterov: bool, dtype: torch.dtype) -> None:
     named = parameters(dtype)
-    optimizer = DualizedSGD(named, lr=LR, nesterov=nesterov, weight_decay=DECAY, plan=PLAN)
+    optimizer = DualizedSGD(
+        named, lr=LR, momentum=0.95, nesterov=nesterov, weight_decay=DECAY, plan=PLAN
+    )
     momentum = {name: torch.zeros(p.shape, dtype=torch.float64) for name, p in named}
     for step in range(5):
         before = {name: p.detach().double().clone() for name, p in named}
