@@ -4,12 +4,14 @@
 #   make test TESTS=tests/pure      # which tests
 #   make demo STEPS=200             # how long the demonstration trains
 #   make bench BENCHMARKS=step      # which benchmarks
+#   make transfer SWEEPS="gpt mlp"  # which sweeps
 
 PYTHON ?= python3
 TESTS ?= tests
 STEPS ?= 2000
 WORKERS ?= 2
 BENCHMARKS ?= compile report model step compare_modula
+SWEEPS ?=
 
 READY := .venv/ready
 RUN := .venv/bin/python
@@ -18,7 +20,7 @@ TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check golden bench docs screenshots clean
+.PHONY: help demo test check golden bench transfer figures docs screenshots clean
 
 help: # list the targets
 	@echo "usage: make TARGET"; echo
@@ -51,6 +53,13 @@ bench: $(READY) # run the benchmarks; tables go to runs/bench
 	    echo "benchmarks/$$name.py → runs/bench/$$name.md"; \
 	    $(RUN) benchmarks/$$name.py > runs/bench/$$name.md || exit 1; \
 	done
+
+transfer: $(READY) # run the sweeps behind docs/transfer.md; goes on where it was stopped
+	@$(RUN) -m pip install -qq --disable-pip-version-check --no-deps mup pyyaml
+	@$(RUN) benchmarks/transfer/run.py $(SWEEPS)
+
+figures: $(READY) # draw README's figure and its like from the committed results of sweeps
+	@$(RUN) tools/evidence.py
 
 docs: $(READY) # write the generated parts of README.md and docs anew
 	@$(RUN) tools/docs.py

@@ -5,6 +5,7 @@ from std.nn import residual
 param width = 128
 param blocks = 3
 param block_depth = 2
+param blocks_mass = 1
 param classes = 10
 param channels = 1
 param size = 28
@@ -15,4 +16,4 @@ def layer = MeanSubtract @ Abs @ Linear(width) @ RMSDivide
 def branch = layer ** block_depth
 def block = branch if blocks == 1 else residual(branch, blocks)
 
-model ResMLP = Linear(classes) @ tare(block ** blocks, 1) @ Linear(width) @ Flatten
+model ResMLP = Linear(classes) @ tare(block ** blocks, blocks_mass) @ Linear(width) @ Flatten

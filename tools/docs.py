@@ -2,7 +2,8 @@
 
 Two kinds of text in them are made from the sources:
 
-* what stands between `<!-- begin: NAME -->` and `<!-- end: NAME -->` comes from reference.py;
+* what stands between `<!-- begin: NAME -->` and `<!-- end: NAME -->` comes from reference.py,
+  or, where it is measured, from evidence.py;
 * a block fenced as ```` ```console ```` holds commands behind `$ ` and what they print. They run in
   an empty folder that has `examples/` and the files of the page's blocks that name one, such as
   ```` ```mod tiny.mod ```` (blocks are taken in order). A last line `…` says that more is printed.
@@ -64,11 +65,14 @@ def sections(page: str) -> str:
     """The page with its generated sections as they should be."""
     if not SECTION.search(page):
         return page
-    from reference import SECTIONS
+    import evidence
+    import reference
+
+    made = reference.SECTIONS | evidence.SECTIONS
 
     def fresh(found: re.Match[str]) -> str:
         name = found["name"]
-        return f"<!-- begin: {name} -->\n{SECTIONS[name]()}\n<!-- end: {name} -->"
+        return f"<!-- begin: {name} -->\n{made[name]()}\n<!-- end: {name} -->"
 
     return SECTION.sub(fresh, page)
 
