@@ -27,6 +27,10 @@ MLP = (
     "examples/resmlp.mod -p width=64 -p blocks=2 --data fashion-mnist --batch 64 "
     "--star --vary width=32,64,128,256 --vary blocks=2,4,8,16 --seeds 3"
 )
+CNN = (
+    "examples/rescnn.mod -p width=8 -p blocks=2 --data fashion-mnist --batch 16 --steps 150 "
+    "--star --vary width=4,8,16,32 --vary blocks=2,4,8 --seeds 2"
+)
 VARIANTS = (
     "benchmarks/transfer/gpt_variants.mod -p heads=4 -p context=32 -p blocks=2 "
     "--data shakespeare --vary d_embed=64,128 --seeds 2"
@@ -90,6 +94,11 @@ SWEEPS = {
         "the residual MLP with masses 1 : 1/4 : 1",
         f"{MLP} -p blocks_mass=1/4 --optimizer normed_adam,{DUAL} "
         f"--lr normed_adam=2^-3..2^0 --lr {DUAL}=2^-4..2^-1",
+    ),
+    "cnn": Sweep(
+        "residual convolutional network on images: widths × 8, depths × 4",
+        f"{CNN} --optimizer normed_adam,adam,{DUAL} "
+        f"--lr normed_adam=2^-3..2^1 --lr adam=2^-9..2^-5 --lr {DUAL}=2^-3..2^1",
     ),
     "context": Sweep(
         "GPT on text: contexts × 8",
