@@ -197,7 +197,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "losses with mass a quarter": partial(losses, "mlp_mass_quarter", held_out=False),
     "held out losses of the mlp": partial(losses, "mlp", held_out=True),
     "rates that were kept": partial(
-        kept, "gpt", "gpt_mass_10", "gpt_more", "mlp", "mlp_mass_half", "context"
+        kept, "gpt", "gpt_mass_10", "gpt_more", "mlp", "mlp_mass_quarter", "context"
     ),
     "masses": partial(masses, "mass"),
     "masses of the mlp": partial(masses, "mlp_mass"),
