@@ -29,7 +29,6 @@ import torch
 from screen import Row, Screen
 from trainer import (
     DTYPES,
-    OPTIMIZERS,
     Run,
     Settings,
     Trouble,
@@ -41,6 +40,7 @@ from trainer import (
 
 from modnorm.data import texts
 from modnorm.data.tasks import NextCharacter, default_data, make_task, only_input
+from modnorm.sweep.names import NORMED
 
 
 class Log:
@@ -166,7 +166,7 @@ def train(
     "[default: what fits the model's input].",
 )
 @click.option(
-    "--optimizer", type=click.Choice(list(OPTIMIZERS)), default="normed_adam", show_default=True
+    "--optimizer", type=click.Choice(list(NORMED)), default="normed_adam", show_default=True
 )
 @click.option(
     "--lr",

@@ -23,12 +23,8 @@ import torch
 import modnorm
 from modnorm.data.fetch import DataError
 from modnorm.data.tasks import Task, probe
+from modnorm.sweep.names import NORMED
 
-OPTIMIZERS = {
-    "normed_adam": "NormedAdam",
-    "normed_sgd": "NormedSGD",
-    "dualized_sgd": "DualizedSGD",
-}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -115,7 +111,7 @@ def load_module(path: Path, constants: Mapping[str, object]) -> ModuleType:
 
 def has_weight_decay(module: ModuleType, name: str) -> bool:
     """Whether that optimizer of the module takes a weight decay."""
-    made = getattr(module, OPTIMIZERS[name], None)
+    made = getattr(module, NORMED[name], None)
     return made is not None and "weight_decay" in inspect.signature(made).parameters
 
 
@@ -123,18 +119,18 @@ def build_optimizer(
     module: ModuleType, model: torch.nn.Module, name: str, lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
     """One of the module's own optimizers. Raises Trouble where it refuses its settings."""
-    made = getattr(module, OPTIMIZERS[name], None)
+    made = getattr(module, NORMED[name], None)
     if made is None:
-        raise Trouble(f"the module has no {OPTIMIZERS[name]}: compile it anew with this modnorm")
+        raise Trouble(f"the module has no {NORMED[name]}: compile it anew with this modnorm")
     options: dict[str, float] = {"lr": lr}
     if has_weight_decay(module, name):
         options["weight_decay"] = weight_decay
     elif weight_decay:
-        raise Trouble(f"{OPTIMIZERS[name]} has no weight decay: give --weight-decay 0")
+        raise Trouble(f"{NORMED[name]} has no weight decay: give --weight-decay 0")
     try:
         optimizer: torch.optim.Optimizer = made(model.named_parameters(), **options)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise Trouble(f"{OPTIMIZERS[name]}: {error}") from error
+        raise Trouble(f"{NORMED[name]}: {error}") from error
     return optimizer
 
 

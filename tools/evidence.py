@@ -11,6 +11,8 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
+from reference import table
+
 from modnorm.sweep.findings import Curve, Drift, Findings, found, loads
 from modnorm.sweep.records import Metric
 
@@ -43,11 +45,6 @@ def beside(plain: str, normed: str) -> Findings:
     kept = {name: rates for name, rates in one.rates.items() if name in OTHERS}
     rates = {**other.rates, **kept}
     return found(replace(other, optimizers=tuple(rates), rates=rates, runs=runs))
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def pm(value: float | None, error: float | None, digits: int = 2, sign: bool = False) -> str:

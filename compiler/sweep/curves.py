@@ -177,7 +177,7 @@ def curve(optimizer: str, sizes: Sizes, runs: Sequence[Run], metric: Metric) -> 
     ceiling = max((o.first_loss for _, o in runs if math.isfinite(o.first_loss)), default=math.inf)
 
     def loss(x: float, seed: int, by: Metric) -> float:
-        return _value(by_rate[x, seed][1], by, ceiling)
+        return by_rate[x, seed][1].loss(by, ceiling)
 
     def lines(by: Metric) -> dict[int, tuple[tuple[float, float], ...]]:
         if not math.isfinite(ceiling):
@@ -194,7 +194,7 @@ def curve(optimizer: str, sizes: Sizes, runs: Sequence[Run], metric: Metric) -> 
         points.append(Point(some[0].lr, average, error, len(here), bad, here))
 
     ceilings = {
-        seed: min((_first(o, ceiling) for (_, s), (_, o) in by_rate.items() if s == seed))
+        seed: min((o.first(ceiling) for (_, s), (_, o) in by_rate.items() if s == seed))
         for seed in seeds
     }
     train, held_out = (
@@ -206,7 +206,7 @@ def curve(optimizer: str, sizes: Sizes, runs: Sequence[Run], metric: Metric) -> 
         diverged, len(by_rate) - len(seeds) * len(rates), {}, tuple(points),
     )  # fmt: skip
     learned = any(
-        value < _first(by_rate[x, seed][1], ceiling)
+        value < by_rate[x, seed][1].first(ceiling)
         for seed, line in made.metric.points.items()
         for x, value in line
     )
@@ -254,16 +254,3 @@ def _at(loss: Loss, x: float) -> Loss:
     known = {seed: value for seed, value in loss.of_seeds(x).items() if value is not None}
     error = fits.standard_error(list(known.values()))
     return replace(loss, best=loss.at(x), error=error, by_seed=known)
-
-
-def _first(outcome: Outcome, ceiling: float) -> float:
-    return outcome.first_loss if math.isfinite(outcome.first_loss) else ceiling
-
-
-def _value(outcome: Outcome, by: Metric, ceiling: float) -> float:
-    """A run's loss; that before the first step where it diverged, or where that was lower."""
-    first = _first(outcome, ceiling)
-    loss = outcome.train_loss if by == "train" else outcome.held_out_loss
-    if outcome.status == "diverged" or loss is None or not math.isfinite(loss):
-        return first
-    return min(loss, first)

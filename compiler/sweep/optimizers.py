@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from modnorm.data.fetch import DataError
 from modnorm.data.functions import named, told
+from modnorm.kernels.schemes import NORMS as MATRICES
 from modnorm.sweep.names import NORMED, Label
 from modnorm.sweep.parts import roles, with_body_mass
 
@@ -67,7 +68,7 @@ def _muon(
     rest: list[Tensor] = []
     for part, record in zip(roles(module.PLAN), module.PLAN, strict=True):
         weight = model.get_parameter(record.name)
-        takes = part == "body" and weight.ndim in (2, 4) and record.norm.startswith("spectral")
+        takes = part == "body" and weight.ndim in (2, 4) and record.norm in MATRICES
         (hidden if takes else rest).append(weight)
     if not hidden:
         raise DataError("muon finds no matrix between the first part and the last")

@@ -17,6 +17,8 @@ from modnorm.sweep.records import Metric, Outcome, Size, Sizes, Trial
 
 LOWEST, HIGHEST = 2.0**-100, 2.0**100
 """Learning rates that no curve goes past."""
+CEILING = 1e30
+"""The loss of a run that has none, not even before its first step."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +77,7 @@ class Plan:
 
 def mean_loss(outcomes: Sequence[Outcome], metric: Metric) -> float:
     """The mean loss of a learning rate's runs, each at most that before the first step."""
-    return math.fsum(_loss(outcome, metric) for outcome in outcomes) / len(outcomes)
-
-
-def _loss(outcome: Outcome, metric: Metric) -> float:
-    first = outcome.first_loss if math.isfinite(outcome.first_loss) else 1e30
-    loss = outcome.train_loss if metric == "train" else outcome.held_out_loss
-    if outcome.status != "done" or loss is None or not math.isfinite(loss):
-        return first
-    return min(first, loss)
+    return math.fsum(outcome.loss(metric, CEILING) for outcome in outcomes) / len(outcomes)
 
 
 def combinations(

@@ -66,6 +66,17 @@ class Outcome:
     steps: int
     seconds: float
 
+    def first(self, ceiling: float) -> float:
+        """The loss before the first step; the ceiling where that was not finite."""
+        return self.first_loss if math.isfinite(self.first_loss) else ceiling
+
+    def loss(self, metric: Metric, ceiling: float) -> float:
+        """The loss, or that before the first step where it diverged or learned nothing."""
+        found = self.train_loss if metric == "train" else self.held_out_loss
+        if self.status == "diverged" or found is None or not math.isfinite(found):
+            return self.first(ceiling)
+        return min(found, self.first(ceiling))
+
 
 @dataclass(frozen=True)
 class Sweep:
