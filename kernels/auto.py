@@ -43,8 +43,11 @@ def automatic_step(optimizer: Any, ready: set[int]) -> None:
     λ·η²/2 off it (Large et al. 2024, arXiv 2405.14813): the most at this η. For d the gradient's
     own image under the duality map, <gradient, d> is its dual norm (as in Bernstein et al. 2023,
     arXiv 2304.05187). η is 0 where d points uphill. All of d is kept, in memory of its own.
+
+    The decrease needs a norm of d of at most 1: where the map lets it reach b, η is b² times
+    smaller, and norms that are estimated are so by four iterations or more.
     """
-    slope, moves, room = 0.0, list[Any](), optimizer._room
+    slope, reach, moves, room = 0.0, 1.0, list[Any](), optimizer._room
     for batches in optimizer._batches.values():
         for items, memory, views in optimizer._chosen(batches, ready):
             states, updates = optimizer._take_in(items, memory, views)
@@ -52,14 +55,18 @@ def automatic_step(optimizer: Any, ready: set[int]) -> None:
             if not room.keys() >= set(names):
                 room |= {name: torch.empty_like(u) for name, u in zip(names, views, strict=True)}
             ds = [room[name].zero_() for name in names]
-            own = [({**group, "lr": -1.0, "weight_decay": 0.0}, p, w) for group, p, w in items]
+            often = {"iterations": max(4, items[0][0].get("iterations", 0))}
+            apart = {"lr": -1.0, "weight_decay": 0.0, **often}
+            own = [({**group, **apart}, p, w) for group, p, w in items]
+            reach = max(reach, *(optimizer.reach(group, w) for group, _, w in items))
             optimizer._apply(own, states, ds, updates, memory)
             grads = [p.grad.to(memory.dtype).flatten() for _, p, _ in items]
             dots = [torch.dot(g, d.flatten()) for g, d in zip(grads, ds, strict=True)]
             slope += torch.stack(dots).double().sum().item()
             moves.append((items, states, memory.dtype, ds))
     for group in optimizer.param_groups:
-        group["step_size"] = max(slope, 0.0) / group["smoothness"] * float(group["lr"])
+        most = max(slope, 0.0) / (group["smoothness"] * reach**2)
+        group["step_size"] = most * float(group["lr"])
     for items, states, dtype, ds in moves:
         size, decay = items[0][0]["step_size"], items[0][0]["weight_decay"]
         weights = wide(items, states, dtype)

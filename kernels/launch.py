@@ -63,7 +63,7 @@ class Launches:
             shape = shapes.setdefault(key, len(shapes))
             if stack and (columns * width) % 16:
                 self.aligned = width
-            vectors = (chunks * tile.columns + 1) * power(taps) + 1
+            vectors = 2 * (chunks * tile.columns + 1) * power(taps) + 1
             size = vectors if kind == 0 else 2 if kind < 0 else 1
             if kind <= 0:
                 self.factor_at[w.name] = factors, (w.shape[0], 1, 1) if stack else w.shape[2:]
@@ -150,12 +150,13 @@ class Launches:
                 found.append(None)
                 continue
             if not (state := optimizer.state[p]):
-                state.update(optimizer.fresh(p, w))
+                optimizer.begin(p, w)
             if not (weight.is_contiguous() and weight.data_ptr() % 16 == 0):
                 weight = weight.clone(memory_format=torch.contiguous_format)
                 back.append((p, weight))
             if not (grad.dtype == p.dtype and grad.is_contiguous() and grad.data_ptr() % 16 == 0):
                 grad = grad.to(p.dtype, memory_format=torch.contiguous_format, copy=True)
+            optimizer.warm(group, p, w)
             kept += [weight, grad]  # until the launches stand in the stream
             tensors = [state.get(name) for name in ("master", *self.moments, "vector")]
             master, first, second, vector = (0 if x is None else x.data_ptr() for x in tensors)

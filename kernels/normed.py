@@ -1,8 +1,8 @@
 """The step of a normalising optimizer on a GPU: three Triton kernels for all weights of a model.
 
 `moments_kernel` takes the gradients into the moments. Weights whose rows are measured one by one
-are moved at once; of a matrix's update U it writes Uᵀ(Ux), in parts, or ‖U‖² or max |U| where the
-norm is one of all entries. `reduce_kernel` adds the parts up, always in the same order, so that a
+are moved at once; of a matrix's update U it writes Uᵀ(Ux) and lengths of rows and columns, in
+parts, or ‖U‖² or max |U| where the norm is one of all entries. `reduce_kernel` adds the parts up, always in the same order, so that a
 step is the same to the last bit every time. `apply_kernel` computes U again and moves the matrices.
 With four bytes a number that makes 36 bytes for each entry of a matrix and 28 for one of a row
 (fused AdamW: 28).
@@ -54,41 +54,57 @@ def take_matrix(
     weight, state, numbers, x, part, start, end,
     SHAPES: tl.constexpr, s: tl.constexpr, ADAM: tl.constexpr,
 ):  # fmt: skip
-    """New moments of rows of a matrix, and their part: Uᵀ(Ux), ‖Ux‖² and what was not finite."""
+    """New moments of rows of a matrix, and their part of what bounds its norm.
+
+    That is Uᵀ(Ux), the columns' squares, ‖Ux‖², the longest row's square, what was not finite.
+    """
     SHAPE: tl.constexpr = SHAPES[s]
     BLOCK: tl.constexpr = SHAPE[3]
     T: tl.constexpr = SHAPE[4]
     C: tl.constexpr = SHAPE[5]
+    Z: tl.constexpr = SHAPE[6] * T * C
     squares = tl.zeros((T,), tl.float32)
+    longest = tl.zeros((T,), tl.float32)
     z = tl.zeros((T, C), tl.float32)
+    columns = tl.zeros((T, C), tl.float32)
     lost = 0
     for row in range(start, end, BLOCK):
         if SHAPE[6] == 1:
             at, inside = place(row, end, 0, SHAPE)
             u, bad = take_in(weight, state, numbers, at, inside, ADAM)
             y = tl.sum(u * entries(x, 0, SHAPE)[None, :, :], 2)
+            lengths = tl.sum(u * u, 2)
             z += tl.sum(u * y[:, :, None], 0)
+            columns += tl.sum(u * u, 0)
             lost += tl.sum(bad, 0)
         else:  # a row is too wide to stay on the chip, but not for the cache
             y = tl.zeros((BLOCK, T), tl.float32)
+            lengths = tl.zeros((BLOCK, T), tl.float32)
             for chunk in range(SHAPE[6]):
                 at, inside = place(row, end, chunk * C, SHAPE)
                 u, bad = take_in(weight, state, numbers, at, inside, ADAM)
                 y += tl.sum(u * entries(x, chunk * C, SHAPE)[None, :, :], 2)
+                lengths += tl.sum(u * u, 2)
                 lost += tl.sum(bad, 0)
             tl.debug_barrier()
             for chunk in range(SHAPE[6]):
                 at, inside = place(row, end, chunk * C, SHAPE)
-                more = tl.sum(again(state, numbers, at, inside, ADAM) * y[:, :, None], 0)
+                u = again(state, numbers, at, inside, ADAM)
+                more, wide = tl.sum(u * y[:, :, None], 0), tl.sum(u * u, 0)
                 if row > start:
                     more += tl.load(part + inner(chunk, SHAPE))
+                    wide += tl.load(part + Z + inner(chunk, SHAPE))
                 tl.store(part + inner(chunk, SHAPE), more)
+                tl.store(part + Z + inner(chunk, SHAPE), wide)
             tl.debug_barrier()
         squares += tl.sum(y * y, 0)
+        longest = tl.maximum(longest, tl.max(lengths, 0))
     if SHAPE[6] == 1:
         tl.store(part + inner(0, SHAPE), z)
-    tl.store(part + SHAPE[6] * T * C + tl.arange(0, T), squares)
-    tl.store(part + SHAPE[6] * T * C + T, lost)
+        tl.store(part + Z + inner(0, SHAPE), columns)
+    tl.store(part + 2 * Z + tl.arange(0, T), squares)
+    tl.store(part + 2 * Z + T + tl.arange(0, T), longest)
+    tl.store(part + 2 * Z + 2 * T, lost)
 
 
 @jit
@@ -185,39 +201,53 @@ def reduce_kernel(weights, where, sums, factors, lost, SHAPES: tl.constexpr, ALI
 
 @jit
 def reduce_matrix(x, part, count, height, factor, SHAPES: tl.constexpr, s: tl.constexpr):
-    """With right = Uᵀ(Ux)/‖Ux‖: ‖right‖ estimates σ_max and right/‖right‖ is the next vector."""
+    """With right = Uᵀ(Ux)/‖Ux‖: right/‖right‖ is the next vector; the factor is 1/σ.
+
+    σ is the largest lower bound of σ_max: ‖right‖, the longest row and column, ‖U‖_F/√(short side).
+    Where ‖right‖ is not half of it, x was nearly a singular vector that no longer counts; the next
+    one then starts from the columns' lengths.
+    """
     SHAPE: tl.constexpr = SHAPES[s]
     T: tl.constexpr = SHAPE[4]
     C: tl.constexpr = SHAPE[5]
     Z: tl.constexpr = SHAPE[6] * T * C
+    PART: tl.constexpr = 2 * Z + 2 * T + 1
     tap = tl.arange(0, T)
     squares = tl.zeros((T,), tl.float32)
+    bound = tl.zeros((T,), tl.float32)
+    whole = tl.zeros((T,), tl.float32)
+    norm = tl.zeros((T,), tl.float32)
     bad = 0.0
     for k in range(count):
-        squares += tl.load(part + k * (Z + T + 1) + Z + tap)
-        bad += tl.load(part + k * (Z + T + 1) + Z + T)
+        squares += tl.load(part + k * PART + 2 * Z + tap)
+        bound = tl.maximum(bound, tl.load(part + k * PART + 2 * Z + T + tap))
+        bad += tl.load(part + k * PART + 2 * Z + 2 * T)
     scale = inverse(tl.sqrt(squares))[:, None]
-    if SHAPE[6] == 1:
-        right = add_up(part, count, 0, SHAPE) * scale
-        norm = inverse(tl.sqrt(tl.sum(right * right, 1)))
-        at, inside = position(0, SHAPE)
-        good = tl.where(bad > 0, 0.0, norm)[:, None] > 0
-        tl.store(x + at, right * norm[:, None], inside & good)
-    else:
-        norm = tl.zeros((T,), tl.float32)
-        for chunk in range(SHAPE[6]):
-            right = add_up(part, count, chunk, SHAPE) * scale
-            norm += tl.sum(right * right, 1)
+    for chunk in tl.static_range(SHAPE[6]):
+        right = add_up(part, count, chunk, SHAPE) * scale
+        columns = add_up(part + Z, count, chunk, SHAPE)
+        norm += tl.sum(right * right, 1)
+        bound = tl.maximum(bound, tl.max(columns, 1))
+        whole += tl.sum(columns, 1)
+        if SHAPE[6] > 1:
             tl.store(part + inner(chunk, SHAPE), right)
-        norm = inverse(tl.sqrt(norm))
-        good = tl.where(bad > 0, 0.0, norm)[:, None] > 0
+            tl.store(part + Z + inner(chunk, SHAPE), columns)
+    sides = tl.minimum(height.to(tl.float32), SHAPE[2])
+    bound = tl.maximum(bound, tl.maximum(norm, whole / sides))
+    stuck = (norm < 0.25 * bound)[:, None]
+    if SHAPE[6] > 1:
         tl.debug_barrier()
-        for chunk in range(SHAPE[6]):
-            at, inside = position(chunk * C, SHAPE)
-            new = tl.load(part + inner(chunk, SHAPE)) * norm[:, None]
-            tl.store(x + at, new, inside & good)
-    norm *= tl.sqrt(height.to(tl.float32) / SHAPE[2]) / SHAPE[1]
-    tl.store(factor + tap, tl.where(bad > 0, -1.0, norm), tap < SHAPE[1])
+    for chunk in tl.static_range(SHAPE[6]):
+        at, inside = position(chunk * C, SHAPE)
+        if SHAPE[6] > 1:
+            right = tl.load(part + inner(chunk, SHAPE))
+            columns = tl.load(part + Z + inner(chunk, SHAPE))
+        new = tl.where(stuck, tl.sqrt(columns), right)
+        length = inverse(tl.sqrt(tl.where(stuck, whole[:, None], norm[:, None])))
+        good = tl.where(bad > 0, 0.0, length) > 0
+        tl.store(x + at, new * length, inside & good)
+    size = inverse(tl.sqrt(bound)) * tl.sqrt(height.to(tl.float32) / SHAPE[2]) / SHAPE[1]
+    tl.store(factor + tap, tl.where(bad > 0, -1.0, size), tap < SHAPE[1])
     return bad
 
 
@@ -239,12 +269,12 @@ def reduce_whole(part, count, height, factor, SHAPES: tl.constexpr, s: tl.conste
 
 @jit
 def add_up(part, count, chunk, SHAPE: tl.constexpr):
-    """A chunk of Uᵀ(Ux), part by part in their order."""
+    """A chunk of Uᵀ(Ux), or of the columns' squares, part by part in their order."""
     T: tl.constexpr = SHAPE[4]
     C: tl.constexpr = SHAPE[5]
     total = tl.zeros((T, C), tl.float32)
     for k in range(count):
-        total += tl.load(part + k * ((SHAPE[6] * C + 1) * T + 1) + inner(chunk, SHAPE))
+        total += tl.load(part + k * (2 * (SHAPE[6] * C + 1) * T + 1) + inner(chunk, SHAPE))
     return total
 
 

@@ -35,6 +35,7 @@ class Norm:
     """How one kind of weight is measured: class methods on stacks u (k, *shape) of k weights."""
 
     vector = False  # does `measure` carry a vector x from step to step?
+    most = 1  # how often `measure` is repeated, so that a new vector comes near its place
     # How kernels measure it: 0 matrices, each row by 1 RMS or 2 largest entry, -1 and -2 the whole.
     kernel: int | None = None
 

@@ -12,11 +12,13 @@ from .plan import reciprocal
 from .schemes import ACCURATE, Scheme
 
 # modnorm: begin
-# x ← a·x + b·x³ + c·x⁵, triple by triple. For 3 to 5 steps a triple is the odd polynomial with the
-# least deviation from 1 on what the triple before makes of [l, 1], widened by 5 % because beyond
-# it a quintic explodes and bfloat16 is up to 3 % off (after Amsel et al. 2025, arXiv 2505.16932);
-# the first one is of 0.985·x, since rounding is multiplied by 20 and more where x is 1.
-# Singular values in [l, 1] end in the band, and none in [0, 1] ends above it.
+# x ← a·x + b·x³ + c·x⁵, triple by triple. A triple is the odd polynomial with the least deviation
+# from 1 on what the triple before makes of [l, 1], widened since beyond it a quintic explodes: for 3
+# to 5 steps by 5 %, because bfloat16 is up to 3 % off, for 6 steps by 0.5 % (after Amsel et al. 2025,
+# arXiv 2505.16932). The first one is of 0.985·x, of 0.999·x for 6 steps, since rounding is multiplied
+# by 20 and more where x is 1. Singular values in [l, 1] end in the band (`BANDS`), and none in [0, 1]
+# ends above it. With l = 3.1e-4, matrices of condition number 1000 end in it up to a short side of
+# 11,000: their largest singular value enters as (short side)^(-1/8) or more.
 POLAR = {
     # l = 0.0122, band [0.592, 1.406]; without a fifth power in the last, which saves a product
     3: ((7.8938, -22.2749, 15.9457), (3.4047, -2.3235, 0.4207), (1.8807, -0.4988, 0.0)),
@@ -30,13 +32,10 @@ POLAR = {
         *((8.3432, -23.9958, 17.2735), (3.9878, -2.6891, 0.4556), (3.8004, -2.5734, 0.4445)),
         *((3.2320, -2.2115, 0.4101), (2.3022, -1.5579, 0.3520)),
     ),
-    # l = 0.003, band [0.9955, 0.9994]: modula's later (JAX) release
-    6: tuple(
-        (a / 1024, b / 1024, c / 1024)
-        for a, b, c in (
-            *((3955, -8306, 5008), (3735, -6681, 3463), (3799, -6499, 3211)),
-            *((4019, -6385, 2906), (2677, -3029, 1162), (2172, -1833, 682)),
-        )
+    # l = 0.00031, band [0.907, 1.041]
+    6: (
+        *((8.4921, -25.1521, 18.6311), (4.2128, -3.0975, 0.5703), (4.1401, -3.0476, 0.5647)),
+        *((3.8643, -2.8564, 0.5432), (3.0924, -2.2971, 0.4809), (2.0916, -1.4875, 0.3934)),
     ),
 }
 POLAR_ON_GPU: list[Any] = []  # what does the same with Triton, and is asked first

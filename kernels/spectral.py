@@ -17,12 +17,17 @@ from .schemes import ACCURATE, Scheme
 class Spectral(Norm):
     """√(in/out)·σ_max of an (out, in) matrix (Large et al. 2024, arXiv 2405.14813).
 
-    `measure` estimates σ_max from below, by one step of power iteration from the vector x (in,).
-    Of a stack (groups, out, in) every matrix is measured and scaled by itself.
+    Of a stack (groups, out, in) every matrix is measured and scaled by itself. σ_max is bounded
+    from below by power iteration from the vector x (in,), and by the longest row. A vector that is
+    nearly a singular one stays where it is when another direction grows past it, since it holds
+    nothing of that one: so every step starts from x with a part of a long row of the new u.
     """
 
     vector = True
     kernel = 0
+    part = 0.5  # of a row in the start, beside x
+    settled = 1.1  # by how much less than this σ grows in the last iteration for one matrix
+    most = 8  # iterations, there and of a new vector
 
     @classmethod
     def vector_shape(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -35,30 +40,71 @@ class Spectral(Norm):
             factor, flat = cls.measure(u.flatten(0, -3), x.flatten(0, -2))
             assert flat is not None
             return factor.view(*u.shape[:-2], 1, 1), flat.view_as(x)
-        left = times(u, x)
+        lengths = torch.linalg.vector_norm(u, dim=2)
+        longest, at = lengths.max(1, keepdim=True)
+        row = u.gather(1, at.unsqueeze(2).expand(-1, 1, u.shape[2])).squeeze(1)
+        row = row * (cls.part * reciprocal(longest))
+        start = torch.where((row * x).sum(1, keepdim=True) < 0, x - row, x + row)
+        left = times(u, start)
         left *= reciprocal(torch.linalg.vector_norm(left, dim=1, keepdim=True))
         right = torch.bmm(left.unsqueeze(1), u)
-        inverse = reciprocal(torch.linalg.vector_norm(right, dim=2, keepdim=True))
+        sigma = torch.linalg.vector_norm(right, dim=2, keepdim=True)
+        inverse = reciprocal(sigma)
         new = torch.where(inverse > 0, right * inverse, x.unsqueeze(1)).squeeze(1)
+        whole = torch.linalg.vector_norm(lengths, dim=1, keepdim=True) / math.sqrt(min(u.shape[1:]))
+        inverse = reciprocal(torch.maximum(sigma, torch.maximum(longest, whole).unsqueeze(2)))
         return inverse * math.sqrt(u.shape[1] / u.shape[2]), new
 
     @classmethod
     def scale(cls, u: Tensor, x: Tensor | None, iterations: int) -> float | Tensor:
+        """`measure` for one weight on a CPU; for a matrix as often as σ still grows by a tenth.
+
+        Of a large matrix it looks at some 16 rows or more, others in every step.
+        """
         assert x is not None
         if u.ndim > 2:
             return super().scale(u, x, iterations)
-        turned, sigma, floor = u.t(), 0.0, math.sqrt(torch.finfo(u.dtype).tiny)
-        for _ in range(iterations):
-            left = torch.mv(u, x)
-            length = torch.linalg.vector_norm(left)
-            if not floor <= length.item() < math.inf:
-                return 0.0
-            right = torch.mv(turned, left.div_(length))
-            length = torch.linalg.vector_norm(right)
-            if not floor <= (sigma := length.item()) < math.inf:
-                return 0.0
-            torch.div(right, length, out=x)
-        return math.sqrt(u.shape[0] / u.shape[1]) / sigma
+        least, turned = torch.finfo(u.dtype).tiny, u.t()
+        apart = max(1, min(u.shape[0] // 16, u.numel() // 4096))
+        # Which ones: by the vector's last bits, so that a resumed run looks at the same.
+        first = int(math.frexp(x[0].item())[0] * 2**24) % apart if apart > 1 else 0
+        rows = u[first::apart]
+        lengths = torch.linalg.vector_norm(rows, dim=1)
+        at = int(lengths.argmax())
+        longest, start, size = lengths[at].item(), x, 1.0
+        if longest > math.sqrt(least):
+            row, part = rows[at], cls.part / longest
+            along = torch.dot(row, x).item()
+            start = x.add(row, alpha=math.copysign(part, along))
+            size = math.sqrt(torch.dot(start, start).item())
+        sigma = 0.0
+        for done in range(1, cls.most + 1):
+            left = torch.mv(u, start)
+            below = torch.dot(left, left).item()
+            right = torch.mv(turned, left)
+            squares = torch.dot(right, right).item()
+            if not (below >= least and least <= squares < math.inf):
+                return cls.rescued(u, x, iterations)
+            torch.div(right, math.sqrt(squares), out=x)
+            sigma = math.sqrt(squares / below)
+            if done >= iterations and sigma * size < cls.settled * math.sqrt(below):
+                break
+            start, size = x, 1.0
+        return math.sqrt(u.shape[0] / u.shape[1]) / max(sigma, longest)
+
+    @classmethod
+    def rescued(cls, u: Tensor, x: Tensor, iterations: int) -> float | Tensor:
+        """`scale` where squares are too small or large, or x and the rows seen miss all of u."""
+        top = u.abs().max().item()
+        if not 0.0 < top < math.inf:
+            return 0.0
+        unit = math.ldexp(1.0, min(-math.frexp(top)[1], 126))
+        u = u * unit
+        if 0.5 <= unit <= 1.0 or not torch.mv(u, x).any():
+            lengths = torch.linalg.vector_norm(u, dim=1)
+            at = lengths.argmax()
+            torch.div(u[at], lengths[at], out=x)
+        return unit * cls.scale(u, x, iterations)
 
     @classmethod
     def exact(cls, u: Tensor) -> Tensor:

@@ -218,4 +218,9 @@ def _scheme(shape: Sequence[int]) -> Iterator[str]:
     other = chosen._replace(form="gram" if chosen.form == "plain" else "plain")
     cost, instead = (short(schemes.flops(n, m, scheme) / 1e9, 3) for scheme in (chosen, other))
     yield f"DualizedSGD orthogonalises {n} × {m} in {chosen.steps} steps, {chosen.form} form:"
-    yield f"{cost} Gflop, against {instead} in the {other.form} form."
+    yield f"{cost} Gflop, against {instead} in the {other.form} form. Singular values end in"
+    low, high = schemes.BANDS[chosen.steps]
+    yield f"[{low}, {high}]; with fewer steps in"
+    for steps in sorted(set(schemes.BANDS) - {chosen.steps}, reverse=True):
+        (low, high), cost = schemes.BANDS[steps], short(schemes.flops(n, m, schemes.choose(shape, steps)) / 1e9, 3)
+        yield f"[{low}, {high}] (steps={steps}: {cost} Gflop)"

