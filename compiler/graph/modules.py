@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 from modnorm.diagnostics import Span
@@ -147,6 +148,32 @@ def walk(module: Module) -> Iterator[Module]:
         node = stack.pop()
         yield node
         stack.extend(reversed(children(node)))
+
+
+class Mentions:
+    """Where the user's own files mention what stands in the library, read off a module tree."""
+
+    def __init__(self, tree: Module) -> None:
+        self.tree = tree
+
+    def __call__(self, span: Span) -> Span | None:
+        """The innermost mention of the user's own through which a place was reached first."""
+        return self.found.get(span)
+
+    @cached_property
+    def found(self) -> dict[Span, Span]:
+        found: dict[Span, Span] = {}
+        stack: list[tuple[Module, Span | None]] = [(self.tree, None)]
+        while stack:
+            node, mention = stack.pop()
+            if not node.span.source.library:
+                mention = node.span
+            if mention is not None:
+                places = (node.span, *(node.places.values() if isinstance(node, Leaf) else ()))
+                for place in places:
+                    found.setdefault(place, mention)
+            stack.extend((child, mention) for child in reversed(children(node)))
+        return found
 
 
 def compose(steps: tuple[Module, ...], span: Span) -> Module:
