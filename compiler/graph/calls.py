@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from modnorm.diagnostics import Label, Span, did_you_mean
 from modnorm.graph.checks import Checks
 from modnorm.graph.modules import Leaf, Scope, Shared, Tare
-from modnorm.graph.names import Namespace
 from modnorm.graph.numbers import fits_float, written
 from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_number
 from modnorm.ops import registry
@@ -110,7 +109,7 @@ def _missing(names: Sequence[str]) -> str:
 
 def bind_formals(
     evaluator: Evaluator,
-    space: Namespace,
+    home: Frame,
     definition: tree.Def | tree.Bond,
     arguments: tuple[tree.Argument, ...],
     span: Span,
@@ -118,7 +117,8 @@ def bind_formals(
 ) -> dict[str, Value] | None:
     """The formals of a definition with their values; None, and reported, if they do not fit.
 
-    A bond's first formal is its tensor and gets no value.
+    Defaults are evaluated among the names of `home`. A bond's first formal is its tensor and gets
+    no value.
     """
     formals = definition.formals if isinstance(definition, tree.Def) else definition.formals[1:]
     names = [f.name for f in formals]
@@ -145,7 +145,7 @@ def bind_formals(
         if formal.name in given.values:
             bound[formal.name] = given.values[formal.name].value
         elif formal.default is not None:
-            bound[formal.name] = evaluator.value(formal.default, Frame(space))
+            bound[formal.name] = evaluator.value(formal.default, home)
     return None if any(isinstance(v, Poison) for v in bound.values()) else bound
 
 

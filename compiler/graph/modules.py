@@ -6,8 +6,8 @@ its own `id` and path. A repetition is one node, whatever its count.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, TypeAlias
 
@@ -148,6 +148,32 @@ def walk(module: Module) -> Iterator[Module]:
         node = stack.pop()
         yield node
         stack.extend(reversed(children(node)))
+
+
+def renumbered(module: Module, numbers: Iterator[int], path: Callable[[str], str]) -> Module:
+    """The tree with new ids, and what `path` makes of every path in it."""
+    number = next(numbers)
+
+    def inner(child: Module) -> Module:
+        return renumbered(child, numbers, path)
+
+    match module:
+        case Leaf():
+            weight = None if module.weight is None else path(module.weight)
+            return replace(module, id=number, path=path(module.path), weight=weight)
+        case Hole():
+            return replace(module, id=number)
+        case Compose(steps=steps):
+            return replace(module, id=number, steps=tuple(map(inner, steps)))
+        case Tuple(members=members):
+            return replace(module, id=number, members=tuple(map(inner, members)))
+        case Repeat(runs=runs):
+            new = tuple(Run(inner(run.body), run.count, path(run.path)) for run in runs)
+            return replace(module, id=number, path=path(module.path), runs=new)
+        case Scope(body=body):
+            return replace(module, id=number, path=path(module.path), body=inner(body))
+        case Shared(body=body) | Tare(body=body):
+            return replace(module, id=number, body=inner(body))
 
 
 class Mentions:

@@ -18,7 +18,7 @@ ALSO = 2
 """Further mentions shown of a name that is unknown."""
 MAX_HINTS = 50
 """Unknown names of a file for which a similar one is looked for."""
-
+EMPTY: Mapping[str, Span] = {}
 
 KINDS = {
     tree.Param: "param",
@@ -231,11 +231,13 @@ class _Checker:
                 )
         self.expression(bond.sensitivity, formals, bond.name)
 
-    def formals(self, formals: tuple[tree.Formal, ...], owner: str) -> dict[str, Span]:
+    def formals(
+        self, formals: tuple[tree.Formal, ...], owner: str, local: Mapping[str, Span] = EMPTY
+    ) -> dict[str, Span]:
         names = self.distinct((f.name, f.span) for f in formals)
         for formal in formals:
             if formal.default is not None:
-                self.expression(formal.default, {}, owner)
+                self.expression(formal.default, local, owner)
         return names
 
     def distinct(self, names: Iterable[tuple[str, Span]]) -> dict[str, Span]:
@@ -262,10 +264,15 @@ class _Checker:
         self.expression(body.value, scope, owner)
         used: set[str] = {n.parts[0] for n, _, _ in mentions(body.value)}
         for binding in body.where:
-            self.expression(binding.value, scope, owner)
-            used |= {
-                n.parts[0] for n, _, _ in mentions(binding.value) if n.parts[0] != binding.name
-            }
+            inside: list[tree.Expr] = []
+            inner = scope
+            if isinstance(binding, tree.Def):
+                inner = {**scope, **self.formals(binding.formals, owner, scope)}
+                inside = [f.default for f in binding.formals if f.default is not None]
+            value = binding.body.value if isinstance(binding, tree.Def) else binding.value
+            self.expression(value, inner, owner)
+            heads = {n.parts[0] for expr in (value, *inside) for n, _, _ in mentions(expr)}
+            used |= heads - {binding.name}
         for name, span in where.items():
             if name not in used and self.space.is_main and not self.space.twice:
                 self.warn_unused("local definition", name, span)

@@ -78,7 +78,7 @@ def no_keyword(f: Failure) -> Diagnostic | None:
     if f.start != "statement" or f.ends or f.opening is not None:
         return None
     index = f.at
-    if f.before is not None and f.accepts == {"DEFINE"}:
+    if f.before is not None and f.accepts in ({"DEFINE"}, {"DEFINE", "LPAR"}):
         # `where a = b` has taken the first name of a statement whose keyword is misspelt
         index -= 1
         if not f.where or f.tokens[index - 1].type == "WHERE":
