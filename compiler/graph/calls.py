@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modnorm.diagnostics import Label, Span, did_you_mean
+from modnorm.graph import equivalents
 from modnorm.graph.checks import Checks
 from modnorm.graph.modules import Leaf, Scope, Shared, Tare
 from modnorm.graph.numbers import fits_float, written
@@ -80,7 +81,9 @@ def bind(
                 continue
             name = by_position[position - 1]
         if name not in names:
-            hint = did_you_mean(name, names) or f"write `{signature()}`"
+            written = [(a.name, a.value.span.text(20)) for a in arguments]
+            hint = equivalents.argument(called, name, written, names)
+            hint = hint or did_you_mean(name, names) or f"write `{signature()}`"
             fail(f"`{called}` has no argument `{name}`", argument.span, here, hint)
         elif name in places:
             first = (Label(places[name], "first given here"),)

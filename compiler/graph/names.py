@@ -9,10 +9,12 @@ from typing import Protocol, TypeAlias
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Label, Span, did_you_mean
 from modnorm.grammar import library
+from modnorm.graph import equivalents
 from modnorm.graph.numbers import FUNCTIONS
 from modnorm.ops import registry
 from modnorm.ops.formula_tree import KNOWN as FORMULA_FUNCTIONS
 from modnorm.syntax import tree
+from modnorm.syntax.foreign import IN_EXPRESSIONS
 
 ALSO = 2
 """Further mentions shown of a name that is unknown."""
@@ -333,6 +335,8 @@ class _Checker:
             return
         if head not in space.modules:
             message = f"`{head}` is not an imported file"
+            if head in equivalents.PREFIXES:
+                message = f"unknown name `{name.text}`"
             self.report(name, message, lambda: self.mend_module(name))
             return
         other, _ = space.modules[head]
@@ -342,12 +346,18 @@ class _Checker:
             self.report(name, message, lambda: f"write `{head}.{member}`")
         elif other.find(member) is None and member not in other.broken:
             message = f"`{other.file.source.name}` defines no `{member}`"
-            self.report(name, message, lambda: did_you_mean(member, other.own))
+            self.report(
+                name,
+                message,
+                lambda: equivalents.exact(member) or did_you_mean(member, other.own),
+            )
 
     def mend_name(self, head: str, local: Iterable[str]) -> str:
         space = self.space
         known = [*local, *space.known(), *space.broken, *registry.names(), *FUNCTIONS]
-        return did_you_mean(head, known) or in_library(head)
+        same = [name for name in known if name.lower() == head.lower()]
+        foreign = "" if same else IN_EXPRESSIONS.get(head) or equivalents.equivalent(head)
+        return foreign or did_you_mean(head, same or known) or in_library(head)
 
     def mend_module(self, name: tree.Name) -> str:
         """What to write for `head.member` where no file is imported as `head`."""
@@ -355,8 +365,15 @@ class _Checker:
         if head == "std" and member in library() and len(more) == 1:
             added = "" if member in self.space.modules else f"add `import std.{member}` and "
             return f"{added}write `{member}.{more[0]}`"
-        if head in library():
+        member = name.parts[-1]
+        foreign = head in equivalents.PREFIXES
+        other = foreign and (equivalents.exact(member) or not in_library(member))
+        if head in library() and not other:
             return f"add `import std.{head}` at the top"
+        if foreign:
+            return equivalents.prefixed(member)
+        if head == "self":
+            return "a part is named by `def` or `where`, and mentioned without `self`"
         near = did_you_mean(head, self.space.modules)
         return near or f'import it first: `import "{head}.mod"`'
 

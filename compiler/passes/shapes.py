@@ -205,8 +205,7 @@ class _Inference:
         entered = x
         for run in module.runs:
             body, out = self.infer(run.body, x)
-            changes = x is not None and out is not None and _shape(x.type) != _shape(out.type)
-            if not changes or run.count == 1:
+            if x is None or out is None or run.count == 1 or _shape(x.type) == _shape(out.type):
                 runs.append(replace(run, body=body))
             elif self.settles(run, out):
                 # only the first copy changes the shape: `(f @ Linear(64)) ** 3` behind 10 inputs
@@ -231,10 +230,8 @@ class _Inference:
             x = replace(entered, type=x.type)
         return replace(module, runs=tuple(runs)), x
 
-    def settles(self, run: Run, x: Known | None) -> bool:
+    def settles(self, run: Run, x: Known) -> bool:
         """Whether the copies behind the first keep the shape that it gives."""
-        if x is None:
-            return False
         found = Diagnostics()
         trial = _Inference(found, self.numbers)
         trial.scopes, trial.mentions = [*self.scopes], [*self.mentions]

@@ -81,7 +81,7 @@ PROGRAMS = {
     "a shared weight in copies of which the first takes another size": VECTOR
     + "shared s = Linear(3)\nmodel M = (1/2 * s @ Linear(3) @ Linear(5)) ** 3",
     "products of modules": VECTOR
-    + "model M = -Linear(4) * (2 * Tanh @ Linear(4)) * Bias @ (Linear(4) * Identity * 3) ** 2",
+    + "model M = -Linear(4) * (2 * Tanh @ Linear(4)) * Bias @ (1/3 * Tanh * Linear(4)) ** 2",
     "frozen weights": VECTOR
     + "model M = Linear(4) @ tare(Linear(4) ** 2, 0) @ Linear(4, mass = 0)",
 }
