@@ -11,7 +11,7 @@ from modnorm.graph import equivalents
 from modnorm.graph.checks import Checks
 from modnorm.graph.modules import Leaf, Scope, Shared, Tare
 from modnorm.graph.numbers import fits_float, written
-from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_number
+from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_module, is_number
 from modnorm.ops import registry
 from modnorm.ops.base import Argument, Atom, Reader
 from modnorm.ops.types import Real
@@ -69,6 +69,9 @@ def bind(
         value = evaluator.value(argument.value, frame)
         name = argument.name
         if name is None:
+            if evaluator.is_input(argument.value, frame):
+                given.good = False
+                continue
             position += 1
             if position == len(by_position) + 1:
                 wanted = amount(len(by_position), "argument")
@@ -76,7 +79,11 @@ def bind(
                 message = f"`{called}` takes {wanted}{by}, this is number {position}"
                 if not names:
                     message = f"`{called}` takes no arguments"
-                fail(message, argument.span, here, f"write `{signature()}`")
+                hint = f"write `{signature()}`"
+                if is_module(value) or isinstance(argument.value, tree.Call):
+                    inner = argument.value.span.text(20)
+                    hint = f"modules are joined, not called: write `{called} @ {inner}`"
+                fail(message, argument.span, here, hint)
             if position > len(by_position):
                 continue
             name = by_position[position - 1]

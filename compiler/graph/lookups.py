@@ -82,6 +82,13 @@ class Lookups(Checks, ABC):
             return POISON
         return found
 
+    def is_input(self, expr: tree.Expr, frame: Frame) -> bool:
+        """Whether an expression is the name of an input, which has been told to be wrong."""
+        if not isinstance(expr, tree.Name) or expr.text in frame.local:
+            return False
+        found = frame.space.find(expr.text)
+        return found is not None and isinstance(found[1], tree.Input)
+
     def origin(self, expr: tree.Expr, frame: Frame) -> tuple[Label, ...]:
         """Where a name that stands for a value is defined, to be shown beside its mention."""
         if not isinstance(expr, tree.Name):
@@ -103,13 +110,7 @@ class Lookups(Checks, ABC):
             case tree.Param():
                 return self.param(space, definition)
             case tree.Input():
-                return self.fail(
-                    "E302",
-                    f"`{definition.name}` is an input, not a module",
-                    span,
-                    others=(Label(definition.name_span, "declared here"),),
-                    hint="a model is a function of its inputs; they are not named in it",
-                )
+                return POISON  # the checker of names has told
             case tree.Model():
                 return self.fail(
                     "E302",

@@ -212,7 +212,8 @@ class _Checker:
                     pass
         self.diagnostics.extend(self.unknown.values())
         # a name that is misspelt, or mentioned in what could not be read, is not unused
-        if self.space.is_main and not (self.unknown or self.space.twice or file.broken):
+        whole = any(isinstance(statement, tree.Model) for statement in file.statements)
+        if whole and self.space.is_main and not (self.unknown or self.space.twice or file.broken):
             self.unused()
 
     def bond(self, bond: tree.Bond) -> None:
@@ -285,8 +286,18 @@ class _Checker:
                 self.used.add(size.text)
             else:
                 self.expression(size, {}, statement.name)
-        if statement.bound is not None:
-            self.expression(statement.bound, {}, statement.name)
+        bound = statement.bound
+        if bound is None:
+            return
+        inputs = [s for s in self.space.file.statements if isinstance(s, tree.Input)]
+        sizes = (size for other in inputs for size in other.sizes)
+        free = {size.text: size.span for size in sizes if isinstance(size, tree.Name)}
+        if isinstance(bound, tree.Name) and bound.text in {i.name for i in inputs} - free.keys():
+            message = f"a bound is a number or the name of a size, but `{bound.text}` is an input"
+            hint = f"it may be one of {', '.join(f'`{size}`' for size in free)}" if free else ""
+            self.report(bound, message, lambda: hint, code="E302")
+        else:
+            self.expression(bound, free, statement.name)
 
     def expression(
         self, expr: tree.Expr, local: Mapping[str, Span], owner: str, *, formula: bool = False
@@ -317,7 +328,9 @@ class _Checker:
         if head in space.broken:
             return
         if len(name.parts) == 1:
-            if space.find(head) is not None:
+            if (found := space.find(head)) is not None:
+                if isinstance(found[1], tree.Input):
+                    self.named_input(name, found[1])
                 return
             if head in space.modules:
                 _, span = space.modules[head]
@@ -352,6 +365,18 @@ class _Checker:
                 lambda: equivalents.exact(member) or did_you_mean(member, other.own),
             )
 
+    def named_input(self, name: tree.Name, declared: tree.Input) -> None:
+        inputs = [s for s in self.space.file.statements if isinstance(s, tree.Input)]
+        x = declared.name
+        start = "Identity" if len(inputs) == 1 else f"Select({inputs.index(declared)})"
+        hint = (
+            f"`{start}` is `{x}` where the model begins: write `{start} + f` for `{x} + f({x})`,"
+            f" `f @ g` for `f(g({x}))`"
+        )
+        message = f"`{x}` is an input: a model is written without naming it"
+        others = (Label(declared.name_span, "declared here"),)
+        self.report(name, message, lambda: hint, others, "E302")
+
     def mend_name(self, head: str, local: Iterable[str]) -> str:
         space = self.space
         known = [*local, *space.known(), *space.broken, *registry.names(), *FUNCTIONS]
@@ -383,12 +408,13 @@ class _Checker:
         message: str,
         hint: Callable[[], str],
         others: tuple[Label, ...] = (),
+        code: str = "E201",
     ) -> None:
-        """An unknown name, once however often it is mentioned."""
+        """A name that is unknown, or means nothing here, once however often it is mentioned."""
         known = self.unknown.get(name.text)
         if known is None:
             shown = hint() if len(self.unknown) < MAX_HINTS else ""
-            known = Diagnostic("E201", message, name.span, "", others, shown)
+            known = Diagnostic(code, message, name.span, "", others, shown)
         elif len(known.others) < len(others) + ALSO:
             known = replace(known, others=(*known.others, Label(name.span, "and here")))
         self.unknown[name.text] = known

@@ -27,12 +27,16 @@ PEAKS = 6
 class Violation(NamedTuple):
     """Where a formula breaks its declared sensitivity; `reason` is a sentence about `x`.
 
-    `slope` is the steepest slope found, or not finite where the formula itself is not.
+    `slope` is the steepest slope found, or not finite where the formula itself is not. It `grows`
+    where it is steepest at the end of what was looked at; the declared sensitivity then `holds` for
+    x up to a size, 0 where it does not hold around 0 either.
     """
 
     slope: float
     x: float
     reason: str
+    grows: bool = False
+    holds: float = 0.0
 
 
 class Program:
@@ -199,6 +203,7 @@ def _grid() -> tuple[float, ...]:
 
 
 GRID = _grid()
+RANGE = f"x is tried from {GRID[0]:,.0f} to {GRID[-1]:,.0f}"
 OUTWARD = sorted(range(len(GRID)), key=lambda i: abs(GRID[i]))
 
 
@@ -228,12 +233,20 @@ def check(formula: Node, sensitivity: Real) -> Violation | None:
         places.append((abs(y1 - y0) / (x1 - x0), i, i + 1))
     for _, i, j in nlargest(PEAKS, places):
         found.append(_refine(program, GRID[max(i, 0)], GRID[min(j, len(GRID) - 1)]))
-    for limit in (DENSE, math.inf):
-        inside = [f for f in found if abs(f[1]) <= limit]
-        worst, at = max(inside, key=lambda f: (f[0], -abs(f[1])))
-        if worst > float(sensitivity) * (1 + TOLERANCE):
-            return Violation(worst, at, f"at x = {_short(at)} its slope is {worst:.6g}")
-    return None
+    most = float(sensitivity) * (1 + TOLERANCE)
+    if not any(slope > most for slope, _ in found):
+        return None
+    worst, at = max(found, key=lambda f: (f[0], -abs(f[1])))
+    breaks = min(abs(x) for slope, x in found if slope > most)
+    holds = max((abs(x) for _, x in found if abs(x) < breaks), default=0.0)
+    grows = abs(at) > DENSE
+    if grows:
+        inside = [f for f in found if abs(f[1]) <= max(breaks, DENSE)]
+        steep, place = max(inside, key=lambda f: (f[0], -abs(f[1])))
+    else:
+        steep, place = worst, at
+    reason = f"at x = {_short(place)} its slope is {steep:.6g} ({RANGE})"
+    return Violation(worst, at, reason, grows, holds)
 
 
 def _steepness(program: Program, x: float, slope: float) -> float:
