@@ -91,7 +91,7 @@ def _mend(violation: Violation, x: str) -> str:
     if not math.isfinite(violation.slope):
         return "round the corner off: `sqrt(abs(x) + 0.01)` has a gradient everywhere"
     if not violation.grows:
-        return f"declare `sensitivity {violation.slope:.6g}` or more"
+        return f"declare `sensitivity {violation.most:.6g}` or more"
     if not violation.holds:
         return f"its slope grows with `{x}`: bound that, as `max(-1, min({x}, 1))` does"
     digits = 3 - math.ceil(math.log10(violation.holds))

@@ -20,6 +20,8 @@ TOLERANCE = 1e-6
 """Relative excess over the declared sensitivity that is put down to rounding."""
 DENSE = 100.0
 """Half the width of the range in which a formula must be finite."""
+GROWS = 1e-3
+"""Relative growth of a slope beyond `DENSE` from which on it is no limit that is approached."""
 ROUNDS = 6
 PEAKS = 6
 
@@ -27,16 +29,20 @@ PEAKS = 6
 class Violation(NamedTuple):
     """Where a formula breaks its declared sensitivity; `reason` is a sentence about `x`.
 
-    `slope` is the steepest slope found, or not finite where the formula itself is not. It `grows`
-    where it is steepest at the end of what was looked at; the declared sensitivity then `holds` for
-    x up to a size, 0 where it does not hold around 0 either.
+    `slope` is the steepest slope found near 0, or not finite where the formula itself is not; `most`
+    is the steepest anywhere. The declared sensitivity `holds` for x up to a size.
     """
 
     slope: float
     x: float
     reason: str
-    grows: bool = False
+    most: float = math.nan
     holds: float = 0.0
+
+    @property
+    def grows(self) -> bool:
+        """Whether the slope goes on growing with the size of x."""
+        return self.most > self.slope * (1 + GROWS)
 
 
 class Program:
@@ -236,17 +242,12 @@ def check(formula: Node, sensitivity: Real) -> Violation | None:
     most = float(sensitivity) * (1 + TOLERANCE)
     if not any(slope > most for slope, _ in found):
         return None
-    worst, at = max(found, key=lambda f: (f[0], -abs(f[1])))
     breaks = min(abs(x) for slope, x in found if slope > most)
     holds = max((abs(x) for _, x in found if abs(x) < breaks), default=0.0)
-    grows = abs(at) > DENSE
-    if grows:
-        inside = [f for f in found if abs(f[1]) <= max(breaks, DENSE)]
-        steep, place = max(inside, key=lambda f: (f[0], -abs(f[1])))
-    else:
-        steep, place = worst, at
-    reason = f"at x = {_short(place)} its slope is {steep:.6g} ({RANGE})"
-    return Violation(worst, at, reason, grows, holds)
+    near = [f for f in found if abs(f[1]) <= max(breaks, DENSE)]
+    worst, at = max(near, key=lambda f: (f[0], -abs(f[1])))
+    reason = f"at x = {_short(at)} its slope is {worst:.6g} ({RANGE})"
+    return Violation(worst, at, reason, max(slope for slope, _ in found), holds)
 
 
 def _steepness(program: Program, x: float, slope: float) -> float:
