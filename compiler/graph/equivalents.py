@@ -207,7 +207,7 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
         note="what a `Linear` makes of a and b side by side; joining without it is not there yet",
     ),
     _missing("chunk split Slice narrow hsplit tensor_split", "several `Linear` give several parts"),
-    Equivalent("Multiply", "a * b", note="entry by entry, of modules of one shape"),
+    Equivalent("Multiply mul", "a * b", note="entry by entry, of modules of one shape"),
     Equivalent("Subtract sub", "a - b"),
     Equivalent("Average", "1/2 * (a + b)"),
     _missing("Maximum Minimum logical_and"),

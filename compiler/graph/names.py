@@ -378,11 +378,13 @@ class _Checker:
         self.report(name, message, lambda: hint, others, "E302")
 
     def mend_name(self, head: str, local: Iterable[str]) -> str:
-        space = self.space
-        known = [*local, *space.known(), *space.broken, *registry.names(), *FUNCTIONS]
+        own = [*local, *self.space.known(), *self.space.broken]
+        known = [*own, *registry.names(), *FUNCTIONS]
         same = [name for name in known if name.lower() == head.lower()]
-        foreign = "" if same else IN_EXPRESSIONS.get(head) or equivalents.equivalent(head)
-        return foreign or did_you_mean(head, same or known) or in_library(head)
+        foreign = IN_EXPRESSIONS.get(head) or equivalents.equivalent(head)
+        if foreign and not any(name in own or f"`{name}" in foreign for name in same):
+            return foreign  # `linear` is `Linear`, but `mul` is not `Mul`
+        return did_you_mean(head, same or known) or in_library(head)
 
     def mend_module(self, name: tree.Name) -> str:
         """What to write for `head.member` where no file is imported as `head`."""

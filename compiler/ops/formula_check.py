@@ -29,8 +29,8 @@ PEAKS = 6
 class Violation(NamedTuple):
     """Where a formula breaks its declared sensitivity; `reason` is a sentence about `x`.
 
-    `slope` is the steepest slope found near 0, or not finite where the formula itself is not; `most`
-    is the steepest anywhere. The declared sensitivity `holds` for x up to a size.
+    `slope` is the steepest slope found near 0, or not finite where the formula itself is not;
+    `most` is the steepest anywhere. The declared sensitivity `holds` for x up to a size.
     """
 
     slope: float

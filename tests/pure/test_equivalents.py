@@ -107,6 +107,24 @@ def test_a_definition_of_the_file_comes_before_the_table() -> None:
     assert [d.hint for d in caught.value.diagnostics] == ["did you mean `dense`?"]
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("linear", "did you mean `Linear`?"),
+        ("conv2d", "did you mean `Conv2D`?"),
+        ("relu", "did you mean `ReLU`?"),
+        ("flatten", "did you mean `Flatten`?"),
+        ("mul", "write `a * b`: entry by entry, of modules of one shape"),
+        ("Lineer", "did you mean `Linear`?"),
+        ("return", "leave it out: the expression after `=` is the result"),
+    ],
+)
+def test_another_case_is_not_another_operation(name: str, hint: str) -> None:
+    with pytest.raises(ModnormError) as caught:
+        analyse_text(f"input x: float[batch, 12]\nmodel M = {name}")
+    assert [d.hint for d in caught.value.diagnostics] == [hint]
+
+
 # --- arguments --------------------------------------------------------------------------------
 
 CALLS = {
