@@ -7,7 +7,7 @@ the source.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from heapq import nsmallest
@@ -20,10 +20,14 @@ SEVERITIES: dict[str, Severity] = {"E": "error", "W": "warning", "A": "advice"}
 
 @dataclass(frozen=True)
 class Source:
-    """One file's text. `name` is the path as the user would write it."""
+    """One file's text. `name` is the path as the user would write it.
+
+    `library` says that the file came with modnorm: nobody mends a mistake there.
+    """
 
     name: str
     text: str = field(repr=False)
+    library: bool = field(default=False, repr=False)
 
     def line(self, number: int) -> str:
         """The text of a 1-based line, without its line end."""
@@ -97,13 +101,19 @@ MAX_LABELS = 4
 class Diagnostics:
     """Collects findings in the order of discovery.
 
-    The same finding is kept once, with the further places of each time that it was made.
+    The same finding is kept once, with the further places of each time that it was made. One about
+    a line of the library shows the user's own line that led there first.
     """
 
     def __init__(self) -> None:
         self._found: dict[Diagnostic, Diagnostic] = {}
+        self.mention: Callable[[Span], Span | None] = lambda span: None
+        """The user's own place from which a place of the library was reached, where it is known."""
 
-    def add(self, diagnostic: Diagnostic) -> None:
+    def add(self, diagnostic: Diagnostic, mention: Span | None = None) -> None:
+        """Keep a finding; `mention` is what `self.mention` would say, where it is known better."""
+        if diagnostic.span is not None and diagnostic.span.source.library:
+            diagnostic = own_first(diagnostic, mention or self.mention(diagnostic.span))
         key = replace(diagnostic, others=())
         known = self._found.get(key)
         if known is not None and len(known.others) < MAX_LABELS:
@@ -128,6 +138,16 @@ class Diagnostics:
         """Raise `ModnormError` with all findings if one of them is an error."""
         if self.errors:
             raise ModnormError(self)
+
+
+def own_first(diagnostic: Diagnostic, mention: Span | None) -> Diagnostic:
+    """A finding about a place of the library, with the user's own mention of it as its place."""
+    if mention is None or diagnostic.span is None:
+        return diagnostic
+    here = Label(diagnostic.span, diagnostic.label or "it stands here")
+    label = next((o.message for o in diagnostic.others if o.span == mention), "")
+    others = (o for o in diagnostic.others if o.span not in (mention, here.span))
+    return replace(diagnostic, span=mention, label=label, others=(here, *others))
 
 
 MAX_NAME = 60

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, ModnormError
 from modnorm.graph.elaborate import elaborate
+from modnorm.graph.modules import Mentions
 from modnorm.passes.certify import Certify
 from modnorm.passes.counts import Counts
 from modnorm.passes.flow import Flow
@@ -98,6 +99,7 @@ def _analyse(
     try:
         with room():
             found = elaborate(loaded.main, loaded, params or {}, model, diagnostics)
+            diagnostics.mention = Mentions(found.tree)
             program = Program(
                 found.name,
                 loaded.main.source,

@@ -19,6 +19,7 @@ import lark
 import modnorm.ops  # noqa: F401  (registers the operations)
 from modnorm.diagnostics import CODES
 from modnorm.grammar import grammar, library
+from modnorm.graph.equivalents import BIASES, EQUIVALENTS, LEFT_OUT, RENAMED
 from modnorm.graph.numbers import FUNCTIONS, show
 from modnorm.ops import registry
 from modnorm.ops.base import Atom, Misfit, Op, Reader
@@ -236,6 +237,30 @@ def sharpness(op: Op) -> str:
 # --- library, bounds, codes -----------------------------------------------------------------
 
 
+def foreign_names() -> str:
+    """What to write for names of other libraries."""
+    rows = []
+    for row in EQUIVALENTS:
+        here = "" if row.instead else "not there yet"
+        if row.write:
+            here = (f"{code(row.add)}, then " if row.add else "") + code(row.write)
+        rows.append(
+            [", ".join(map(code, row.names.split())), "; ".join(filter(None, (here, row.note)))]
+        )
+    return table(["elsewhere", "here"], rows)
+
+
+def foreign_arguments() -> str:
+    """What to write for arguments of other libraries."""
+    rows: dict[str, list[str]] = {}
+    for name, names in RENAMED.items():
+        rows.setdefault(" or ".join(map(code, names)), []).append(code(name))
+    rows["a bias is an operation of its own: `Bias @ f`"] = [code(name) for name in BIASES]
+    for name, why in LEFT_OUT.items():
+        rows.setdefault(f"left out: {why}", []).append(code(name))
+    return table(["elsewhere", "here"], [[", ".join(names), here] for here, names in rows.items()])
+
+
 def library_files() -> str:
     """The files of `std`, as they are."""
     return "\n\n".join(
@@ -307,6 +332,8 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "formula functions": formula_functions,
     "atoms": atoms,
     "bonds": bonds,
+    "foreign names": foreign_names,
+    "foreign arguments": foreign_arguments,
     "library": library_files,
     "bounds": bounds,
     "codes": codes,

@@ -12,6 +12,7 @@ from modnorm.graph.names import Namespace, is_operation, mentions
 from modnorm.graph.numbers import fits_float, show
 from modnorm.graph.values import POISON, Frame, Poison, Value
 from modnorm.ops.formula import Formula
+from modnorm.ops.formula_check import Violation
 from modnorm.ops.formula_tree import KNOWN, Apply, BadFormula, Node
 from modnorm.ops.types import Real
 from modnorm.syntax import tree
@@ -81,10 +82,21 @@ def build_bond(
         "E309",
         f"`{definition.name}` breaks its sensitivity {show(sensitivity)}: {violation.reason}",
         definition.sensitivity.span,
-        hint=f"declare `sensitivity {violation.slope:.6g}` or more"
-        if math.isfinite(violation.slope)
-        else "round the corner off: `sqrt(abs(x) + 0.01)` has a gradient everywhere",
+        hint=_mend(violation, definition.formals[0].name),
     )
+
+
+def _mend(violation: Violation, x: str) -> str:
+    """What to write where a declared sensitivity does not hold."""
+    if not math.isfinite(violation.slope):
+        return "round the corner off: `sqrt(abs(x) + 0.01)` has a gradient everywhere"
+    if not violation.grows:
+        return f"declare `sensitivity {violation.most:.6g}` or more"
+    if not violation.holds:
+        return f"its slope grows with `{x}`: bound that, as `max(-1, min({x}, 1))` does"
+    digits = 3 - math.ceil(math.log10(violation.holds))
+    c = math.floor(violation.holds * 10.0**digits) / 10.0**digits  # rounded down
+    return f"its slope grows with `{x}`: write `max(-{c:g}, min({x}, {c:g}))` for `{x}`"
 
 
 def _count(formula: Node) -> int:

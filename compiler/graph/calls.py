@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modnorm.diagnostics import Label, Span, did_you_mean
+from modnorm.graph import equivalents
 from modnorm.graph.checks import Checks
 from modnorm.graph.modules import Leaf, Scope, Shared, Tare
-from modnorm.graph.names import Namespace
 from modnorm.graph.numbers import fits_float, written
-from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_number
+from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_module, is_number
 from modnorm.ops import registry
 from modnorm.ops.base import Argument, Atom, Reader
 from modnorm.ops.types import Real
@@ -69,6 +69,9 @@ def bind(
         value = evaluator.value(argument.value, frame)
         name = argument.name
         if name is None:
+            if evaluator.is_input(argument.value, frame):
+                given.good = False
+                continue
             position += 1
             if position == len(by_position) + 1:
                 wanted = amount(len(by_position), "argument")
@@ -76,12 +79,18 @@ def bind(
                 message = f"`{called}` takes {wanted}{by}, this is number {position}"
                 if not names:
                     message = f"`{called}` takes no arguments"
-                fail(message, argument.span, here, f"write `{signature()}`")
+                hint = f"write `{signature()}`"
+                if is_module(value) or isinstance(argument.value, tree.Call):
+                    inner = argument.value.span.text(20)
+                    hint = f"modules are joined, not called: write `{called} @ {inner}`"
+                fail(message, argument.span, here, hint)
             if position > len(by_position):
                 continue
             name = by_position[position - 1]
         if name not in names:
-            hint = did_you_mean(name, names) or f"write `{signature()}`"
+            written = [(a.name, a.value.span.text(20)) for a in arguments]
+            hint = equivalents.argument(called, name, written, names)
+            hint = hint or did_you_mean(name, names) or f"write `{signature()}`"
             fail(f"`{called}` has no argument `{name}`", argument.span, here, hint)
         elif name in places:
             first = (Label(places[name], "first given here"),)
@@ -110,7 +119,7 @@ def _missing(names: Sequence[str]) -> str:
 
 def bind_formals(
     evaluator: Evaluator,
-    space: Namespace,
+    home: Frame,
     definition: tree.Def | tree.Bond,
     arguments: tuple[tree.Argument, ...],
     span: Span,
@@ -118,7 +127,8 @@ def bind_formals(
 ) -> dict[str, Value] | None:
     """The formals of a definition with their values; None, and reported, if they do not fit.
 
-    A bond's first formal is its tensor and gets no value.
+    Defaults are evaluated among the names of `home`. A bond's first formal is its tensor and gets
+    no value.
     """
     formals = definition.formals if isinstance(definition, tree.Def) else definition.formals[1:]
     names = [f.name for f in formals]
@@ -145,7 +155,7 @@ def bind_formals(
         if formal.name in given.values:
             bound[formal.name] = given.values[formal.name].value
         elif formal.default is not None:
-            bound[formal.name] = evaluator.value(formal.default, Frame(space))
+            bound[formal.name] = evaluator.value(formal.default, home)
     return None if any(isinstance(v, Poison) for v in bound.values()) else bound
 
 

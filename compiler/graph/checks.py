@@ -32,9 +32,10 @@ class Checks:
         others: tuple[Label, ...] = (),
         hint: str = "",
     ) -> Poison:
-        uses = self.uses[: -SHOWN - 1 : -1]
-        others = (*others, *(use for use in uses if use.span != span))
-        self.diagnostics.add(Diagnostic(code, message, span, label, others, hint))
+        uses = self.uses[::-1]
+        mention = next((use.span for use in uses if not use.span.source.library), None)
+        others = (*others, *(use for use in uses[:SHOWN] if use.span != span))
+        self.diagnostics.add(Diagnostic(code, message, span, label, others, hint), mention)
         return POISON
 
     def not_a_condition(self, value: Value, span: Span) -> Poison:

@@ -120,14 +120,14 @@ def _choose(space: Namespace, model: str | None, diagnostics: Diagnostics) -> tr
     if space.file.broken and (not models if model is None else model in space.broken):
         return None  # it may be among what could not be read
     if not models:
-        diagnostics.add(
-            Diagnostic(
-                "E206",
-                "this file defines no model",
-                start,
-                hint="say what to compile: `model Name = …`",
-            )
-        )
+        span, hint = start, "say what to compile: `model Name = …`"
+        if defs := [s for s in space.file.statements if isinstance(s, tree.Def)]:
+            last = next((d for d in reversed(defs) if not d.formals), defs[-1])
+            span = last.name_span
+            hint = f"say what to compile: `model {last.name} = …` for `def {last.name} = …`"
+            if last.formals:
+                hint = f"say what to compile: `model Name = {last.name}(…)`"
+        diagnostics.add(Diagnostic("E206", "this file defines no model", span, hint=hint))
         return None
     if model is not None:
         for m in models:

@@ -18,7 +18,7 @@ from modnorm.graph.names import Namespace, mentions
 from modnorm.graph.numbers import FUNCTIONS, Impossible, fits_float, show
 from modnorm.graph.operators import Operators
 from modnorm.graph.runs import equal_runs
-from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_module
+from modnorm.graph.values import POISON, Closure, Frame, Poison, Value, describe, is_module
 from modnorm.ops import registry
 from modnorm.ops.formula import Formula
 from modnorm.ops.formula_check import Violation
@@ -191,7 +191,11 @@ class Evaluator(Operators, Lookups):
     def call(self, expr: tree.Call, frame: Frame) -> Value:
         head = expr.function.parts[0]
         if len(expr.function.parts) == 1:
-            if head in frame.local:
+            local = frame.local.get(head)
+            if isinstance(local, Closure):
+                arguments = expr.arguments
+                return self.apply(local.frame, local.definition, arguments, expr.span, frame)
+            if local is not None:
                 value = self.name(expr.function, frame)
                 if isinstance(value, Poison):
                     return POISON
@@ -212,7 +216,7 @@ class Evaluator(Operators, Lookups):
             return self.operation(expr, frame)
         space, definition = found
         if isinstance(definition, tree.Def | tree.Bond):
-            return self.apply(space, definition, expr.arguments, expr.span, frame)
+            return self.apply(Frame(space), definition, expr.arguments, expr.span, frame)
         value = self.definition(space, definition, expr.function.span)
         if isinstance(value, Poison):
             return POISON
@@ -257,14 +261,14 @@ class Evaluator(Operators, Lookups):
 
     def apply(
         self,
-        space: Namespace,
+        home: Frame,
         definition: tree.Def | tree.Bond,
         arguments: tuple[tree.Argument, ...],
         span: Span,
         frame: Frame,
     ) -> Value:
         """Call a definition, or mention one that needs no arguments."""
-        bound = bind_formals(self, space, definition, arguments, span, frame)
+        bound = bind_formals(self, home, definition, arguments, span, frame)
         if bound is None:
             return POISON
         if not self.enter(definition.name, definition.name_span, definition):
@@ -274,8 +278,8 @@ class Evaluator(Operators, Lookups):
             self.uses = [*uses, Label(span, f"in this use of `{definition.name}`")]
         try:
             if isinstance(definition, tree.Bond):
-                return build_bond(self, space, definition, bound, span)
-            value = self.body(definition.body, Frame(space, dict(bound)))
+                return build_bond(self, home.space, definition, bound, span)
+            value = self.body(definition.body, home.inner(**bound))
         finally:
             self.uses = uses
             self.busy.pop()

@@ -12,6 +12,7 @@ from modnorm.graph.modules import Scope, Shared
 from modnorm.graph.names import Definition, Namespace
 from modnorm.graph.values import (
     POISON,
+    Closure,
     Frame,
     Lazy,
     Poison,
@@ -44,18 +45,20 @@ class Lookups(Checks, ABC):
     @abstractmethod
     def apply(
         self,
-        space: Namespace,
+        home: Frame,
         definition: tree.Def | tree.Bond,
         arguments: tuple[tree.Argument, ...],
         span: Span,
         frame: Frame,
     ) -> Value:
-        """Call a definition."""
+        """Call a definition that stands among the names of `home`."""
 
     def name(self, expr: tree.Name, frame: Frame) -> Value:
         head = expr.parts[0]
         if len(expr.parts) == 1 and head in frame.local:
             local = frame.local[head]
+            if isinstance(local, Closure):
+                return self.apply(local.frame, local.definition, (), expr.span, frame)
             return self.lazy(local, expr.span) if isinstance(local, Lazy) else local
         found = self.lookup(expr, frame)
         if isinstance(found, Poison):
@@ -79,6 +82,13 @@ class Lookups(Checks, ABC):
             return POISON
         return found
 
+    def is_input(self, expr: tree.Expr, frame: Frame) -> bool:
+        """Whether an expression is the name of an input, which has been told to be wrong."""
+        if not isinstance(expr, tree.Name) or expr.text in frame.local:
+            return False
+        found = frame.space.find(expr.text)
+        return found is not None and isinstance(found[1], tree.Input)
+
     def origin(self, expr: tree.Expr, frame: Frame) -> tuple[Label, ...]:
         """Where a name that stands for a value is defined, to be shown beside its mention."""
         if not isinstance(expr, tree.Name):
@@ -86,6 +96,8 @@ class Lookups(Checks, ABC):
         if len(expr.parts) == 1 and expr.text in frame.local:
             local = frame.local[expr.text]
             here = local.binding.name_span if isinstance(local, Lazy) else None
+            if isinstance(local, Closure):
+                here = local.definition.name_span
         else:
             found = frame.space.find(expr.text) if len(expr.parts) == 1 else None
             here = found[1].name_span if found is not None else None
@@ -98,13 +110,7 @@ class Lookups(Checks, ABC):
             case tree.Param():
                 return self.param(space, definition)
             case tree.Input():
-                return self.fail(
-                    "E302",
-                    f"`{definition.name}` is an input, not a module",
-                    span,
-                    others=(Label(definition.name_span, "declared here"),),
-                    hint="a model is a function of its inputs; they are not named in it",
-                )
+                return POISON  # the checker of names has told
             case tree.Model():
                 return self.fail(
                     "E302",
@@ -116,7 +122,7 @@ class Lookups(Checks, ABC):
             case tree.Shared():
                 return self.shared(space, definition, span)
             case tree.Def() | tree.Bond():
-                return self.apply(space, definition, (), span, Frame(space))
+                return self.apply(Frame(space), definition, (), span, Frame(space))
 
     def param(self, space: Namespace, definition: tree.Param) -> Value:
         if space.is_main and definition.name in self.overrides:
@@ -210,5 +216,6 @@ class Lookups(Checks, ABC):
         if body.where:
             frame = Frame(frame.space, dict(frame.local))
             for binding in body.where:
-                frame.local[binding.name] = Lazy(binding, frame)
+                local = Closure if isinstance(binding, tree.Def) else Lazy
+                frame.local[binding.name] = local(binding, frame)  # type: ignore[arg-type]
         return self.value(body.value, frame)

@@ -6,8 +6,9 @@ its own `id` and path. A repetition is one node, whatever its count.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 from modnorm.diagnostics import Span
@@ -147,6 +148,58 @@ def walk(module: Module) -> Iterator[Module]:
         node = stack.pop()
         yield node
         stack.extend(reversed(children(node)))
+
+
+def renumbered(module: Module, numbers: Iterator[int], path: Callable[[str], str]) -> Module:
+    """The tree with new ids, and what `path` makes of every path in it."""
+    number = next(numbers)
+
+    def inner(child: Module) -> Module:
+        return renumbered(child, numbers, path)
+
+    match module:
+        case Leaf():
+            weight = None if module.weight is None else path(module.weight)
+            return replace(module, id=number, path=path(module.path), weight=weight)
+        case Hole():
+            return replace(module, id=number)
+        case Compose(steps=steps):
+            return replace(module, id=number, steps=tuple(map(inner, steps)))
+        case Tuple(members=members):
+            return replace(module, id=number, members=tuple(map(inner, members)))
+        case Repeat(runs=runs):
+            new = tuple(Run(inner(run.body), run.count, path(run.path)) for run in runs)
+            return replace(module, id=number, path=path(module.path), runs=new)
+        case Scope(body=body):
+            return replace(module, id=number, path=path(module.path), body=inner(body))
+        case Shared(body=body) | Tare(body=body):
+            return replace(module, id=number, body=inner(body))
+
+
+class Mentions:
+    """Where the user's own files mention what stands in the library, read off a module tree."""
+
+    def __init__(self, tree: Module) -> None:
+        self.tree = tree
+
+    def __call__(self, span: Span) -> Span | None:
+        """The innermost mention of the user's own through which a place was reached first."""
+        return self.found.get(span)
+
+    @cached_property
+    def found(self) -> dict[Span, Span]:
+        found: dict[Span, Span] = {}
+        stack: list[tuple[Module, Span | None]] = [(self.tree, None)]
+        while stack:
+            node, mention = stack.pop()
+            if not node.span.source.library:
+                mention = node.span
+            if mention is not None:
+                places = (node.span, *(node.places.values() if isinstance(node, Leaf) else ()))
+                for place in places:
+                    found.setdefault(place, mention)
+            stack.extend((child, mention) for child in reversed(children(node)))
+        return found
 
 
 def compose(steps: tuple[Module, ...], span: Span) -> Module:

@@ -9,16 +9,18 @@ from typing import Protocol, TypeAlias
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Label, Span, did_you_mean
 from modnorm.grammar import library
+from modnorm.graph import equivalents
 from modnorm.graph.numbers import FUNCTIONS
 from modnorm.ops import registry
 from modnorm.ops.formula_tree import KNOWN as FORMULA_FUNCTIONS
 from modnorm.syntax import tree
+from modnorm.syntax.foreign import IN_EXPRESSIONS
 
 ALSO = 2
 """Further mentions shown of a name that is unknown."""
 MAX_HINTS = 50
 """Unknown names of a file for which a similar one is looked for."""
-
+EMPTY: Mapping[str, Span] = {}
 
 KINDS = {
     tree.Param: "param",
@@ -210,7 +212,8 @@ class _Checker:
                     pass
         self.diagnostics.extend(self.unknown.values())
         # a name that is misspelt, or mentioned in what could not be read, is not unused
-        if self.space.is_main and not (self.unknown or self.space.twice or file.broken):
+        whole = any(isinstance(statement, tree.Model) for statement in file.statements)
+        if whole and self.space.is_main and not (self.unknown or self.space.twice or file.broken):
             self.unused()
 
     def bond(self, bond: tree.Bond) -> None:
@@ -231,11 +234,13 @@ class _Checker:
                 )
         self.expression(bond.sensitivity, formals, bond.name)
 
-    def formals(self, formals: tuple[tree.Formal, ...], owner: str) -> dict[str, Span]:
+    def formals(
+        self, formals: tuple[tree.Formal, ...], owner: str, local: Mapping[str, Span] = EMPTY
+    ) -> dict[str, Span]:
         names = self.distinct((f.name, f.span) for f in formals)
         for formal in formals:
             if formal.default is not None:
-                self.expression(formal.default, {}, owner)
+                self.expression(formal.default, local, owner)
         return names
 
     def distinct(self, names: Iterable[tuple[str, Span]]) -> dict[str, Span]:
@@ -262,10 +267,15 @@ class _Checker:
         self.expression(body.value, scope, owner)
         used: set[str] = {n.parts[0] for n, _, _ in mentions(body.value)}
         for binding in body.where:
-            self.expression(binding.value, scope, owner)
-            used |= {
-                n.parts[0] for n, _, _ in mentions(binding.value) if n.parts[0] != binding.name
-            }
+            inside: list[tree.Expr] = []
+            inner = scope
+            if isinstance(binding, tree.Def):
+                inner = {**scope, **self.formals(binding.formals, owner, scope)}
+                inside = [f.default for f in binding.formals if f.default is not None]
+            value = binding.body.value if isinstance(binding, tree.Def) else binding.value
+            self.expression(value, inner, owner)
+            heads = {n.parts[0] for expr in (value, *inside) for n, _, _ in mentions(expr)}
+            used |= heads - {binding.name}
         for name, span in where.items():
             if name not in used and self.space.is_main and not self.space.twice:
                 self.warn_unused("local definition", name, span)
@@ -276,8 +286,18 @@ class _Checker:
                 self.used.add(size.text)
             else:
                 self.expression(size, {}, statement.name)
-        if statement.bound is not None:
-            self.expression(statement.bound, {}, statement.name)
+        bound = statement.bound
+        if bound is None:
+            return
+        inputs = [s for s in self.space.file.statements if isinstance(s, tree.Input)]
+        sizes = (size for other in inputs for size in other.sizes)
+        free = {size.text: size.span for size in sizes if isinstance(size, tree.Name)}
+        if isinstance(bound, tree.Name) and bound.text in {i.name for i in inputs} - free.keys():
+            message = f"a bound is a number or the name of a size, but `{bound.text}` is an input"
+            hint = f"it may be one of {', '.join(f'`{size}`' for size in free)}" if free else ""
+            self.report(bound, message, lambda: hint, code="E302")
+        else:
+            self.expression(bound, free, statement.name)
 
     def expression(
         self, expr: tree.Expr, local: Mapping[str, Span], owner: str, *, formula: bool = False
@@ -308,7 +328,9 @@ class _Checker:
         if head in space.broken:
             return
         if len(name.parts) == 1:
-            if space.find(head) is not None:
+            if (found := space.find(head)) is not None:
+                if isinstance(found[1], tree.Input):
+                    self.named_input(name, found[1])
                 return
             if head in space.modules:
                 _, span = space.modules[head]
@@ -326,6 +348,8 @@ class _Checker:
             return
         if head not in space.modules:
             message = f"`{head}` is not an imported file"
+            if head in equivalents.PREFIXES:
+                message = f"unknown name `{name.text}`"
             self.report(name, message, lambda: self.mend_module(name))
             return
         other, _ = space.modules[head]
@@ -335,12 +359,32 @@ class _Checker:
             self.report(name, message, lambda: f"write `{head}.{member}`")
         elif other.find(member) is None and member not in other.broken:
             message = f"`{other.file.source.name}` defines no `{member}`"
-            self.report(name, message, lambda: did_you_mean(member, other.own))
+            self.report(
+                name,
+                message,
+                lambda: equivalents.exact(member) or did_you_mean(member, other.own),
+            )
+
+    def named_input(self, name: tree.Name, declared: tree.Input) -> None:
+        inputs = [s for s in self.space.file.statements if isinstance(s, tree.Input)]
+        x = declared.name
+        start = "Identity" if len(inputs) == 1 else f"Select({inputs.index(declared)})"
+        hint = (
+            f"`{start}` is `{x}` where the model begins: write `{start} + f` for `{x} + f({x})`,"
+            f" `f @ g` for `f(g({x}))`"
+        )
+        message = f"`{x}` is an input: a model is written without naming it"
+        others = (Label(declared.name_span, "declared here"),)
+        self.report(name, message, lambda: hint, others, "E302")
 
     def mend_name(self, head: str, local: Iterable[str]) -> str:
-        space = self.space
-        known = [*local, *space.known(), *space.broken, *registry.names(), *FUNCTIONS]
-        return did_you_mean(head, known) or in_library(head)
+        own = [*local, *self.space.known(), *self.space.broken]
+        known = [*own, *registry.names(), *FUNCTIONS]
+        same = [name for name in known if name.lower() == head.lower()]
+        foreign = IN_EXPRESSIONS.get(head) or equivalents.equivalent(head)
+        if foreign and not any(name in own or f"`{name}" in foreign for name in same):
+            return foreign  # `linear` is `Linear`, but `mul` is not `Mul`
+        return did_you_mean(head, same or known) or in_library(head)
 
     def mend_module(self, name: tree.Name) -> str:
         """What to write for `head.member` where no file is imported as `head`."""
@@ -348,8 +392,15 @@ class _Checker:
         if head == "std" and member in library() and len(more) == 1:
             added = "" if member in self.space.modules else f"add `import std.{member}` and "
             return f"{added}write `{member}.{more[0]}`"
-        if head in library():
+        member = name.parts[-1]
+        foreign = head in equivalents.PREFIXES
+        other = foreign and (equivalents.exact(member) or not in_library(member))
+        if head in library() and not other:
             return f"add `import std.{head}` at the top"
+        if foreign:
+            return equivalents.prefixed(member)
+        if head == "self":
+            return "a part is named by `def` or `where`, and mentioned without `self`"
         near = did_you_mean(head, self.space.modules)
         return near or f'import it first: `import "{head}.mod"`'
 
@@ -359,12 +410,13 @@ class _Checker:
         message: str,
         hint: Callable[[], str],
         others: tuple[Label, ...] = (),
+        code: str = "E201",
     ) -> None:
-        """An unknown name, once however often it is mentioned."""
+        """A name that is unknown, or means nothing here, once however often it is mentioned."""
         known = self.unknown.get(name.text)
         if known is None:
             shown = hint() if len(self.unknown) < MAX_HINTS else ""
-            known = Diagnostic("E201", message, name.span, "", others, shown)
+            known = Diagnostic(code, message, name.span, "", others, shown)
         elif len(known.others) < len(others) + ALSO:
             known = replace(known, others=(*known.others, Label(name.span, "and here")))
         self.unknown[name.text] = known

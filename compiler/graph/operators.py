@@ -23,6 +23,8 @@ from modnorm.ops.types import Real
 from modnorm.syntax import tree
 
 COMPARISONS = {"==", "!=", "<", "<=", ">", ">="}
+JOINS = {"+": "Add", "-": "Add", "*": "Product"}
+"""What joins the outputs of two modules."""
 ORDER = {
     "<": lambda a, b: a < b,
     "<=": lambda a, b: a <= b,
@@ -110,6 +112,8 @@ class Operators(Checks, ABC):
     def modules(self, expr: tree.Binary, left: Value, right: Value) -> Value:
         """The operators on modules."""
         operator, what = expr.operator, f"`{expr.operator}` takes modules"
+        if operator == "*":
+            what = "`*` takes numbers and modules"
         if operator == "**":
             what = "`**` repeats a module or raises a number to a power"
             if is_number(left):
@@ -122,7 +126,7 @@ class Operators(Checks, ABC):
             return self.repeat((Run(module, count),), expr.span)
         if operator in ("*", "/"):
             if operator == "*" and is_number(left):
-                module = self.module(right, expr.right.span, "`*` takes numbers and modules")
+                module = self.module(right, expr.right.span, what)
                 if isinstance(module, Poison):
                     return POISON
                 return self.scaled(module, left, expr.left.span, after=True)  # type: ignore[arg-type]
@@ -139,16 +143,15 @@ class Operators(Checks, ABC):
                     except Impossible as impossible:
                         return self.fail("E303", str(impossible), expr.right.span)
                 return self.scaled(module, factor, expr.right.span, after=False)
-            both = is_module(left) and is_module(right)
-            here = "two modules" if both else f"{describe(left)} and {describe(right)}"
-            return self.fail(
-                "E302",
-                f"`{operator}` takes a module and a number, but here are {here}",
-                expr.span,
-                hint="compose modules with `@` or `>>`"
-                if operator == "*"
-                else "only a module can be divided by a number: `f / 2`",
-            )
+            if operator == "/":
+                both = is_module(left) and is_module(right)
+                here = "two modules" if both else f"{describe(left)} and {describe(right)}"
+                return self.fail(
+                    "E302",
+                    f"`/` takes a module and a number, but here are {here}",
+                    expr.span,
+                    hint="only a module can be divided by a number: `f / 2`",
+                )
         a = self.module(left, expr.left.span, what)
         if operator == "@" and is_number(right):
             number = written(right)
@@ -171,10 +174,10 @@ class Operators(Checks, ABC):
             if isinstance(negative, Poison):
                 return POISON
             b = negative  # type: ignore[assignment]
-        add = build_op(self, "Add", {}, expr.operator_span)
-        if isinstance(add, Poison):
+        join = build_op(self, JOINS[operator], {}, expr.operator_span)
+        if isinstance(join, Poison):
             return POISON
-        return compose((Tuple((a, b), expr.span), add), expr.span)
+        return compose((Tuple((a, b), expr.span), join), expr.span)
 
     def repeat(self, runs: tuple[Run, ...], span: Span) -> Value:
         runs = tuple(run for run in runs if run.count > 0)

@@ -58,12 +58,20 @@ class Lazy:
     busy: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class Closure:
+    """A `where` definition with arguments: a `def` among the names of a frame."""
+
+    definition: tree.Def
+    frame: Frame
+
+
 @dataclass(eq=False)
 class Frame:
     """Where an expression is evaluated: its file's names, and local ones."""
 
     space: Namespace
-    local: dict[str, Value | Lazy] = field(default_factory=dict)
+    local: dict[str, Value | Lazy | Closure] = field(default_factory=dict)
 
     def inner(self, /, **names: Value) -> Frame:
         return Frame(self.space, {**self.local, **names})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from modnorm.ops.base import Advice, Atom, Misfit, Norm, Op, amount, argument
 from modnorm.ops.edges import Edge, Matrix, Measure, between
 from modnorm.ops.registry import register
-from modnorm.ops.shapes import image, known
+from modnorm.ops.shapes import image, known, mend_in
 from modnorm.ops.types import Real, Size, Symbol, Tensor, Type, quotient
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Conv2D(Atom):
         if self.in_ is not None and self.in_ != channels:
             raise Misfit(
                 f"`Conv2D` expects images of {amount(self.in_, 'channel')} but gets {channels}",
+                hint=mend_in(self, channels),
                 argument="in",
             )
         batch, _, height, width = x.shape

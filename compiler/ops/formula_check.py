@@ -20,6 +20,8 @@ TOLERANCE = 1e-6
 """Relative excess over the declared sensitivity that is put down to rounding."""
 DENSE = 100.0
 """Half the width of the range in which a formula must be finite."""
+GROWS = 1e-3
+"""Relative growth of a slope beyond `DENSE` from which on it is no limit that is approached."""
 ROUNDS = 6
 PEAKS = 6
 
@@ -27,12 +29,20 @@ PEAKS = 6
 class Violation(NamedTuple):
     """Where a formula breaks its declared sensitivity; `reason` is a sentence about `x`.
 
-    `slope` is the steepest slope found, or not finite where the formula itself is not.
+    `slope` is the steepest slope found near 0, or not finite where the formula itself is not;
+    `most` is the steepest anywhere. The declared sensitivity `holds` for x up to a size.
     """
 
     slope: float
     x: float
     reason: str
+    most: float = math.nan
+    holds: float = 0.0
+
+    @property
+    def grows(self) -> bool:
+        """Whether the slope goes on growing with the size of x."""
+        return self.most > self.slope * (1 + GROWS)
 
 
 class Program:
@@ -199,6 +209,7 @@ def _grid() -> tuple[float, ...]:
 
 
 GRID = _grid()
+RANGE = f"x is tried from {GRID[0]:,.0f} to {GRID[-1]:,.0f}"
 OUTWARD = sorted(range(len(GRID)), key=lambda i: abs(GRID[i]))
 
 
@@ -228,12 +239,15 @@ def check(formula: Node, sensitivity: Real) -> Violation | None:
         places.append((abs(y1 - y0) / (x1 - x0), i, i + 1))
     for _, i, j in nlargest(PEAKS, places):
         found.append(_refine(program, GRID[max(i, 0)], GRID[min(j, len(GRID) - 1)]))
-    for limit in (DENSE, math.inf):
-        inside = [f for f in found if abs(f[1]) <= limit]
-        worst, at = max(inside, key=lambda f: (f[0], -abs(f[1])))
-        if worst > float(sensitivity) * (1 + TOLERANCE):
-            return Violation(worst, at, f"at x = {_short(at)} its slope is {worst:.6g}")
-    return None
+    most = float(sensitivity) * (1 + TOLERANCE)
+    if not any(slope > most for slope, _ in found):
+        return None
+    breaks = min(abs(x) for slope, x in found if slope > most)
+    holds = max((abs(x) for _, x in found if abs(x) < breaks), default=0.0)
+    near = [f for f in found if abs(f[1]) <= max(breaks, DENSE)]
+    worst, at = max(near, key=lambda f: (f[0], -abs(f[1])))
+    reason = f"at x = {_short(at)} its slope is {worst:.6g} ({RANGE})"
+    return Violation(worst, at, reason, max(slope for slope, _ in found), holds)
 
 
 def _steepness(program: Program, x: float, slope: float) -> float:

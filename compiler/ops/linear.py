@@ -13,6 +13,7 @@ from modnorm.ops.edges import LARGEST, Edge, Measure, between
 from modnorm.ops.edges import Matrix as Gains
 from modnorm.ops.matrices import CHOICES, MatrixNorm
 from modnorm.ops.registry import register
+from modnorm.ops.shapes import mend_in
 from modnorm.ops.text import copied
 from modnorm.ops.types import Real, Tensor, Type
 
@@ -112,7 +113,8 @@ def width(op: Op, x: Tensor, given: int | None) -> int:
             hint="give the size a number in the `input` declaration",
         )
     if given is not None and given != size:
-        raise Misfit(f"`{op.name}` expects {amount(given, 'input')} but gets {size}", argument="in")
+        message = f"`{op.name}` expects {amount(given, 'input')} but gets {size}"
+        raise Misfit(message, hint=mend_in(op, size), argument="in")
     return size
 
 

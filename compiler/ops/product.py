@@ -41,7 +41,7 @@ class Product(Bond):
                 raise Misfit(
                     f"`Product` multiplies values of one shape, but its input has {tensors[0]} and"
                     f" {other}",
-                    hint="bring the members to one size with `Linear`",
+                    hint=_mend(tensors[0], other),
                 )
         return self, Tensor("float", tensors[0].shape)
 
@@ -89,6 +89,16 @@ class Product(Bond):
     def emit(self, x: Any, type: Type) -> str:
         assert isinstance(type, TupleType)
         return " * ".join(parts(x, len(type.members)))
+
+
+def _mend(a: Tensor, b: Tensor) -> str:
+    """What can be done about two shapes that differ."""
+    pairs = [(m, n) for m, n in zip(a.shape, b.shape, strict=False) if m != n]
+    if a.shape[:-1] == b.shape[:-1] and all(isinstance(size, int) for size in pairs[0]):
+        return "bring the members to one size with `Linear`"
+    if len(a.shape) == len(b.shape) and all(1 in pair for pair in pairs):
+        return "a size of 1 does not stretch in `Product` yet, as it does in `Add`"
+    return ""
 
 
 def _others(x: Sequence[Edge], i: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from modnorm.ops.base import Misfit, amount, expect_tensor
+from modnorm.ops.base import Misfit, Op, amount, expect_tensor
 from modnorm.ops.types import Size, Symbol, Tensor, TupleType, Type, axis_index
 
 Axes = int | tuple[int, ...]
@@ -16,9 +16,17 @@ def members(op: str, x: Type, joins: str) -> tuple[Tensor, ...]:
     if not isinstance(x, TupleType):
         raise Misfit(
             f"`{op}` takes a tuple {joins}, but its input is one value {x}",
-            hint=f"give it several modules: `{op} @ (a, b)`" if op == "Add" else "",
+            hint=f"give it several modules: `{op} @ (a, b)`",
             code="E402",
         )
+    for member in x.members:
+        if isinstance(member, TupleType):
+            raise Misfit(
+                f"`{op}` takes a tuple {joins}, but a member of it is itself a tuple: {member}",
+                hint="brackets inside brackets make a tuple in the tuple: join its members first,"
+                " or pick one with `Select(i)`",
+                code="E402",
+            )
     return tuple(expect_tensor(op, member) for member in x.members)
 
 
@@ -76,6 +84,17 @@ def known(op: str, x: Tensor, axis: int, what: str) -> int:
             hint="give the size a number in the `input` declaration",
         )
     return size
+
+
+def mend_in(op: Op, size: int) -> str:
+    """What to do where a given `in` is not the size that comes: it may stand in torch's order."""
+    given, out = (getattr(op, name) for name in ("in_", "out"))
+    if out == size:
+        return (
+            f"sizes are (out, in), as in the weight's shape: write `{op.name}({given}, {size})`,"
+            f" or `{op.name}({given})`"
+        )
+    return f"`in` may be left out: `{op.name}({out})` takes what comes"
 
 
 def image(op: str, x: Type) -> Tensor:

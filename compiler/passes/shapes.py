@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from math import prod
 from typing import ClassVar
 
@@ -18,6 +20,7 @@ from modnorm.graph.modules import (
     Shared,
     Tare,
     Tuple,
+    renumbered,
     walk,
 )
 from modnorm.graph.numbers import show
@@ -41,8 +44,10 @@ class Known:
 
 
 class _Inference:
-    def __init__(self, diagnostics: Diagnostics) -> None:
+    def __init__(self, diagnostics: Diagnostics, numbers: Iterator[int]) -> None:
         self.diagnostics = diagnostics
+        self.numbers = numbers
+        """Ids that no position has yet."""
         self.types: dict[int, tuple[Type, Type]] = {}
         self.scopes: list[Scope] = []
         self.mentions: list[Shared] = []
@@ -54,6 +59,12 @@ class _Inference:
         if x is not None and out is not None:
             self.types[module.id] = (x.type, out.type)
         return result, out
+
+    def tell(self, diagnostic: Diagnostic) -> None:
+        """Report, with the innermost mention of the user's own on the way to here."""
+        spans = (scope.span for scope in reversed(self.scopes))
+        mention = next((span for span in spans if not span.source.library), None)
+        self.diagnostics.add(diagnostic, mention)
 
     def inner(self, module: Module, x: Known | None) -> tuple[Module, Known | None]:
         match module:
@@ -75,7 +86,7 @@ class _Inference:
                     return replace(module, members=new_members), None
                 type = TupleType(tuple(o.type for o in outs))
                 if _nesting(type) > MAX_NESTING:
-                    self.diagnostics.add(
+                    self.tell(
                         Diagnostic(
                             "E305",
                             f"this gives a tuple of tuples more than {MAX_NESTING} deep",
@@ -144,7 +155,7 @@ class _Inference:
         use = next((s for s in reversed(self.scopes) if s.kind == "def"), None)
         if use is not None and use.span not in [o.span for o in others]:
             others = (*others, Label(use.span, f"in this use of `{use.name}`"))
-        self.diagnostics.add(
+        self.tell(
             Diagnostic(
                 misfit.code,
                 misfit.message,
@@ -159,7 +170,7 @@ class _Inference:
         entries = prod(op.weight_shape)
         if entries > MAX_ENTRIES:
             message = f"a weight of `{op.name}` would have {show(entries)} entries"
-            self.diagnostics.add(
+            self.tell(
                 Diagnostic("E305", f"{message}; at most {MAX_ENTRIES:,} are allowed", leaf.span)
             )
 
@@ -174,7 +185,7 @@ class _Inference:
         if one.weight_shape != other.weight_shape:
             name = self.mentions[0].key.rpartition(":")[2]
             shapes = " and ".join(" × ".join(map(str, op.weight_shape)) for op in (one, other))
-            self.diagnostics.add(
+            self.tell(
                 Diagnostic(
                     "E401",
                     f"`{name}` cannot be shared by inputs of two sizes: the weight of its"
@@ -194,21 +205,23 @@ class _Inference:
         entered = x
         for run in module.runs:
             body, out = self.infer(run.body, x)
-            runs.append(replace(run, body=body))
-            if (
-                x is not None
-                and out is not None
-                and run.count > 1
-                and _shape(x.type) != _shape(out.type)
-            ):
+            if x is None or out is None or run.count == 1 or _shape(x.type) == _shape(out.type):
+                runs.append(replace(run, body=body))
+            elif self.settles(run, out):
+                # only the first copy changes the shape: `(f @ Linear(64)) ** 3` behind 10 inputs
+                others = self.others(run)
+                new, out = self.infer(others.body, out)
+                runs += [replace(run, body=body, count=1), replace(others, body=new)]
+            else:
+                runs.append(replace(run, body=body))
                 places = dict.fromkeys(k.made for k in (x, out) if k.made is not None)
-                self.diagnostics.add(
+                self.tell(
                     Diagnostic(
                         "E403",
                         f"what is repeated {run.count} times turns {x.type} into {out.type}",
                         run.body.span,
                         others=tuple(p for p in places if p.span != run.body.span),
-                        hint="a repeated module must give back the shape that it takes",
+                        hint="only the first copy may change the shape",
                     )
                 )
                 out = None
@@ -216,6 +229,31 @@ class _Inference:
         if x is not None and entered is not None and _shape(x.type) == _shape(entered.type):
             x = replace(entered, type=x.type)
         return replace(module, runs=tuple(runs)), x
+
+    def settles(self, run: Run, x: Known) -> bool:
+        """Whether the copies behind the first keep the shape that it gives."""
+        found = Diagnostics()
+        trial = _Inference(found, self.numbers)
+        trial.scopes, trial.mentions = [*self.scopes], [*self.mentions]
+        trial.shared = dict(self.shared)
+        _, out = trial.infer(run.body, x)
+        return out is not None and not found.errors and _shape(x.type) == _shape(out.type)
+
+    def others(self, run: Run) -> Run:
+        """All copies but the first, as a run whose positions have ids and paths of their own."""
+        first = run.path.rindex("{")
+        number, tail = run.path[first + 1 :].split("}", 1)
+        path = f"{run.path[:first]}{{{int(number) + 1}}}{tail}"
+        body = renumbered(
+            run.body,
+            self.numbers,
+            lambda old: (
+                path + old.removeprefix(run.path)
+                if old == run.path or old.startswith(f"{run.path}.")
+                else old
+            ),
+        )
+        return Run(body, run.count - 1, path)
 
 
 def _nesting(type: Type) -> int:
@@ -242,7 +280,8 @@ class Shapes:
             inputs[0].type if len(inputs) == 1 else TupleType(tuple(i.type for i in inputs))
         )
         known = [Known(i.type, Label(i.span, f"`{i.name}` is {i.type}")) for i in inputs]
-        inference = _Inference(diagnostics)
+        numbers = count(1 + max(module.id for module in walk(program.tree)))
+        inference = _Inference(diagnostics, numbers)
         start = known[0] if len(known) == 1 else Known(type, None, tuple(known))
         tree, _ = inference.infer(program.tree, start)
         return replace(program, tree=tree, types=inference.types)

@@ -181,12 +181,15 @@ class Builder:
     def body(self, children: list[Any]) -> tree.Body:
         return tree.Body(*children)
 
-    def where(self, children: list[tree.Binding]) -> tuple[tree.Binding, ...]:
+    def where(self, children: list[tree.Binding | tree.Def]) -> tuple[tree.Binding | tree.Def, ...]:
         return tuple(children)
 
-    def binding(self, children: list[Any]) -> tree.Binding:
-        name, span = self.defined(children[0], "a local definition")
-        return tree.Binding(name, children[1], span)
+    def binding(self, children: list[Any]) -> tree.Binding | tree.Def:
+        token, *formals, value = children
+        name, span = self.defined(token, "a local definition")
+        if not formals:
+            return tree.Binding(name, value, span)
+        return tree.Def(name, formals[0], tree.Body(value), span, span.to(value.span))
 
     # --- expressions ---
 
@@ -361,7 +364,8 @@ class Builder:
 
 
 def _end(body: tree.Body) -> Span:
-    return body.where[-1].value.span if body.where else body.value.span
+    last = body.where[-1] if body.where else body
+    return last.body.value.span if isinstance(last, tree.Def) else last.value.span
 
 
 def _tidy(text: str) -> str:

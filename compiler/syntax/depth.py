@@ -29,7 +29,7 @@ CHILDREN: dict[type, Callable[[Any], tuple[Any, ...]]] = {
 """The expressions directly inside one; a node that is missing here has none."""
 
 OUTER: dict[type, Callable[[Any], tuple[Any, ...]]] = {
-    tree.Body: lambda n: (n.value, *(b.value for b in n.where)),
+    tree.Body: lambda n: (n.value, *(b if isinstance(b, tree.Def) else b.value for b in n.where)),
     tree.Param: lambda n: (n.value,),
     tree.Input: lambda n: (*n.sizes, *((n.bound,) if n.bound else ())),
     tree.Def: lambda n: (n.body, *(f.default for f in n.formals if f.default)),

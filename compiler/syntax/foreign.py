@@ -40,7 +40,7 @@ SIGNS = {
 }
 """Signs of other languages, with what is written here."""
 
-LOOP = "write `compose(f(i) for i in range(n))`, or `f ** n` for n copies"
+LOOP = "write `f ** 3` for three copies, or `compose(f(i) for i in range(3))`"
 OTHER_LANGUAGES = {
     "let": "write `param x = 3` or `def x = …`",
     "var": "write `param x = 3` or `def x = …`",
@@ -60,6 +60,18 @@ OTHER_LANGUAGES = {
     "if": "write `a if condition else b` inside a definition",
 }
 """Words that begin a statement elsewhere, with what is written here."""
+
+IN_EXPRESSIONS = {
+    "return": "leave it out: the expression after `=` is the result",
+    "yield": "leave it out: the expression after `=` is the result",
+    "lambda": "write `def f(x) = …`",
+    "new": "a module is made by naming it: `Linear(8)`",
+    "await": "leave it out",
+    "is": "compare with `==`",
+    "then": "write `a if condition else b`",
+    "elif": "write `a if condition else b if another else c`",
+}
+"""Words inside expressions of other languages, with what is written here."""
 
 LOOKALIKES = {
     "\u201c": '"', "\u201d": '"', "\u201e": '"', "\u00ab": '"', "\u00bb": '"',

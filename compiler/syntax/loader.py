@@ -284,7 +284,8 @@ class _Loader:
         """Reads and parses an imported file; None with its error reported."""
         if place.path is None:
             content = library()[place.identity.removeprefix("std:")].read_text(encoding="utf-8")
-            return parse_partly(Source(place.name, content), self.diagnostics)[0]
+            source = Source(place.name, content, library=True)
+            return parse_partly(source, self.diagnostics)[0]
         if (text := self.texts.get(place.name)) is None:
             try:
                 text = _decode(_read(place.path))

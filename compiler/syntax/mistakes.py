@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from modnorm.diagnostics import Diagnostic, Label, did_you_mean
 from modnorm.syntax.failure import Failure, described, shown
-from modnorm.syntax.foreign import LOOP, OTHER_LANGUAGES, character
+from modnorm.syntax.foreign import IN_EXPRESSIONS, LOOP, OTHER_LANGUAGES, character
 from modnorm.syntax.words import (
     CLOSES,
     END,
@@ -29,6 +29,8 @@ from modnorm.syntax.words import (
 COMPARISONS = frozenset({"EQUAL", "UNEQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL"})
 FOREIGN = ("OPEN_STRING", "FOREIGN", "UNKNOWN")
 BOOLEANS = ("TRUE", "FALSE", "PYTHON_TRUE", "PYTHON_FALSE")
+OPENING = ("NAME", "AS", "RANGE", "NUMBER", "STRING", "NOT", *BOOLEANS)
+"""What begins an expression and cannot go on with one."""
 OPERATORS = COMPARISONS | {"PLUS", "MINUS", "STAR", "SLASH", "AT", "POWER", "THEN", "AND", "OR"}
 
 Rule = Callable[[Failure], Diagnostic | None]
@@ -78,7 +80,7 @@ def no_keyword(f: Failure) -> Diagnostic | None:
     if f.start != "statement" or f.ends or f.opening is not None:
         return None
     index = f.at
-    if f.before is not None and f.accepts == {"DEFINE"}:
+    if f.before is not None and f.accepts in ({"DEFINE"}, {"DEFINE", "LPAR"}):
         # `where a = b` has taken the first name of a statement whose keyword is misspelt
         index -= 1
         if not f.where or f.tokens[index - 1].type == "WHERE":
@@ -98,8 +100,11 @@ def no_keyword(f: Failure) -> Diagnostic | None:
         }
         hint = OTHER_LANGUAGES.get(text) or f"write {form[after]}"
         return f.error("a statement begins with a keyword", span=span, hint=hint)
+    if word.type in ("FOR", "IF") and index == f.at and END in f.accepts:
+        message = f"a statement cannot begin with `{text}`"
+        return f.error(message, span=span, hint=OTHER_LANGUAGES[text])
     if f.before is not None and word.type in KEYWORDS and index == f.at:
-        return None  # `where`, `if`, `for`: a word out of place, not a statement
+        return None  # `where`, `else`: a word out of place, not a statement
     hint = OTHER_LANGUAGES.get(text) or f"statements begin with {', '.join(STATEMENTS.values())}"
     if word.type == "STRING":
         hint = "a comment begins with `#`"
@@ -277,13 +282,29 @@ def _formals(f: Failure, before: str) -> Diagnostic | None:
     return None
 
 
+def foreign_words(f: Failure) -> Diagnostic | None:
+    """`return x`, `a is b`, `lambda x: y`."""
+    if f.complete and f.token.type in (*OPENING, "COLON"):
+        return foreign_word(f, f.at)
+    return None
+
+
+def foreign_word(f: Failure, index: int) -> Diagnostic | None:
+    """A word of other languages, here or right before, that is no name of a definition."""
+    for at in (index - 1, index):
+        if (word := str(f.tokens[at])) in IN_EXPRESSIONS and at > f.first + 1:
+            hint = IN_EXPRESSIONS[word]
+            return f.error(f"there is no `{word}`", span=f.span(at), hint=hint)
+    return None
+
+
 def side_by_side(f: Failure, index: int) -> Diagnostic:
     """Two expressions without anything between them."""
     word = str(f.tokens[index])
     if word == "as":
         return f.error("`as` belongs to imports only", span=f.span(index))
-    if word == "is":
-        return f.error("there is no `is`", span=f.span(index), hint="compare with `==`")
+    if found := foreign_word(f, index):
+        return found
     if f.tokens[index].type in NAMES and f.opening is None:
         words = ("where", "sensitivity", "else", "and", "not", "for")
         if near := did_you_mean(word, words):
@@ -361,6 +382,8 @@ def two_numbers(f: Failure) -> Diagnostic | None:
 
 
 def conditional(f: Failure) -> Diagnostic | None:
+    if f.complete and "ELSE" in f.accepts and f.token.type == "DEFINE":
+        return f.error("a condition compares with `==`, not with `=`", label="write `==`")
     if f.complete and "ELSE" in f.accepts and "IF" not in f.accepts:
         return f.error(
             "`if` without `else`",
@@ -404,13 +427,7 @@ def after_expression(f: Failure) -> Diagnostic | None:
         return f.error(
             "only a name can stand before `=` in a call", hint="arguments: `f(2, mass = 3)`"
         )
-    if kind == "COLON" and before.type in NAMES and str(f.tokens[f.at - 1]) == "lambda":
-        return f.error("there is no `lambda`", hint="write `def f(x) = …`")
-    if kind in (*NAMES, "NUMBER", "STRING", "NOT", *BOOLEANS):
-        if str(before) == "lambda":
-            return f.error(
-                "there is no `lambda`", span=f.span(f.at - 1), hint="write `def f(x) = …`"
-            )
+    if kind in OPENING:
         if kind == "NUMBER" and here.startswith(".") and before.end_pos == here.start_pos:
             return f.error("`.` is followed by a name", label="expected a name")
         if opening is not None and (f.callee or f.tokens[opening].type == "LSQB"):
@@ -479,6 +496,7 @@ RULES: Sequence[Rule] = (
     inputs,
     definition,
     expression_missing,
+    foreign_words,
     conditional,
     sensitivity,
     after_expression,

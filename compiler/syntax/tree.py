@@ -147,10 +147,10 @@ class Binding:
 
 @dataclass(frozen=True)
 class Body:
-    """An expression with the local definitions of its `where`."""
+    """An expression with the local definitions of its `where`, some of them with arguments."""
 
     value: Expr
-    where: tuple[Binding, ...] = ()
+    where: tuple[Binding | Def, ...] = ()
 
 
 @dataclass(frozen=True)

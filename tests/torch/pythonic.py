@@ -277,8 +277,10 @@ class Program:
                 return Steps((a, b))
             case ast.Mult() if is_number(a):
                 return self.times(b, a)
-            case ast.Mult():
+            case ast.Mult() if is_number(b):
                 return Steps((self.times((), b), a))
+            case ast.Mult():
+                return Steps(((a, b), self.operation("Product")))
             case ast.Div():
                 return Steps((self.times((), arithmetic(op, 1, b)), a))
             case ast.Add():

@@ -76,6 +76,12 @@ PROGRAMS = {
     "modules as arguments": VECTOR + "def twice(f, n = 2) = (1 - 1/n) * f + 1/n * (f @ f)\n"
     "model M = twice(twice(Linear(4), 3)) @ twice(f = Bias, n = 4)",
     "no weights at all": VECTOR + "model M = (Tanh, -Abs) >> Add",
+    "copies of which the first takes another size": VECTOR
+    + "def f = Tanh @ Linear(3)\nmodel M = Linear(4) @ (f ** 3) ** 2 @ (Bias @ Linear(6)) ** 3",
+    "a shared weight in copies of which the first takes another size": VECTOR
+    + "shared s = Linear(3)\nmodel M = (1/2 * s @ Linear(3) @ Linear(5)) ** 3",
+    "products of modules": VECTOR
+    + "model M = -Linear(4) * (2 * Tanh @ Linear(4)) * Bias @ (1/3 * Tanh * Linear(4)) ** 2",
     "frozen weights": VECTOR
     + "model M = Linear(4) @ tare(Linear(4) ** 2, 0) @ Linear(4, mass = 0)",
 }

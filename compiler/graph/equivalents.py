@@ -1,0 +1,421 @@
+"""What to write here for names and arguments of PyTorch, Keras, JAX, Flax and Haiku.
+
+One table of names and one of arguments; messages and docs/language.md read both. Case and `_` do
+not count, so that `log_softmax` is `LogSoftmax`. Everything offered as code compiles, which the
+tests try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from modnorm.diagnostics import did_you_mean
+from modnorm.ops import registry
+
+PREFIXES = frozenset(
+    "torch nn F functional torchvision jax jnp np numpy flax linen nnx hk haiku eqx equinox keras"
+    " layers tf tensorflow optax einops".split()
+)
+"""What stands before such names elsewhere; here operations stand without a prefix."""
+
+MISSING = "is not there yet; CONTRIBUTING.md shows how to add an operation"
+
+
+@dataclass(frozen=True)
+class Equivalent:
+    """A row: `names` separated by spaces, as they are written elsewhere.
+
+    `write` is an expression, `add` a statement that the file needs for it, `note` a half-sentence.
+    Where there is neither, and the note is not `instead` of an operation, one is missing here.
+    """
+
+    names: str
+    write: str = ""
+    add: str = ""
+    note: str = ""
+    instead: bool = False
+
+    def hint(self, name: str) -> str:
+        """What to tell somebody who wrote `name`."""
+        if self.instead:
+            return self.note
+        if not self.write:
+            return f"`{name}` {MISSING}" + (f"; {self.note}" if self.note else "")
+        added = f"add `{self.add}` and " if self.add else ""
+        return f"{added}write `{self.write}`" + (f": {self.note}" if self.note else "")
+
+
+def _bond(names: str, formula: str, sensitivity: str, note: str = "") -> Equivalent:
+    """A function of each entry, as a bond under the first of its names."""
+    name = names.split()[0]
+    statement = f"bond {name}(x) = {formula} sensitivity {sensitivity}"
+    return Equivalent(names, name, statement, note)
+
+
+def _missing(names: str, note: str = "") -> Equivalent:
+    return Equivalent(names, note=note)
+
+
+def _instead(names: str, note: str) -> Equivalent:
+    return Equivalent(names, note=note, instead=True)
+
+
+SOFTPLUS = "max(x, 0) + log(1 + exp(-abs(x)))"
+GIVEN = "it follows from what stands before"
+
+EQUIVALENTS: tuple[Equivalent, ...] = (
+    # with weights
+    Equivalent(
+        "Linear Dense LazyLinear DenseGeneral",
+        "Linear(out) >> Bias",
+        note="sizes are (out, in), `in` may be left out, and a bias is an operation of its own",
+    ),
+    Equivalent("Bilinear", "Linear(out) * Linear(out)", note="the nearest there is"),
+    Equivalent(
+        "Conv2d LazyConv2d Convolution2D Conv",
+        "Conv2D(out, kernel = 3, stride = 1, padding = 1) >> Bias",
+        note="for images; sizes are (out, in), and a bias is an operation of its own",
+    ),
+    _missing("Conv1d Conv3d", "`Conv2D` takes images"),
+    _missing("DepthwiseConv2D SeparableConv2D SeparableConv1D", "`Conv2D` has no groups yet"),
+    _missing("ConvTranspose1d ConvTranspose2d ConvTranspose3d Conv2DTranspose Deconv2D"),
+    Equivalent("Embedding", "Embed(count, dim)"),
+    _missing("EmbeddingBag"),
+    Equivalent(
+        "PositionalEncoding PositionEmbedding PositionalEmbedding arange",
+        "Embed(context, d) @ Enumerate",
+        note="learned, for at most `context` positions; `RoPE` turns queries and keys instead",
+    ),
+    Equivalent("RotaryEmbedding RotaryPositionalEmbeddings", "RoPE", note="on queries and keys"),
+    Equivalent(
+        "MultiheadAttention MultiHeadDotProductAttention SelfAttention CausalSelfAttention",
+        "transformer.attention(d, heads)",
+        "import std.transformer",
+        "it is causal unless `causal = false`",
+    ),
+    Equivalent(
+        "ScaledDotProductAttention DotProductAttention DotProductAttentionWeights",
+        "MergeHeads @ Attention(causal = true) @ (q, k, v)",
+        note="q, k and v are modules such as `HeadedLinear(d, heads)`; logits are divided by d",
+    ),
+    Equivalent(
+        "Transformer TransformerEncoder TransformerEncoderLayer TransformerDecoder"
+        " TransformerDecoderLayer TransformerBlock",
+        "transformer.block(d, heads, blocks) ** blocks",
+        "import std.transformer",
+        "attention is causal unless `causal = false`, and sees its own input only",
+    ),
+    _missing("CrossAttention Perceiver"),
+    _missing("LSTM LSTMCell GRU GRUCell RNN RNNCell SimpleRNN OptimizedLSTMCell Bidirectional"),
+    _missing("scan while_loop fori_loop associative_scan", "over depth, `f ** n` repeats"),
+    _missing("MoE MixtureOfExperts Experts TopK"),
+    _missing("GCNConv GATConv SAGEConv GINConv MessagePassing"),
+    _missing("Parameter ParameterList get_parameter", "`Bias` and `Scale` are learned"),
+    # norms and noise
+    Equivalent(
+        "LayerNorm LayerNormalization",
+        "Bias @ Scale @ LayerNorm",
+        "from std.nn import LayerNorm",
+        "`LayerNorm` alone has neither gain nor bias",
+    ),
+    Equivalent(
+        "RMSNorm RMSNormalization LlamaRMSNorm", "Scale @ RMSDivide", note="`Scale` is its gain"
+    ),
+    Equivalent(
+        "BatchNorm BatchNorm1d BatchNorm2d BatchNorm3d BatchNormalization SyncBatchNorm",
+        "Bias @ Scale @ RMSDivide @ MeanSubtract",
+        note="the nearest there is: over the entries of one example, not over the batch; for images"
+        " over the axes `(1, 2, 3)`",
+    ),
+    Equivalent(
+        "InstanceNorm InstanceNorm2d",
+        "RMSDivide((2, 3)) @ MeanSubtract((2, 3))",
+        note="over the pixels of an image",
+    ),
+    Equivalent(
+        "GroupNorm GroupNormalization",
+        "Bias @ Scale @ RMSDivide((1, 2, 3)) @ MeanSubtract((1, 2, 3))",
+        note="one group of an image's channels; several groups are not there yet",
+    ),
+    Equivalent(
+        "normalize l2_normalize UnitNormalization", "RMSDivide", note="to RMS 1, which is length √n"
+    ),
+    _missing("LocalResponseNorm"),
+    _instead(
+        "weight_norm spectral_norm SpectralNormalization",
+        "leave it out: the optimizer measures every weight in its own norm",
+    ),
+    _missing(
+        "Dropout Dropout1d Dropout2d Dropout3d SpatialDropout2D AlphaDropout FeatureAlphaDropout"
+    ),
+    _missing("DropPath StochasticDepth GaussianNoise GaussianDropout"),
+    # functions of each entry
+    Equivalent("swish", "SiLU"),
+    _bond("Sigmoid", "sigmoid(x)", "1/4"),
+    _bond("LeakyReLU", "max(x, 0.01 * x)", "1"),
+    _bond("PReLU RReLU", "max(x, x / 4)", "1", "the nearest there is: the slope is not learned"),
+    _bond("ELU CELU", "max(x, exp(min(x, 0)) - 1)", "1"),
+    _bond(
+        "SELU",
+        "1.0507009873554805 * max(x, 0) + 1.7580993408473766 * (exp(x - max(x, 0)) - 1)",
+        "1.7581",
+    ),
+    _bond("Softplus", SOFTPLUS, "1"),
+    _bond("LogSigmoid", "min(x, 0) - log(1 + exp(min(x, -x)))", "1"),
+    _bond("Softsign", "x / (1 + abs(x))", "1"),
+    _bond("Mish", f"x * tanh({SOFTPLUS})", "1.1"),
+    _bond("Hardtanh", "min(max(x, -1), 1)", "1"),
+    _bond("ReLU6", "min(max(x, 0), 6)", "1"),
+    _bond("Hardsigmoid", "min(max(x / 6 + 1/2, 0), 1)", "1/6"),
+    _bond("Hardswish HardSiLU", "x * min(max(x + 3, 0), 6) / 6", "3/2"),
+    _bond("Softshrink", "max(x - 1/2, 0) + min(x + 1/2, 0)", "1"),
+    _bond("Tanhshrink", "x - tanh(x)", "1"),
+    _bond("QuickGELU", "x * sigmoid(1.702 * x)", "1.1"),
+    _bond(
+        "ReLU2 SquaredReLU ReLUSquared",
+        "min(max(x, 0), 1) ** 2",
+        "2",
+        "bounded, since without a bound its slope has none",
+    ),
+    _bond(
+        "Square",
+        "max(-1, min(x, 1)) ** 2",
+        "2",
+        "bounded, since without a bound its slope has none",
+    ),
+    _bond("Exp", "exp(min(x, 1))", "2.7183", "bounded, since without a bound its slope has none"),
+    _bond("Sine", "sin(x)", "1"),
+    _bond("Cosine cos", "cos(x)", "1"),
+    _bond("Erf", "erf(x)", "1.1284"),
+    _bond("Clamp clip ClipByValue", "max(-1, min(x, 1))", "1"),
+    _missing("Hardshrink Threshold", "a step has no bounded slope"),
+    _missing("LogSoftmax Softmin Softmax2d", "`Softmax` works along the last axis"),
+    _missing("GumbelSoftmax Sparsemax Maxout"),
+    Equivalent(
+        "GLU",
+        "Linear(out) * (Sigmoid @ Linear(out))",
+        "bond Sigmoid(x) = sigmoid(x) sensitivity 1/4",
+    ),
+    Equivalent("SwiGLU", "Linear(out) * (SiLU @ Linear(out))"),
+    Equivalent("GeGLU ReGLU", "Linear(out) * (GELU @ Linear(out))"),
+    # joins and shapes
+    Equivalent(
+        "Concat cat Concatenate hstack vstack stack",
+        "Linear(out) @ a + Linear(out) @ b",
+        note="what a `Linear` makes of a and b side by side; joining without it is not there yet",
+    ),
+    _missing("chunk split Slice narrow hsplit tensor_split", "several `Linear` give several parts"),
+    Equivalent("Multiply mul", "a * b", note="entry by entry, of modules of one shape"),
+    Equivalent("Subtract sub", "a - b"),
+    Equivalent("Average", "1/2 * (a + b)"),
+    _missing("Maximum Minimum logical_and"),
+    Equivalent(
+        "Residual SkipConnection ShortCut",
+        "residual(f, n)",
+        "from std.nn import residual",
+        "one of n branches, `(1 - 1/n) * Identity + 1/n * f`",
+    ),
+    _missing(
+        "MatMul bmm mm Dot einsum tensordot inner outer baddbmm EinsumDense",
+        "a matrix that is learned is `Linear(out)`, and `Attention` takes products of its inputs",
+    ),
+    _missing(
+        "Transpose permute swapaxes movedim moveaxis rearrange transposed",
+        "`SplitHeads` and `MergeHeads` move heads",
+    ),
+    _missing(
+        "Reshape view Unflatten squeeze unsqueeze expand expand_dims repeat tile RepeatVector"
+        " broadcast_to view_as contiguous",
+        "`Flatten` joins all axes but the first, `SplitHeads` splits the last",
+    ),
+    _missing("pad ZeroPad2d ZeroPadding2D ReflectionPad2d Cropping2D roll", "`Conv2D` pads itself"),
+    _missing("gather scatter index_select take masked_fill tril triu cumsum sort argsort"),
+    # pooling and images
+    Equivalent("MaxPool2d MaxPooling2D max_pool", "MaxPool(size)"),
+    Equivalent(
+        "AdaptiveAvgPool2d",
+        "AvgPool(size)",
+        note="to size × size pixels",
+    ),
+    Equivalent(
+        "AvgPool2d AveragePooling2D avg_pool",
+        "AvgPool(size)",
+        note="to size × size pixels: it is adaptive",
+    ),
+    Equivalent("GlobalAveragePooling2D GlobalAvgPool2d", "Flatten @ AvgPool"),
+    Equivalent("GlobalAveragePooling1D", "Mean(1)"),
+    Equivalent("reduce_mean", "Mean(1)", note="the axis is an argument"),
+    _missing("MaxPool1d MaxPool3d AvgPool1d AvgPool3d MaxPooling1D AveragePooling1D"),
+    _missing("AdaptiveMaxPool2d GlobalMaxPooling2D GlobalMaxPooling1D LPPool2d reduce_max"),
+    _missing("sum reduce_sum", "`Mean(dim)` differs by a factor"),
+    _missing("Upsample UpSampling2D interpolate PixelShuffle PixelUnshuffle Resizing"),
+    _missing("Unfold Fold PatchEmbed im2col", "patches are a `Conv2D` with `stride = kernel`"),
+    _missing("CosineSimilarity PairwiseDistance cdist"),
+    # structure
+    Equivalent(
+        "Sequential ModuleList",
+        "Linear(out) >> ReLU >> Linear(d)",
+        note="modules in a row are joined by `>>`, copies of one by `** n`",
+    ),
+    Equivalent(
+        "Lambda",
+        "Square",
+        "bond Square(x) = max(-1, min(x, 1)) ** 2 sensitivity 2",
+        "a function of each entry is a `bond`",
+    ),
+    Equivalent("Activation", "ReLU", note="a nonlinearity stands by its own name"),
+    _instead(
+        "Module Model ModuleDict Functional",
+        "a model is written `model NAME = …`, a part of it `def NAME = …`",
+    ),
+    _instead("Input InputLayer Placeholder", "write `input x: float[batch, 784]` as a statement"),
+    _instead(
+        "TimeDistributed vmap",
+        "leave it out: operations work on the last axis, whatever stands before",
+    ),
+    _instead(
+        "jit grad value_and_grad compile checkpoint remat",
+        "leave it out: the generated file is ordinary PyTorch",
+    ),
+    _instead("detach stop_gradient no_grad", "a part of mass 0 does not learn: `tare(f, 0)`"),
+    _instead(
+        "CrossEntropyLoss NLLLoss MSELoss L1Loss SmoothL1Loss HuberLoss BCELoss BCEWithLogitsLoss"
+        " KLDivLoss CTCLoss CrossEntropy MSE CategoricalCrossentropy SparseCategoricalCrossentropy"
+        " MeanSquaredError softmax_cross_entropy binary_cross_entropy",
+        "a loss is no part of a model: compute it from the model's output, as torch does",
+    ),
+    _instead(
+        "Adam AdamW SGD RMSprop Muon Optimizer",
+        "an optimizer is no part of a model: the generated file has `NormedAdam`, `NormedSGD` and"
+        " `DualizedSGD`",
+    ),
+)
+"""By kind, and in each from the usual to the rare."""
+
+
+def _plain(name: str) -> str:
+    """A name without what does not count."""
+    return name.replace("_", "").lower()
+
+
+@cache
+def _rows() -> dict[str, Equivalent]:
+    return {_plain(name): row for row in EQUIVALENTS for name in row.names.split()}
+
+
+def equivalent(name: str) -> str:
+    """What to write for a name of another library, or an empty string."""
+    row = _rows().get(_plain(name))
+    return row.hint(name) if row is not None else ""
+
+
+def exact(name: str) -> str:
+    """The same for a name with a prefix, which may be that of an operation, too."""
+    op = next((op for op in registry.names() if op.lower() == _plain(name)), "")
+    return equivalent(name) or (f"operations stand without a prefix: write `{op}`" if op else "")
+
+
+def prefixed(name: str) -> str:
+    """What to write for a name that stood behind one of `PREFIXES`, whatever it is."""
+    return exact(name) or did_you_mean(name, registry.names()) or f"`{name}` {MISSING}"
+
+
+# --- arguments ------------------------------------------------------------------------------
+
+RENAMED: Mapping[str, tuple[str, ...]] = {
+    name: tuple(here.split())
+    for names, here in (
+        ("in_features in_channels in_dim in_size input_size input_channels fan_in", "in"),
+        ("input_dim", "in count"),
+        ("out_features out_channels out_dim out_size units filters hidden_size", "out"),
+        ("features output_dim", "out dim"),
+        ("output_size pool_size", "size"),
+        ("kernel_size kernel_shape window_shape", "kernel size"),
+        ("strides", "stride"),
+        ("num_embeddings vocab_size num_classes", "count out"),
+        ("embedding_dim embed_dim d_model", "dim d out"),
+        ("num_heads n_heads nhead n_head", "heads"),
+        ("is_causal", "causal"),
+        ("axis axes reduction_axes", "dim"),
+        ("epsilon variance_epsilon layer_norm_eps", "eps"),
+        ("theta rope_theta", "base"),
+    )
+    for name in names.split()
+}
+"""Arguments by their names elsewhere, with the names here, of which a call's own is taken."""
+
+BIASES = ("bias", "use_bias", "with_bias")
+GAIN = "a gain and a bias are operations of their own, `Bias @ Scale @ …`"
+LEFT_OUT: Mapping[str, str] = {
+    name: why
+    for names, why in (
+        ("dtype device param_dtype", "the generated model takes `dtype` and `device`"),
+        ("inplace", "nothing is computed in place"),
+        ("dropout dropout_p attn_dropout dropout_rate deterministic", "dropout is not there yet"),
+        ("groups dilation dilation_rate output_padding padding_mode", "it is not there yet"),
+        ("padding_idx max_norm scale_grad_by_freq sparse mask_zero", "all rows are alike"),
+        ("elementwise_affine affine use_scale", GAIN),
+        ("momentum track_running_stats", "no statistics are kept"),
+        ("activation", "a nonlinearity is an operation of its own, `ReLU @ …`"),
+        (
+            "kernel_initializer bias_initializer embeddings_initializer kernel_init bias_init"
+            " embedding_init w_init b_init",
+            "a weight begins with norm 1",
+        ),
+        ("kernel_regularizer bias_regularizer", "`weight_decay` is the optimizer's"),
+        ("name", "a part is named by its `def`"),
+        ("input_shape normalized_shape num_features num_channels", GIVEN),
+        ("batch_first", "the batch is always the first axis"),
+        ("rngs key rng", "the generated model takes a `generator`"),
+        ("trainable", "a weight with `mass = 0` does not learn"),
+    )
+    for name in names.split()
+}
+"""Arguments that no operation here has, with the reason."""
+
+
+def argument(
+    called: str, name: str, given: Sequence[tuple[str | None, str]], known: Collection[str]
+) -> str:
+    """What to write for an argument of another library, or an empty string.
+
+    `given` are all of the call's arguments as written, `known` the names that it may have.
+    """
+    call = _translated(called, given, known)
+    if (here := _renamed(name, known)) is not None:
+        why = f"it is `{here}` here"
+    elif name in BIASES:
+        value = next(text for other, text in given if other == name)
+        why = "a bias is an operation of its own"
+        if value.lower() == "false":
+            why = "there is no bias to leave out"
+    elif name in LEFT_OUT:
+        why = f"leave it out, {LEFT_OUT[name]}"
+    else:
+        return ""
+    return f"{why}: write `{call}`"
+
+
+def _renamed(name: str, known: Collection[str]) -> str | None:
+    return next((here for here in RENAMED.get(name, ()) if here in known), None)
+
+
+def _translated(
+    called: str, given: Sequence[tuple[str | None, str]], known: Collection[str]
+) -> str:
+    """The whole call as it is written here."""
+
+    def arguments() -> Iterator[str]:
+        for name, text in given:
+            here = name if name is None or name in known else _renamed(name, known)
+            if here is not None:
+                yield f"{here} = {text}"
+            elif name is None:
+                yield text
+
+    inside = ", ".join(arguments())
+    call = f"{called}({inside})" if inside else called
+    biased = any(name in BIASES and text.lower() != "false" for name, text in given)
+    return f"Bias @ {call}" if biased and not set(BIASES) & set(known) else call

@@ -1,0 +1,82 @@
+"""What is offered for names of torch computes what torch's own does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import modnorm
+from modnorm.graph.equivalents import EQUIVALENTS
+
+VECTOR, IMAGE = "float[batch, 12]", "float[batch, 3, 8, 8]"
+SAME: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "swish": F.silu,
+    "Sigmoid": torch.sigmoid,
+    "LeakyReLU": F.leaky_relu,
+    "PReLU": nn.PReLU(dtype=torch.float64),
+    "ELU": F.elu,
+    "SELU": F.selu,
+    "Softplus": F.softplus,
+    "LogSigmoid": F.logsigmoid,
+    "Softsign": F.softsign,
+    "Mish": F.mish,
+    "Hardtanh": F.hardtanh,
+    "ReLU6": F.relu6,
+    "Hardsigmoid": F.hardsigmoid,
+    "Hardswish": F.hardswish,
+    "Softshrink": F.softshrink,
+    "Tanhshrink": F.tanhshrink,
+    "QuickGELU": lambda x: x * torch.sigmoid(1.702 * x),
+    "ReLU2": lambda x: torch.clamp(x, 0, 1) ** 2,
+    "Square": lambda x: torch.clamp(x, -1, 1) ** 2,
+    "Exp": lambda x: torch.exp(x.clamp(max=1)),
+    "Sine": torch.sin,
+    "Cosine": torch.cos,
+    "Erf": torch.erf,
+    "Clamp": lambda x: torch.clamp(x, -1, 1),
+    "LayerNorm": nn.LayerNorm(12, eps=1e-12, dtype=torch.float64),
+    "RMSNorm": nn.RMSNorm(12, eps=1e-12, dtype=torch.float64),
+    "InstanceNorm": lambda x: F.instance_norm(x, eps=1e-12),
+    "GroupNorm": nn.GroupNorm(1, 3, eps=1e-12, dtype=torch.float64),
+    "normalize": lambda x: F.normalize(x, dim=-1) * 12**0.5,
+    "MaxPool2d": lambda x: F.max_pool2d(x, 2),
+    "AdaptiveAvgPool2d": lambda x: F.adaptive_avg_pool2d(x, 2),
+    "GlobalAveragePooling2D": lambda x: x.mean((2, 3)),
+    "reduce_mean": lambda x: x.mean(1),
+}
+"""By the first name of a row, what it is elsewhere, with weights as they are at first."""
+IMAGES = ("InstanceNorm", "GroupNorm", "MaxPool2d", "AdaptiveAvgPool2d", "GlobalAveragePooling2D")
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_it_computes_the_same(name: str, tmp_path: object) -> None:
+    (row,) = (row for row in EQUIVALENTS if row.names.split()[0] == name)
+    declared = IMAGE if name in IMAGES else VECTOR
+    text = f"{row.add}\nparam size = 2\ninput x: {declared}\nmodel M = {row.write}\n"
+    path = tmp_path / "m.mod"  # type: ignore[operator]
+    path.write_text(text)
+    model = modnorm.load(path).M().double()
+    x = 2 * torch.randn(
+        [5, *([3, 8, 8] if name in IMAGES else [12])],
+        generator=torch.Generator().manual_seed(0),
+        dtype=torch.float64,
+    )
+    torch.testing.assert_close(model(x), SAME[name](x), rtol=1e-6, atol=1e-8)
+
+
+def test_every_function_of_each_entry_is_compared() -> None:
+    bonds = {row.names.split()[0] for row in EQUIVALENTS if row.add.startswith("bond")}
+    assert bonds - set(SAME) == {"GLU", "Lambda"}
+
+
+def test_a_linear_of_two_values_side_by_side_is_a_sum() -> None:
+    """What is offered for `cat` with a `Linear` behind it."""
+    one, two = torch.randn(5, 3), torch.randn(5, 4)
+    joined = nn.Linear(7, 2, bias=False)
+    left, right = joined.weight.split([3, 4], dim=1)
+    found = F.linear(one, left) + F.linear(two, right)
+    torch.testing.assert_close(found, joined(torch.cat([one, two], dim=1)))
