@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from modnorm.console import tell
 from modnorm.data.fetch import (
     DataError,
     Unreachable,
@@ -72,9 +73,7 @@ class Text:
         return self.length * 9 // 10
 
 
-def load(
-    name: str, notice: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
-) -> Text | Images | Function:
+def load(name: str, notice: Callable[[str], None] = tell) -> Text | Images | Function:
     """The data set of that name, the file at that path, or the function module:function.
 
     `notice` is called with one line where something other than what was asked for is handed out.

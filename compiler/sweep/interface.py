@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from modnorm.console import tell
 from modnorm.pipeline import ANALYSIS
 from modnorm.report.interface import FilePath, analyse
 from modnorm.sweep import FORMATS, METRICS, SCHEDULES
@@ -74,7 +74,7 @@ def transfer_file(
     ready = prepared(
         request,
         lambda changed: analyse(path, model, {**params, **changed}, ANALYSIS),
-        lambda line: print(line, file=sys.stderr),
+        tell,
     )
     store = default_store(request.file) if place["store"] is None else os.fspath(place["store"])
     where = Place(store, place["jobs"], ready.sweep.settings.threads, place["ray"])
