@@ -59,7 +59,7 @@ def _readable() -> Iterator[None]:
     try:
         yield
     except click.UsageError as error:
-        error.message = sentence(error.message).rstrip("\n")
+        vars(error).update(message=sentence(error.message).rstrip("\n"))
         raise
 
 
