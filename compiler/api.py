@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import fspath
-from pathlib import Path
+from pathlib import PurePath
 from types import ModuleType
 from typing import Literal
 
@@ -21,11 +21,15 @@ from modnorm.measure.problems import CheckError
 from modnorm.passes.program import Program
 from modnorm.pipeline import ANALYSIS
 from modnorm.report.interface import (
+    Explained,
     FilePath,
     ModnormError,
     Report,
     analyse,
     analyse_text,
+    explain,
+    is_text,
+    named,
     report,
 )
 from modnorm.report.monitor import MonitorError, read_monitor
@@ -38,6 +42,7 @@ __all__ = [
     "Check",
     "CheckError",
     "DataError",
+    "Explained",
     "ModnormError",
     "MonitorError",
     "Report",
@@ -45,6 +50,7 @@ __all__ = [
     "analyse_text",
     "check",
     "compile",
+    "explain",
     "load",
     "read_monitor",
     "report",
@@ -75,7 +81,7 @@ def compile(
         raise ValueError(f"device must be one of {['cpu', *tiles.DEVICES]}, not {device!r}")
     source = generate(analyse(path, model, params, ANALYSIS).program, device)
     if output is not None:
-        write(output, source, source=path)
+        write(output, source, source="" if is_text(path) else path)
     return source
 
 
@@ -90,7 +96,9 @@ def load(path: FilePath, /, *, model: str | None = None, **params: object) -> Mo
         ModnormError: with every mistake found in the file.
         ImportError: if torch is not installed.
     """
-    return import_source(generate(analyse(path, model, params, ANALYSIS).program), Path(path).stem)
+    return import_source(
+        generate(analyse(path, model, params, ANALYSIS).program), PurePath(named(path)).stem
+    )
 
 
 def check(
@@ -136,7 +144,7 @@ def check(
         "lr": lr,
         "seeds": seeds,
     }
-    stem = Path(path).stem
+    stem = PurePath(named(path)).stem
     return check_file(path, lambda p: imported(p, stem), model, params, options, format)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -121,7 +122,24 @@ def test_a_sweep_from_beginning_to_end() -> None:
     assert made.json == found
     assert str(made) == text.stdout.rstrip("\n")
     assert made.plot().startswith(b"\x89PNG")
+    page = html.unescape(made._repr_html_() or "")
+    assert page.startswith('<iframe srcdoc="<!doctype html>')
+    assert Path("sweep.html").read_text(encoding="utf-8") in page
+    assert made._repr_markdown_() == Path("sweep.md").read_text(encoding="utf-8")
     assert Path("lm.transfer.db").read_bytes() == before
+
+
+def test_a_program_as_text_has_a_store_of_its_own() -> None:
+    options = {"lr": "0.5", "data": "text.txt", "steps": 2, "batch": 2, "context": 4, "jobs": 1}
+    made = modnorm.transfer(LM, vary={"d": [4]}, eval_batches=1, **options)  # type: ignore[arg-type]
+    assert made.json["source"] == "<text>"
+    assert files() == {"text.transfer.db"}
+    for form in ("json", "markdown"):
+        made.format = form
+        assert (made._repr_html_() is None, made._repr_markdown_() is None) == (
+            True,
+            form == "json",
+        )
 
 
 RATES = ("0.125", "0.25", "0.5", "1")
@@ -265,7 +283,7 @@ def test_without_torch() -> None:
         ({"lr": 3}, "neither numbers nor a text"),
         ({"vary": ["d"]}, "vary must be a dict"),
         ({"vary": {"d": [4, 4]}}, "twice"),
-        ({"optimizer": "adamw"}, "no optimizer 'adamw'"),
+        ({"optimizer": "adamx"}, "no optimizer 'adamx'"),
         ({"seeds": 0}, "seeds"),
         ({"seeds": True}, "seeds must be an integer of at least 1, not True"),
         ({"extend": -1}, "extend must be an integer of at least 0"),
