@@ -18,7 +18,7 @@ import click
 from modnorm import __version__
 from modnorm.console import emit, is_colored, say, sentence, show, tell
 from modnorm.kernels.tiles import DEFAULT, DEVICES
-from modnorm.options import Command, check_options, settings
+from modnorm.options import Command, check_options, mod_files, settings
 from modnorm.report.formats import FORMATS
 from modnorm.sweep_options import expect_showing, rates_of, transfer_options
 
@@ -104,7 +104,7 @@ def cli() -> None:
 
 
 @cli.command("compile", short_help="Compile a model into one Python file.")
-@click.argument("file", metavar="FILE.mod")
+@click.argument("file", metavar="FILE.mod", shell_complete=mod_files)
 @click.option(
     "-o",
     "--output",
@@ -161,7 +161,7 @@ def compile_(
 
 
 @cli.command(short_help="Show masses, sensitivities and targets.")
-@click.argument("file", metavar="FILE.mod")
+@click.argument("file", metavar="FILE.mod", shell_complete=mod_files)
 @click.option(
     "--format",
     "form",
@@ -239,7 +239,7 @@ def report(
 
 
 @cli.command(short_help="Show how a weight's target comes about.")
-@click.argument("file", metavar="FILE.mod")
+@click.argument("file", metavar="FILE.mod", shell_complete=mod_files)
 @click.argument("path")
 @_model_options
 def explain(file: str, path: str, params: Mapping[str, str], model: str | None) -> None:
@@ -260,7 +260,7 @@ def explain(file: str, path: str, params: Mapping[str, str], model: str | None) 
 
 
 @cli.command(short_help="Run the model, and measure what is declared and certified.")
-@click.argument("file", metavar="FILE.mod")
+@click.argument("file", metavar="FILE.mod", shell_complete=mod_files)
 @check_options
 @click.option(
     "--format",
@@ -330,7 +330,7 @@ def check(
 
 
 @cli.command(short_help="Find the best learning rate at several sizes, and how it drifts.")
-@click.argument("file", metavar="FILE.mod", required=False)
+@click.argument("file", metavar="FILE.mod", required=False, shell_complete=mod_files)
 @transfer_options
 @click.option("-o", "--output", metavar="OUT", help="Where to write, instead of standard output.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")

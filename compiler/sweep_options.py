@@ -135,7 +135,11 @@ def transfer_options(command: Command) -> Command:
             click.option(
                 "--store", metavar="FILE.db", help="Where finished runs are. [FILE.transfer.db]"
             ),
-            click.option("--dry-run", is_flag=True, help="Say how many runs there are, and stop."),
+            click.option(
+                "--dry-run",
+                is_flag=True,
+                help="Say how many runs there are and about how long they take, and stop.",
+            ),
             click.option(
                 "--partial",
                 is_flag=True,

@@ -148,9 +148,9 @@ def explain(
 ) -> Explained:
     """How the target of one weight of a `.mod` file comes about, factor by factor.
 
-    `path` names the file, or is the program itself (see `compile`). `pattern` is a weight's name,
-    with or without `.weight`, a part of it from dot to dot, or a pattern with `*`. Where it means
-    several weights, they are listed with their targets. `params` are values of the file's params.
+    `path`, `model` and `params` are those of `compile`. `pattern` is a weight's name, with or
+    without `.weight`, a part of it from dot to dot, or a pattern with `*`. Where it means several
+    weights, they are listed with their targets.
 
     Raises:
         ModnormError: with every mistake found in the file, or if there is no such weight.
@@ -175,11 +175,15 @@ def report(
 ) -> Report:
     """The report on a `.mod` file; printing it shows it in `format`.
 
-    `against` is another file, or a report on it: what is shown then is what changes from `path` to
-    that, with `against_params` its params and `against_model` its model (by default that of
-    `model`). With `loss`, the name of one, it is said how smooth that loss of the output is.
-    `check` names what `modnorm check --format json` wrote and `monitor` what a run's monitor did;
-    the format html shows them.
+    `path`, `model` and `params` are those of `compile`.
+
+    format: what the report prints as: "text", "json", "markdown", "html" or "dot".
+    against: another file or text, or a report on it: what is shown then is what changes from `path`
+        to that, with `against_params` its params and `against_model` its model (by default that of
+        `model`).
+    loss: "mse" or "cross_entropy", to be told how smooth that loss of the output is.
+    check: the file that `modnorm check --format json` wrote; the format html shows it.
+    monitor: the file that a run's monitor wrote; the format html shows it.
 
     Raises:
         ModnormError: with every mistake found in the files.
