@@ -3,6 +3,7 @@
     module = modnorm.load("gpt.mod", d_embed=512)   # compiled in memory, a Python module
     source = modnorm.compile("gpt.mod")             # the text of that module
     modnorm.report("gpt.mod")                       # masses, sensitivities, targets
+    modnorm.explain("gpt.mod", "head.linear")       # how a weight's target comes about
     modnorm.check("gpt.mod")                        # what is declared and certified, measured
     modnorm.transfer("gpt.mod", vary={"blocks": [2, 4]})   # how the best learning rate drifts
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         Check,
         CheckError,
         DataError,
+        Explained,
         ModnormError,
         MonitorError,
         Report,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
         analyse_text,
         check,
         compile,
+        explain,
         load,
         read_monitor,
         report,
@@ -37,6 +40,7 @@ __all__ = [
     "Check",
     "CheckError",
     "DataError",
+    "Explained",
     "ModnormError",
     "MonitorError",
     "Report",
@@ -45,6 +49,7 @@ __all__ = [
     "analyse_text",
     "check",
     "compile",
+    "explain",
     "load",
     "read_monitor",
     "report",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import fspath
-from pathlib import Path
+from pathlib import PurePath
 from types import ModuleType
 from typing import Literal
 
@@ -21,11 +21,15 @@ from modnorm.measure.problems import CheckError
 from modnorm.passes.program import Program
 from modnorm.pipeline import ANALYSIS
 from modnorm.report.interface import (
+    Explained,
     FilePath,
     ModnormError,
     Report,
     analyse,
     analyse_text,
+    explain,
+    is_text,
+    named,
     report,
 )
 from modnorm.report.monitor import MonitorError, read_monitor
@@ -38,6 +42,7 @@ __all__ = [
     "Check",
     "CheckError",
     "DataError",
+    "Explained",
     "ModnormError",
     "MonitorError",
     "Report",
@@ -45,6 +50,7 @@ __all__ = [
     "analyse_text",
     "check",
     "compile",
+    "explain",
     "load",
     "read_monitor",
     "report",
@@ -63,8 +69,14 @@ def compile(
 ) -> str:
     """The source of the Python file that a `.mod` file compiles to; written to `output` if given.
 
-    `params` are values of the file's params: numbers, bools or strings. `device` is the class of
-    GPUs to choose kernels' tiles for, or "cpu" to leave the kernels out.
+    path: of the file; or the program itself, as a str with a line end in it, or one with an `input`
+        or a `model` that is no file's path (a Path is always a path). Mistakes in a text are shown
+        in `<text>`, and its imports are found from the working directory. So it is for every
+        function here.
+    model: its name, where the file has several.
+    params: values of the file's params: numbers, bools or strings.
+    device: the class of GPUs to choose kernels' tiles for, "sm_80", "sm_90" (the default),
+        "sm_100" or "gfx942", or "cpu" to leave the kernels out.
 
     Raises:
         ValueError: if there is no such class of devices.
@@ -75,22 +87,24 @@ def compile(
         raise ValueError(f"device must be one of {['cpu', *tiles.DEVICES]}, not {device!r}")
     source = generate(analyse(path, model, params, ANALYSIS).program, device)
     if output is not None:
-        write(output, source, source=path)
+        write(output, source, source="" if is_text(path) else path)
     return source
 
 
 def load(path: FilePath, /, *, model: str | None = None, **params: object) -> ModuleType:
     """Compile a `.mod` file in memory and import the result.
 
-    The module has the model's class, `PLAN` and the optimizers. It stands in `sys.modules` under a
-    name made from its source, so that its objects can be pickled, and the same file with the same
-    params gives the same module.
+    `path`, `model` and `params` are those of `compile`. The module has the model's class, `PLAN`
+    and the optimizers. It stands in `sys.modules` under a name made from its source, so that its
+    objects can be pickled, and the same file with the same params gives the same module.
 
     Raises:
         ModnormError: with every mistake found in the file.
         ImportError: if torch is not installed.
     """
-    return import_source(generate(analyse(path, model, params, ANALYSIS).program), Path(path).stem)
+    return import_source(
+        generate(analyse(path, model, params, ANALYSIS).program), PurePath(named(path)).stem
+    )
 
 
 def check(
@@ -113,11 +127,19 @@ def check(
 ) -> Check:
     """Build the model of a `.mod` file and measure it against what is declared and certified.
 
-    It is run on a random batch, whose free sizes `sizes` may set, or on `data`: a text, or an .npz
-    with an array an input; with fresh weights, or those of the `checkpoint`, a state dict.
-    `effort` from 1 to 3 says how long to search, `every` to look at all copies of repetitions.
-    `vary` asks for the coordinate check: for each of its params, the model is trained at each of
-    the values for `steps` steps at the learning rate `lr`, with so many `seeds`.
+    `path`, `model` and `params` are those of `compile`.
+
+    data: a file to run it on: a text in UTF-8, of which the model gets characters as numbers, or an
+        .npz with an array an input, by its name or in order; by default a random batch.
+    checkpoint: a file with weights, a state dict of the compiled model; by default fresh ones.
+    sizes: numbers for free sizes of the inputs, by name; else batch = 4, seq = 16, others 8.
+    seed: of weights, batches and searches.
+    effort: from 1 to 3, how long to search for what is stretched most.
+    every: measure all copies of repetitions.
+    vary: two values or more of each param of a coordinate check, which trains the model at each of
+        them for `steps` steps at the learning rate `lr` (without unit: the modular norm of a step),
+        with so many `seeds`.
+    format: what the result prints as.
 
     Raises:
         ModnormError: with every mistake found in the file.
@@ -136,7 +158,7 @@ def check(
         "lr": lr,
         "seeds": seeds,
     }
-    stem = Path(path).stem
+    stem = PurePath(named(path)).stem
     return check_file(path, lambda p: imported(p, stem), model, params, options, format)
 
 
@@ -169,18 +191,30 @@ def transfer(
 ) -> Transfer:
     """Find the best learning rate of a `.mod` file's model at several sizes, and how it drifts.
 
-    `vary` has the values of each param that is varied, in all combinations or, with `star`, one
-    param at a time; `mass` stands for the mass of what is between the first and the last part, if
-    the file has no such param. `lr` are learning rates, or those by optimizer, where one that is
-    left out has 2^-8..2^2; where the best of a curve is at an end, it goes on up to `extend` times.
-    Values are numbers, or a text as on the command line. `data` names a data set, a file, or a
-    function as "module:function".
+    `path`, `model` and `params` are those of `compile`. Values are numbers, or a text as on the
+    command line: "32,64", "2^-8..2^2". Finished runs are kept: the same call goes on where another
+    one was stopped.
 
-    Each run makes `steps` steps on batches of `batch` examples, in a process of its own, of which
-    there are `jobs` at once; with `ray`, on the cluster at that address, or with "" on one started
-    here. Finished runs are kept in the file `store`, by default FILE.transfer.db in the working
-    directory: the same call goes on where another one was stopped. `metric` and `tolerance` say
-    which loss the verdicts are of, and what drift per doubling still counts as transfer.
+    vary: the values of each param that is varied, in all combinations or, with `star`, one param at
+        a time; `mass` stands for the mass of what is between the first and the last part, if the
+        file has no such param.
+    lr: learning rates, or a dict of them by optimizer, where one that is left out has 2^-8..2^2.
+        Where the best of a curve is at an end, it goes on up to `extend` times.
+    optimizer: normed_adam, normed_sgd, dualized_sgd, adam (AdamW), sgd or muon, in any spelling,
+        with options behind colons: "muon:ratio=0.1"; or "module:function" of your own.
+    data: a data set, a file or a function as "module:function"; by default one that fits the input.
+    steps: of each run, on batches of `batch` examples; of a text, `context` characters each.
+    schedule: how the rate falls over the steps: "linear" (to 0), "cosine" or "constant".
+    eval_batches: size of the held-out set, in batches.
+    seeds: runs at each rate, with other weights and batches.
+    jobs: runs at once, each in a process of its own of so many `threads`; by default one a core.
+    ray: the address of a cluster to run on instead, or "" for one started here.
+    store: the file of finished runs; by default FILE.transfer.db in the working directory, and
+        text.transfer.db for a program as text.
+    metric: the loss that the verdicts are of, "train" or "held_out", in nats.
+    tolerance: the drift per doubling, in powers of two, that still counts as transfer.
+    progress: show a bar on stderr.
+    format: what the result prints as.
 
     Raises:
         ModnormError: with every mistake found in the file.

@@ -16,9 +16,9 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 import click
 
 from modnorm import __version__
-from modnorm.console import emit, say, show
+from modnorm.console import emit, is_colored, say, sentence, show, tell
 from modnorm.kernels.tiles import DEFAULT, DEVICES
-from modnorm.options import Command, check_options, settings
+from modnorm.options import Command, check_options, mod_files, settings
 from modnorm.report.formats import FORMATS
 from modnorm.sweep_options import expect_showing, rates_of, transfer_options
 
@@ -40,6 +40,27 @@ class Failed(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         say(self.message)
+
+
+class Commands(click.Group):
+    """Commands whose usage errors hold nothing that a terminal obeys, whatever was written."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        with _readable():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _readable():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        vars(error).update(message=sentence(error.message).rstrip("\n"))
+        raise
 
 
 # --- options ---------------------------------------------------------------------------------
@@ -65,7 +86,7 @@ def _model_options(command: Command) -> Command:
 # --- commands --------------------------------------------------------------------------------
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="modnorm", message="%(prog)s %(version)s")
 def cli() -> None:
     """Compile a neural network, written as a tree of modules, into a PyTorch model
@@ -83,7 +104,7 @@ def cli() -> None:
 
 
 @cli.command("compile", short_help="Compile a model into one Python file.")
-@click.argument("file", metavar="FILE.mod")
+@click.argument("file", metavar="FILE.mod", shell_complete=mod_files)
 @click.option(
     "-o",
     "--output",
@@ -136,11 +157,11 @@ def compile_(
             weights = plural(sum(weight.copies for weight in program.weights), "weight")
             size = plural(program.entries, "parameter")
             where = "standard output" if output == "-" else output
-            say(f"{where}: {program.name}, {weights}, {size}\n")
+            tell(f"{where}: {program.name}, {weights}, {size}")
 
 
 @cli.command(short_help="Show masses, sensitivities and targets.")
-@click.argument("file", metavar="FILE.mod")
+@click.argument("file", metavar="FILE.mod", shell_complete=mod_files)
 @click.option(
     "--format",
     "form",
@@ -206,7 +227,7 @@ def report(
             other = _analyse(against, against_params, against_model or model, loss)
         beside = extras(form, against=other, check=check, monitor=monitor, program=analysis.program)
         to_stdout = output in (None, "-")
-        wide, color = (_width(), _is_colored(sys.stdout)) if to_stdout else (WIDTH, False)
+        wide, color = (_width(), is_colored(sys.stdout)) if to_stdout else (WIDTH, False)
         text = render(analysis, form, beside, width=wide, color=color)
         if output is not None and not to_stdout:
             read = {"": file, "--against": against, "--check": check, "--monitor": monitor}
@@ -218,7 +239,7 @@ def report(
 
 
 @cli.command(short_help="Show how a weight's target comes about.")
-@click.argument("file", metavar="FILE.mod")
+@click.argument("file", metavar="FILE.mod", shell_complete=mod_files)
 @click.argument("path")
 @_model_options
 def explain(file: str, path: str, params: Mapping[str, str], model: str | None) -> None:
@@ -239,7 +260,7 @@ def explain(file: str, path: str, params: Mapping[str, str], model: str | None) 
 
 
 @cli.command(short_help="Run the model, and measure what is declared and certified.")
-@click.argument("file", metavar="FILE.mod")
+@click.argument("file", metavar="FILE.mod", shell_complete=mod_files)
 @check_options
 @click.option(
     "--format",
@@ -296,7 +317,7 @@ def check(
             form=form,
             plot=drawn,
             progress=not quiet and _is_terminal(),
-            look=(_width(), _is_colored(sys.stdout)) if output is None else (WIDTH, False),
+            look=(_width(), is_colored(sys.stdout)) if output is None else (WIDTH, False),
         )
         outputs: dict[str | None, str | bytes] = {plot: picture, output: text}
         _write({path: made for path, made in outputs.items() if path is not None}, read)
@@ -305,11 +326,11 @@ def check(
         elif output is None:
             show(text)
         if violations:
-            raise Failed("".join(f"error: {violation}\n" for violation in violations))
+            raise Failed("".join(sentence(f"error: {violation}") for violation in violations))
 
 
 @cli.command(short_help="Find the best learning rate at several sizes, and how it drifts.")
-@click.argument("file", metavar="FILE.mod", required=False)
+@click.argument("file", metavar="FILE.mod", required=False, shell_complete=mod_files)
 @transfer_options
 @click.option("-o", "--output", metavar="OUT", help="Where to write, instead of standard output.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
@@ -366,8 +387,8 @@ def transfer(
             form=form,
             picture=drawn,
             show=not quiet and _is_terminal(),
-            look=(_width(), _is_colored(sys.stdout)) if output is None else (WIDTH, False),
-            say=say,
+            look=(_width(), is_colored(sys.stdout)) if output is None else (WIDTH, False),
+            tell=tell,
         )
         if options["dry_run"]:
             plot = output = None
@@ -436,7 +457,7 @@ def _failing() -> Iterator[None]:
     except ModnormError as error:
         raise Failed(_rendered(error.diagnostics)) from None
     except (CannotWrite, CheckError, DataError, Unusable) as error:
-        raise Failed(f"error: {error}\n") from None
+        raise Failed(sentence(f"error: {error}")) from None
     except RecursionError:
         deep = Diagnostic("E104", "the model is nested too deeply to compile")
         raise Failed(_rendered([deep])) from None
@@ -446,24 +467,18 @@ def _failing() -> Iterator[None]:
         plugin = culprit(error)
         if not plugin:
             raise
-        raise Failed(f"error: {plugin} failed: {type(error).__name__}: {error}\n") from error
+        said = f"error: {plugin} failed: {type(error).__name__}: {error}"
+        raise Failed(sentence(said)) from error
 
 
 def _rendered(diagnostics: Iterable[Diagnostic]) -> str:
     from modnorm.report.diagnostics import render
 
-    return render(diagnostics, color=_is_colored(sys.stderr))
+    return render(diagnostics, color=is_colored(sys.stderr))
 
 
 def _warn(diagnostics: Iterable[Diagnostic]) -> None:
     say(_rendered(diagnostics))
-
-
-def _is_colored(stream: IO[str] | None) -> bool:
-    """Whether to colour what goes to a stream: a terminal, unless `NO_COLOR` is set."""
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
-        return False
-    return stream is not None and stream.isatty()
 
 
 def _is_terminal() -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 MOST = 2**31
 """What free sizes are below."""
@@ -58,6 +60,32 @@ def _values(
             raise click.BadParameter(message, context, option)
         varied[name] = tuple(values)
     return varied
+
+
+def mod_files(
+    context: click.Context, argument: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """What a shell completes FILE.mod with: programs, and folders on the way to them.
+
+    A folder that is the only choice is gone into, since shells put a space behind what is complete.
+    """
+    while True:
+        folder, start = os.path.split(incomplete)
+        try:
+            with os.scandir(folder or ".") as entries:
+                found = [e for e in entries if e.name.startswith(start) and _offered(e, start)]
+        except OSError:
+            found = []
+        paths = [os.path.join(folder, e.name) + "/" * e.is_dir() for e in found]
+        if len(paths) != 1 or not found[0].is_dir():
+            return [CompletionItem(path) for path in sorted(paths)]
+        incomplete = paths[0]
+
+
+def _offered(entry: os.DirEntry[str], start: str) -> bool:
+    """Whether a file is a program, or a folder; hidden ones only where one begins so."""
+    hidden = entry.name.startswith(".") and not start.startswith(".")
+    return not hidden and (entry.is_dir() or entry.name.endswith(".mod"))
 
 
 def check_options(command: Command) -> Command:

@@ -94,7 +94,7 @@ def transfer_options(command: Command) -> Command:
                 metavar="NAME[:option=value…],…",
                 multiple=True,
                 default=["normed_adam"],
-                help="normed_adam, normed_sgd, dualized_sgd, adam, sgd, muon or your own "
+                help="normed_adam, normed_sgd, dualized_sgd, adam (AdamW), sgd, muon or your own "
                 "module:function. [normed_adam]",
             ),
             click.option("--data", metavar="NAME|FILE|module:function", help="What to train on."),
@@ -135,7 +135,11 @@ def transfer_options(command: Command) -> Command:
             click.option(
                 "--store", metavar="FILE.db", help="Where finished runs are. [FILE.transfer.db]"
             ),
-            click.option("--dry-run", is_flag=True, help="Say how many runs there are, and stop."),
+            click.option(
+                "--dry-run",
+                is_flag=True,
+                help="Say how many runs there are and about how long they take, and stop.",
+            ),
             click.option(
                 "--partial",
                 is_flag=True,

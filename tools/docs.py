@@ -2,8 +2,8 @@
 
 Two kinds of text in them are made from the sources:
 
-* what stands between `<!-- begin: NAME -->` and `<!-- end: NAME -->` comes from reference.py,
-  or, where it is measured, from evidence.py;
+* what stands between `<!-- begin: NAME -->` and `<!-- end: NAME -->` comes from reference.py
+  or signatures.py, or, where it is measured, from evidence.py;
 * a block fenced as ```` ```console ```` holds commands behind `$ ` and what they print. They run in
   an empty folder that has `examples/` and the files of the page's blocks that name one, such as
   ```` ```mod tiny.mod ```` (blocks are taken in order). A last line `…` says that more is printed.
@@ -67,8 +67,9 @@ def sections(page: str) -> str:
         return page
     import evidence
     import reference
+    import signatures
 
-    made = reference.SECTIONS | evidence.SECTIONS
+    made = reference.SECTIONS | signatures.SECTIONS | evidence.SECTIONS
 
     def fresh(found: re.Match[str]) -> str:
         name = found["name"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from modnorm.console import sentence, show, tell
 from modnorm.data.fetch import DataError, cache_folder
 from modnorm.data.texts import NAMED, describe, load
 
@@ -18,9 +19,10 @@ def main(arguments: list[str]) -> int:
     try:
         found = load(arguments[0])
     except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         return 1
-    print(f"{describe(found)}\nsha256 {found.sha256}\ncache  {cache_folder()}")
+    lines = describe(found), f"sha256 {found.sha256}", f"cache  {cache_folder()}"
+    show("".join(map(sentence, lines)))
     return 0
 
 

@@ -394,12 +394,18 @@ def make_task(
         return Drawn(found, spec, batch, eval_batches)
     if isinstance(found, Images):
         if spec.dtype == "int":
-            raise DataError(f"{found.name} is images, but {written(spec)} takes text")
+            raise DataError(
+                f"{found.name} is images, but {written(spec)} takes text: give a text in UTF-8, or "
+                "a function, module:function"
+            )
         if context is not None:
             raise DataError("--context is for text; images have no context")
         return Classification(found, image_shape(spec, found), batch, eval_batches)
     if spec.dtype == "float":
-        raise DataError(f"{found.name} is text, but {written(spec)} takes images")
+        raise DataError(
+            f"{found.name} is text, but {written(spec)} takes images: give an .npz with arrays "
+            "x and y, or a function, module:function"
+        )
     if spec.bound is not None and len(found.symbols) > spec.bound:
         raise DataError(
             f"{found.name} has {len(found.symbols)} distinct characters, but the model knows "

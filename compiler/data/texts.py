@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from modnorm.console import tell
 from modnorm.data.fetch import (
     DataError,
     Unreachable,
@@ -44,6 +45,15 @@ from modnorm.data.fetch import (
 from modnorm.data.functions import Function, from_function, is_function
 from modnorm.data.images import Images, digits, fashion_mnist, from_npz
 
+FORMATS = (
+    "a text (UTF-8; the model learns its characters), an .npz with arrays x and y, "
+    "or a function of your own, module:function"
+)
+"""What can be trained on, beside the data sets by name."""
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
+"""Endings of what is text, but hardly meant to be learned by its characters."""
+SHORTEST = 20
+"""Characters of a text."""
 SYMBOLS = "\n !$&',-.3:;?" + string.ascii_uppercase + string.ascii_lowercase
 LENGTH = 1_115_394
 
@@ -72,9 +82,7 @@ class Text:
         return self.length * 9 // 10
 
 
-def load(
-    name: str, notice: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
-) -> Text | Images | Function:
+def load(name: str, notice: Callable[[str], None] = tell) -> Text | Images | Function:
     """The data set of that name, the file at that path, or the function module:function.
 
     `notice` is called with one line where something other than what was asked for is handed out.
@@ -94,15 +102,18 @@ def resolved(name: str, notice: Callable[[str], None]) -> tuple[str, Text | Imag
             notice(f"shakespeare cannot be fetched: {error}")
             notice("using the source text of Python's standard library instead (--data python)")
             return "python", python_source()
-    path = Path(name)
+    path, names = Path(name), ", ".join(NAMED)
     if not os.path.exists(path):  # unlike Path.exists, also False for a name that is too long
         if is_function(name):
             return name, from_function(name)
         raise DataError(
-            f"there is no data set and no file named {name!r}: choose one of {', '.join(NAMED)}, "
-            "or give a path to a text or an .npz, or module:function"
+            f"there is no data set and no file named {name!r}: choose one of {names}, or give the "
+            f"path of {FORMATS}"
         )
-    return name, from_npz(path) if path.suffix == ".npz" else from_text(path)
+    try:
+        return name, from_npz(path) if path.suffix == ".npz" else from_text(path)
+    except DataError as error:
+        raise DataError(f"{error}; data is {FORMATS}, or one of {names}") from error
 
 
 def encode(name: str, text: str, symbols: str | None = None) -> Text:
@@ -250,8 +261,16 @@ def from_text(path: Path) -> Text:
         ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    if len(text) < 20:
-        raise DataError(f"{path} holds {len(text)} characters: too few to train on and hold out")
+    if path.suffix.lower() in TABLES:
+        raise DataError(
+            f"{path} is a {path.suffix[1:].upper()} file, which is not read as data: make an .npz "
+            "of its numbers, or call it .txt to learn its characters"
+        )
+    if len(text) < SHORTEST:
+        raise DataError(
+            f"{path} holds {len(text)} characters: too few to train on and hold out, {SHORTEST} "
+            "are the least"
+        )
     return encode(path.name, text)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from modnorm.report.words import listed
 
 Verdict = Literal["ok", "above declared", "violated", "outside the ball", "not measured"]
 
@@ -154,11 +155,4 @@ def _finite(value: Any) -> Any:
 
 def dumps(found: dict[str, Any]) -> str:
     """Findings as JSON text, a module or a weight a line."""
-    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
-    lines = []
-    for key, value in found.items():
-        text = encode(value)
-        if isinstance(value, list) and value:
-            text = "[\n" + ",\n".join(f"    {encode(entry)}" for entry in value) + "\n  ]"
-        lines.append(f"  {encode(key)}: {text}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"
+    return listed(found)

@@ -29,12 +29,20 @@ PICTURES = ("png", "svg", "pdf")
 class Check:
     """What was measured of a model; it shows itself when printed.
 
-    `findings` has it as data, and `violations` in words what breaks a certificate.
+    `findings` has it as data, and `violations` in words what breaks a certificate. In a notebook it
+    is the page of the report with what was measured, in a frame of its own, unless another `format`
+    than text was asked for.
     """
 
-    def __init__(self, findings: Findings, format: Literal["text", "json"] = "text") -> None:
+    def __init__(
+        self,
+        findings: Findings,
+        format: Literal["text", "json"] = "text",
+        analysis: Analysis | None = None,
+    ) -> None:
         self.findings = findings
         self.format = format
+        self.analysis = analysis
 
     @property
     def json(self) -> dict[str, Any]:
@@ -72,6 +80,16 @@ class Check:
 
     __repr__ = __str__
 
+    def _repr_html_(self) -> str | None:
+        """For a notebook: the report's page in a frame, with what was measured."""
+        if self.format != "text" or self.analysis is None:
+            return None
+        from modnorm.report.checked import checked
+        from modnorm.report.formats import Extras
+        from modnorm.report.html import frame, page
+
+        return frame(page(self.analysis, Extras(checked=checked(self.json))))
+
     def __rich__(self) -> RenderableType:
         from modnorm.measure.text import view
 
@@ -103,7 +121,8 @@ def check_file(
     with torch_at_hand():
         from modnorm.measure.check import check
 
-        return Check(check(analysis, importer, variation, options_from(options)), format)
+        found = check(analysis, importer, variation, options_from(options))
+        return Check(found, format, analysis)
 
 
 def options_from(given: Mapping[str, Any]) -> Options:

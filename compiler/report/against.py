@@ -6,7 +6,6 @@ together; so a deeper model differs in the count of its repetition, not in each 
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from modnorm.report import as_json
 from modnorm.report.diagnostics import clean
 from modnorm.report.facts import UNKNOWN, constant, number
 from modnorm.report.nodes import Node, collect, pattern, targets
-from modnorm.report.words import as_float
+from modnorm.report.words import as_float, encode
 
 TOLERANCE = 1e-9
 """Relative differences up to here are none."""
@@ -286,4 +285,4 @@ def _wrapped(row: Row, width: int) -> list[str]:
 
 
 def dumps(found: dict[str, Any]) -> str:
-    return json.dumps(found, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+    return encode(found, indent=2) + "\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterator
 from fractions import Fraction
@@ -28,7 +27,7 @@ from modnorm.passes.masses import divide
 from modnorm.passes.program import Program
 from modnorm.pipeline import Analysis
 from modnorm.report.diagnostics import in_order, to_json
-from modnorm.report.words import as_float, place, shared_name, shared_path
+from modnorm.report.words import as_float, encode, listed, place, shared_name, shared_path
 
 
 def report(analysis: Analysis) -> dict[str, Any]:
@@ -225,19 +224,7 @@ def dumps(found: dict[str, Any]) -> str:
 
     The tree may be nested deeper than Python's own writer recurses.
     """
-    lines = []
-    for key, value in found.items():
-        if key == "tree":
-            text = "\n".join(_tree_lines(value)).lstrip()
-        elif isinstance(value, list) and value:
-            text = "[\n" + ",\n".join(f"    {_dump(entry)}" for entry in value) + "\n  ]"
-        else:
-            text = _dump(value)
-        lines.append(f"  {_dump(key)}: {text}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-_dump = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+    return listed(found, {"tree": "\n".join(_tree_lines(found["tree"])).lstrip()})
 
 
 def _tree_lines(root: dict[str, Any]) -> Iterator[str]:
@@ -246,7 +233,7 @@ def _tree_lines(root: dict[str, Any]) -> Iterator[str]:
     while stack:
         node, depth, end = stack.pop()
         inner: list[dict[str, Any]] = node["children"]
-        head = _dump({key: value for key, value in node.items() if key != "children"})[:-1]
+        head = encode({key: value for key, value in node.items() if key != "children"})[:-1]
         if not inner:
             yield f'{"  " * depth}{head}, "children": []}}{end}'
             continue

@@ -91,6 +91,15 @@ def read_check(path: str | PathLike[str]) -> Checked:
         raise Unusable(
             f"cannot use `{name}` as measurements: {reason[:1].lower() + reason[1:]}"
         ) from None
+    return checked(found, name)
+
+
+def checked(found: object, name: str = "findings") -> Checked:
+    """The measurements in what `modnorm check` found, as JSON has it.
+
+    Raises:
+        Unusable: if it is something else.
+    """
     return _Reader(name).checked(found)
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numbers
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -12,9 +15,10 @@ from modnorm import diagnostics as findings
 from modnorm import pipeline
 from modnorm.diagnostics import Diagnostic
 from modnorm.ops.losses import LOSSES
-from modnorm.passes.program import Pass
+from modnorm.passes.program import Pass, Program
 from modnorm.pipeline import Analysis
 from modnorm.report import as_json, formats
+from modnorm.report import explain as explain_
 from modnorm.report.diagnostics import render
 from modnorm.report.formats import Extras
 
@@ -24,7 +28,29 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 FilePath: TypeAlias = "str | PathLike[str]"
+"""A file's path, or, as a str that `is_text`, the program itself."""
 Format: TypeAlias = Literal["text", "json", "markdown", "html", "dot"]
+
+
+TEXT = "<text>"
+"""The name of a program that is in no file."""
+STATEMENT = re.compile(r"\b(?:input\s+\w+\s*:|model\s+\w+\s*=)")
+
+
+def is_text(given: FilePath) -> bool:
+    """Whether this is a program itself, and no path of one.
+
+    It is if it is a str with a line end in it, or one with an `input` or a `model` that is no
+    file's path. A Path is always a path.
+    """
+    if not isinstance(given, str):
+        return False
+    return "\n" in given or (STATEMENT.search(given) is not None and not os.path.exists(given))
+
+
+def named(given: FilePath) -> str:
+    """The path of a file; of a program that is in none, what files made of it are named after."""
+    return "text.mod" if is_text(given) else os.fspath(given)
 
 
 class ModnormError(findings.ModnormError):
@@ -97,6 +123,42 @@ class Report:
         return formats.render(self.analysis, "markdown", self.extras)
 
 
+class Explained:
+    """How the target of a weight comes about; it shows itself when printed, and in a notebook.
+
+    `weights` has the names of the weights that were meant: several are listed, and one, or copies
+    with the same target, explained.
+    """
+
+    def __init__(self, program: Program, pattern: str) -> None:
+        self.text = explain_.explanation(program, pattern).rstrip("\n")
+        self.weights = tuple(record.name for record in explain_.find(program, pattern))
+
+    def __str__(self) -> str:
+        return self.text
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.text)}</pre>"
+
+
+def explain(
+    path: FilePath, pattern: str, /, *, model: str | None = None, **params: object
+) -> Explained:
+    """How the target of one weight of a `.mod` file comes about, factor by factor.
+
+    `path`, `model` and `params` are those of `compile`. `pattern` is a weight's name, with or
+    without `.weight`, a part of it from dot to dot, or a pattern with `*`. Where it means several
+    weights, they are listed with their targets.
+
+    Raises:
+        ModnormError: with every mistake found in the file, or if there is no such weight.
+    """
+    with _rendered():
+        return Explained(analyse(path, model, params).program, pattern)
+
+
 def report(
     path: FilePath,
     /,
@@ -113,11 +175,15 @@ def report(
 ) -> Report:
     """The report on a `.mod` file; printing it shows it in `format`.
 
-    `against` is another file, or a report on it: what is shown then is what changes from `path` to
-    that, with `against_params` its params and `against_model` its model (by default that of
-    `model`). With `loss`, the name of one, it is said how smooth that loss of the output is.
-    `check` names what `modnorm check --format json` wrote and `monitor` what a run's monitor did;
-    the format html shows them.
+    `path`, `model` and `params` are those of `compile`.
+
+    format: what the report prints as: "text", "json", "markdown", "html" or "dot".
+    against: another file or text, or a report on it: what is shown then is what changes from `path`
+        to that, with `against_params` its params and `against_model` its model (by default that of
+        `model`).
+    loss: "mse" or "cross_entropy", to be told how smooth that loss of the output is.
+    check: the file that `modnorm check --format json` wrote; the format html shows it.
+    monitor: the file that a run's monitor wrote; the format html shows it.
 
     Raises:
         ModnormError: with every mistake found in the files.
@@ -171,12 +237,14 @@ def analyse(
     params: Mapping[str, object],
     passes: tuple[Pass, ...] = pipeline.CERTIFIED,
 ) -> Analysis:
-    """The analysis of a file, with params as Python values.
+    """The analysis of a file or a text, with params as Python values.
 
     Raises:
         ModnormError: with every mistake found in the file.
     """
     with _rendered():
+        if is_text(path):
+            return pipeline.analyse_text(str(path), TEXT, _values(params), model, passes=passes)
         return pipeline.analyse(Path(path), _values(params), model, passes=passes)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any
 
 from modnorm.diagnostics import Span
@@ -15,6 +17,8 @@ from modnorm.ops.base import Op, Reader
 from modnorm.ops.types import Real
 from modnorm.passes.program import Program
 
+UNSEEN = re.compile(r"[^\n -~]")
+"""What may be among signs that are not shown: control characters, turns of direction, and such."""
 SHORT = 9_999
 """Numerators and denominators up to here are shown as a fraction."""
 
@@ -105,6 +109,26 @@ def encodable(text: str, encoding: str | None) -> str:
     except (UnicodeEncodeError, LookupError):
         return text.translate(ASCII).encode("ascii", "replace").decode()
     return text
+
+
+def encode(value: object, indent: int | None = None) -> str:
+    """A value as JSON in UTF-8, with escapes for what a terminal may obey and nobody sees."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    return UNSEEN.sub(lambda s: s[0] if s[0].isprintable() else json.dumps(s[0])[1:-1], text)
+
+
+def listed(found: Mapping[str, Any], others: Mapping[str, str] = MappingProxyType({})) -> str:
+    """An object as JSON text: a member of it a line, and so each object of a list in it.
+
+    `others` are members that are JSON text already.
+    """
+    lines = []
+    for key, value in found.items():
+        text = others.get(key) or encode(value)
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            text = "[\n" + ",\n".join(f"    {encode(entry)}" for entry in value) + "\n  ]"
+        lines.append(f"  {encode(key)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def plural(number: int, what: str) -> str:

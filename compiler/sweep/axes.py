@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from modnorm.sweep import RATES
-from modnorm.sweep.names import BadLabel, read_label
+from modnorm.sweep.names import BadLabel, read_label, usual
 from modnorm.sweep.records import Size
 
 NUMBER = re.compile(r"\d+(\.\d*)?([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?")
@@ -22,7 +22,7 @@ class BadAxis(ValueError):
     """Values that cannot be read; the text says what is wrong and what would do."""
 
 
-def values(text: str) -> tuple[Size, ...]:
+def values(text: str, between: bool = False) -> tuple[Size, ...]:
     """The values of an axis in rising order: numbers and ranges, with commas between.
 
     A number is `64`, `0.1`, `1e-3` or `2^-3`. A range `2^-8..2^2` has every power of two from end
@@ -35,7 +35,7 @@ def values(text: str) -> tuple[Size, ...]:
     for part in text.split(","):
         part = part.strip()
         if ".." in part:
-            found += _range(part)
+            found += _range(part, between)
         else:
             found.append(_number(part))
         if len(found) > MOST:
@@ -68,7 +68,7 @@ def _number(text: str) -> Size:
     return value
 
 
-def _range(text: str) -> list[Size]:
+def _range(text: str, between: bool) -> list[Size]:
     ends, _, by = text.partition(":")
     first, _, last = ends.partition("..")
     low, high = _number(first.strip()), _number(last.strip())
@@ -78,15 +78,17 @@ def _range(text: str) -> list[Size]:
     count = math.log2(high / low) / step
     if count > MOST:
         raise BadAxis(f"'{text:.40}' has more than {MOST:,} values")
-    if abs(count - round(count)) > 1e-6:
+    met = abs(count - round(count)) <= 1e-6
+    if not met and not (between and count > 1):
         reached = low * 2.0 ** (int(count) * step)
         factor = "doubling" if step == 1 else f"steps of 2^{step:g}"
         raise BadAxis(
             f"the range '{text:.40}' misses its end: by {factor} from {low:g} it gets to "
             f"{reached:g} and then to {reached * 2.0**step:g}"
         )
-    made = [_power(math.log2(low) + i * step, low * 2.0 ** (i * step)) for i in range(round(count))]
-    made.append(float(high))
+    steps = range(round(count) if met else math.ceil(count))
+    made = [_power(math.log2(low) + i * step, low * 2.0 ** (i * step)) for i in steps]
+    made += [float(high)] if met else []
     whole = isinstance(low, int) and isinstance(high, int) and all(v.is_integer() for v in made)
     return [int(value) for value in made] if whole else list(made)
 
@@ -121,7 +123,7 @@ def labels(texts: Iterable[str]) -> tuple[str, ...]:
                 read_label(label)
             except BadLabel as error:
                 raise BadAxis(str(error)) from None
-            found[label.strip()] = None
+            found[usual(label)] = None
     return tuple(found)
 
 
@@ -138,13 +140,13 @@ def rates(texts: Iterable[str], optimizers: Sequence[str]) -> Mapping[str, tuple
     by_name: dict[str, tuple[float, ...]] = {}
     for text in texts:
         name, _, grid = text.rpartition("=")
-        name = name.strip()
+        name = usual(name)
         if name in by_name:
             whose = f"of {name} " if name else ""
             raise BadAxis(f"the learning rates {whose}are given twice")
         if name and name not in (*optimizers, *map(_name, optimizers)):
             raise BadAxis(f"learning rates are given for {name!r}, which is not among --optimizer")
-        by_name[name] = tuple(float(value) for value in values(grid))
+        by_name[name] = tuple(float(value) for value in values(grid, between=True))
     by_name.setdefault("", tuple(map(float, values(RATES))))
     return {
         label: next(by_name[name] for name in (label, _name(label), "") if name in by_name)

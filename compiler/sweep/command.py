@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modnorm.report.diagnostics import clean
 from modnorm.sweep.interface import Transfer, rendered
 from modnorm.sweep.problems import SweepError
 from modnorm.sweep.records import Sweep
 from modnorm.sweep.request import Prepared, Request, Variation, prepared
-from modnorm.sweep.run import Place, counted, default_store, swept, there
+from modnorm.sweep.run import Place, counted, default_store, finished, swept, there
 
 if TYPE_CHECKING:
     from modnorm.sweep.findings import Findings
@@ -27,7 +28,7 @@ def transferred(
     picture: str | None,
     show: bool,
     look: tuple[int, bool],
-    say: Callable[[str], None],
+    tell: Callable[[str], None],
 ) -> tuple[str, bytes]:
     """The text to write, and the picture if one was asked for; `picture` is its format.
 
@@ -42,28 +43,29 @@ def transferred(
     if options["finished"] is not None:
         return _shown(_read(options["finished"], options), form, picture, look)
     assert file is not None
-    ready = prepared(request_from(file, options), variation, lambda line: say(f"{line}\n"))
+    ready = prepared(request_from(file, options), variation, tell)
     store = options["store"] or default_store(file)
+    place = Place(store, options["jobs"], options["threads"], options["ray"])
     if options["dry_run"]:
-        total, done = counted(ready, store)
-        return f"{total} runs, {done} of them in {store}\n", b""
+        from modnorm.sweep.forecast import forecast
+
+        known = finished(ready, store)
+        total, done = counted(ready, known)
+        there_by_now = f"{total} runs, {done} of them in {clean(store)}\n"
+        return there_by_now + forecast(ready, known, place.size), b""
     from modnorm.sweep.findings import found
 
-    if options["partial"]:
-        sweep = there(ready, store)
-    else:
-        place = Place(store, options["jobs"], options["threads"], options["ray"])
-        sweep = _made(ready, place, show, say)
+    sweep = there(ready, store) if options["partial"] else _made(ready, place, show, tell)
     return _shown(found(sweep, options["metric"], options["tolerance"]), form, picture, look)
 
 
-def _made(ready: Prepared, place: Place, show: bool, say: Callable[[str], None]) -> Sweep:
+def _made(ready: Prepared, place: Place, show: bool, tell: Callable[[str], None]) -> Sweep:
     """The sweep when all is run; what is there by then is said where it is stopped."""
     try:
         return swept(ready, place, show)
     except (KeyboardInterrupt, SystemExit):
-        total, done = counted(ready, place.store)
-        say(f"stopped: {done} of {total} runs are in {place.store}, and the same command goes on\n")
+        total, done = counted(ready, finished(ready, place.store))
+        tell(f"stopped: {done} of {total} runs are in {place.store}, and the same command goes on")
         raise
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from modnorm.console import tell
 from modnorm.pipeline import ANALYSIS
-from modnorm.report.interface import FilePath, analyse
+from modnorm.report.interface import TEXT, FilePath, analyse, is_text, named
 from modnorm.sweep import FORMATS, METRICS, SCHEDULES
 from modnorm.sweep.axes import BadAxis, labels, rates, values
 from modnorm.sweep.records import Metric, Size
@@ -54,7 +54,7 @@ def transfer_file(
         raise ValueError(f"vary must be a dict by names, not {vary!r}")
     by_optimizer = lr if isinstance(lr, Mapping) else {"": lr}
     request = Request(
-        file=os.fspath(path),
+        file=TEXT if is_text(path) else os.fspath(path),
         vary={name: values(_text(given)) for name, given in vary.items()},
         rates=rates(
             [f"{name}={_text(given)}" for name, given in by_optimizer.items()],
@@ -74,9 +74,9 @@ def transfer_file(
     ready = prepared(
         request,
         lambda changed: analyse(path, model, {**params, **changed}, ANALYSIS),
-        lambda line: print(line, file=sys.stderr),
+        tell,
     )
-    store = default_store(request.file) if place["store"] is None else os.fspath(place["store"])
+    store = default_store(named(path)) if place["store"] is None else os.fspath(place["store"])
     where = Place(store, place["jobs"], ready.sweep.settings.threads, place["ray"])
     sweep = swept(ready, where, place["progress"])
     from modnorm.sweep.findings import found
@@ -111,7 +111,11 @@ def _sound(given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class Transfer:
-    """What a sweep found; it shows itself when printed. `findings` has it as data."""
+    """What a sweep found; it shows itself when printed. `findings` has it as data.
+
+    In a notebook it is the HTML page in a frame of its own, or what another `format` than text
+    says.
+    """
 
     def __init__(self, findings: Findings, format: str = "text") -> None:
         self.findings = findings
@@ -141,6 +145,20 @@ class Transfer:
         return rendered(self.findings, self.format, (80, False)).rstrip("\n")
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str | None:
+        """For a notebook: the page in a frame, unless another format was asked for."""
+        if self.format not in ("text", "html"):
+            return None
+        from modnorm.report.html import frame
+
+        return frame(rendered(self.findings, "html", (80, False)))
+
+    def _repr_markdown_(self) -> str | None:
+        """For a notebook, and for what shows one without frames."""
+        if self.format not in ("text", "html", "markdown"):
+            return None
+        return rendered(self.findings, "markdown", (80, False))
 
 
 def rendered(findings: Findings, form: str, look: tuple[int, bool]) -> str:

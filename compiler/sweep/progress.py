@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from modnorm.report.diagnostics import clean
 from modnorm.sweep.plan import Curve
 from modnorm.sweep.records import Outcome
 
@@ -88,7 +89,7 @@ class Bar(Watch):
         if diverged:
             left += f"{', ' if left else ''}{diverged} diverged"
         self.progress.update(
-            self.task, completed=done, total=total, left=left, description=what[-40:]
+            self.task, completed=done, total=total, left=left, description=clean(what[-40:])
         )
 
 

@@ -30,10 +30,14 @@ class Place:
     ray: str | None = None
     work: str = WORK
 
+    @property
+    def size(self) -> int:
+        """Runs at once; of a cluster, as far as it is known."""
+        return self.jobs or (max(1, cores() // self.threads) if self.ray is None else 1)
+
     def pool(self) -> AbstractContextManager[Pool]:
         if self.ray is None:
-            jobs = self.jobs or max(1, cores() // self.threads)
-            return processes(jobs, self.threads, self.work)
+            return processes(self.size, self.threads, self.work)
         from modnorm.sweep.ray_pool import cluster
 
         return cluster(self.ray or None, self.jobs, self.threads, self.work)
@@ -52,13 +56,17 @@ def cores() -> int:
 
 
 def there(ready: Prepared, path: str) -> Sweep:
-    """The sweep with those of its runs that are in the store by now, which may be in use."""
-    return ready.result(peek(path, lambda s: known(ready.plan, s)) if os.path.exists(path) else {})
+    """The sweep with those of its runs that are in the store by now."""
+    return ready.result(finished(ready, path))
 
 
-def counted(ready: Prepared, path: str) -> tuple[int, int]:
-    """How many runs a sweep has by what is known now, and how many of these are in the store."""
-    found = peek(path, lambda s: known(ready.plan, s)) if os.path.exists(path) else {}
+def finished(ready: Prepared, path: str) -> dict[str, Outcome]:
+    """The outcomes of a sweep's runs that are in the store by now, which may be in use."""
+    return peek(path, lambda s: known(ready.plan, s)) if os.path.exists(path) else {}
+
+
+def counted(ready: Prepared, found: Mapping[str, Outcome]) -> tuple[int, int]:
+    """How many runs a sweep has by the outcomes that are known, and how many of these are over."""
     keys = _keys(ready, found)
     return len(keys), len(keys & found.keys())
 

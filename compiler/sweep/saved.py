@@ -9,6 +9,7 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from modnorm.report.formats import Unusable
+from modnorm.report.words import listed
 from modnorm.sweep.curves import Curve, Loss
 from modnorm.sweep.records import Outcome, Settings, Size, Sizes, Sweep, Trial
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from modnorm.sweep.findings import Findings
 
 KIND, VERSION = "transfer", 1
-LINES = ("curves", "drifts", "masses", "trials")
-"""What has an entry a line, so that differences between files can be read."""
 
 
 def to_json(findings: Findings) -> dict[str, Any]:
@@ -82,14 +81,7 @@ def _plain(value: Any) -> Any:
 
 def dumps(findings: Findings) -> str:
     """Findings as JSON text, with a curve, a drift or a run a line; `loads` reads it."""
-    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
-    lines = []
-    for key, value in to_json(findings).items():
-        text = encode(value)
-        if key in LINES and value:
-            text = "[\n" + ",\n".join(f"    {encode(entry)}" for entry in value) + "\n  ]"
-        lines.append(f"  {encode(key)}: {text}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"
+    return listed(to_json(findings))
 
 
 # --- reading --------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from modnorm.syntax.parser import parse_partly
 from modnorm.syntax.tree import File, ImportModule, ImportNames
 from modnorm.syntax.words import cut
 
+SUFFIX = ".mod"
+STATEMENT = re.compile(r"^[ \t]*(?:input\s+\w+\s*:|model\s+\w+\s*=)", re.MULTILINE)
+"""What a file of another name has if it is a program all the same."""
 MAX_BYTES = 1_000_000
 """Bytes of a file."""
 
@@ -70,9 +74,12 @@ def load(path: str | os.PathLike[str], diagnostics: Diagnostics) -> Loaded | Non
     place = Path(name)
     try:
         text = _decode(_read(place))
+        if place.suffix != SUFFIX and not STATEMENT.search(text):
+            raise _Unreadable(f"it is no {SUFFIX} file: it has neither an `input` nor a `model`")
     except _Unreadable as error:
         message = f"cannot read `{name}`: {error}"
-        diagnostics.add(Diagnostic("E101", message, error.span(name), hint=error.hint))
+        hint = _meant(place) or error.hint
+        diagnostics.add(Diagnostic("E101", message, error.span(name), hint=hint))
         return None
     source = Source(name, text)
     return _Loader(diagnostics).run(source, _Place(_identity(place), name, place))
@@ -161,6 +168,22 @@ def _decode(content: bytes) -> str:
 def _lines(text: str) -> str:
     """The text with every line end as a newline, and without a byte order mark."""
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _meant(path: Path) -> str:
+    """A hint at the program beside what is none, or at the only one in a folder."""
+    if path.suffix == SUFFIX:
+        return ""
+    try:
+        bare = str(path).removesuffix(path.suffix)
+        names = (Path(bare), Path(f"{bare}{SUFFIX}"), Path(f"{path}{SUFFIX}"))
+        found = [other for other in names if other.suffix == SUFFIX and other.is_file()]
+        inside = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else []
+    except (OSError, ValueError):  # ValueError: a NUL in the path
+        return ""
+    if not found and len(inside) == 1:
+        found = inside
+    return f"did you mean `{found[0]}`?" if found else ""
 
 
 def _similar(path: Path) -> str:

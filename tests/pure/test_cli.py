@@ -138,6 +138,53 @@ def test_faults_leave_everything_as_it_is(
     assert Path("gpt.py").read_text(encoding="utf-8") == "# mine\n"
 
 
+@pytest.mark.parametrize("command", ["compile", "report", "explain", "check", "transfer"])
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("mlp.py", b"import torch\nfrom torch import nn\n\nmodel = nn.Linear(3, 4)\n", "it is no"),
+        ("mlp.json", b'{"model": "MLP", "weights": 13000}', "it is no .mod file: it has neither"),
+        ("mlp.txt", b"", "it is no .mod file"),
+        ("mlp.pt", b"PK\x03\x04\x00\x00\xff\xfe\x80", "is not UTF-8 text"),
+        ("mlp.db", b"SQLite format 3\0", "holds a NUL character, so this is no text file"),
+        ("mlp.bin", b"\xff" * 2_000_000, "it is larger than 1 MB"),
+        ("mlp.mod.bak", b"nothing\n", "it is no .mod file"),
+        ("mlp", None, "it is a folder"),
+        ("mlp", b"\n", "it is no .mod file"),
+        ("mlp.onnx", b"", "it is no .mod file"),
+    ],
+)
+def test_a_file_that_is_no_program(
+    folder: Path, command: str, name: str, content: bytes | None, said: str
+) -> None:
+    """As a shell's Tab key may write it."""
+    Path(name).mkdir() if content is None else Path(name).write_bytes(content)
+    before = names(folder)
+    done = run(command, name, *(["linear"] if command == "explain" else []))
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error[E101]: cannot read `{name}`: ")
+    assert said in done.stderr
+    assert "= help: did you mean `mlp.mod`?\n" in done.stderr
+    assert done.stderr.endswith("\n1 error\n")
+    assert names(folder) == before
+
+
+def test_a_folder_with_one_program_in_it(folder: Path) -> None:
+    Path("nets").mkdir()
+    Path("mlp.mod").rename("nets/wide.mod")
+    assert "did you mean `nets/wide.mod`?" in run("report", "nets").stderr
+    Path("nets/deep.mod").write_text(MLP, encoding="utf-8")
+    assert "= help: name a file in it" in run("report", "nets").stderr
+
+
+@pytest.mark.parametrize("name", ["mlp.txt", "mlp", "mlp.mod.orig"])
+def test_a_program_may_have_another_name(folder: Path, name: str) -> None:
+    Path("mlp.mod").rename(name)
+    assert run("report", name).exit_code == 0
+    Path(name).write_text(MLP.replace("Linear", "Lineer", 1), encoding="utf-8")
+    assert "did you mean `Linear`?" in run("report", name).stderr, "with its own mistakes"
+
+
 def test_every_mistake_is_shown(folder: Path) -> None:
     program = (
         "input x: float[b, 8]\ndef f = Lineer(3)\nmodel M = f @ Rellu @ Linear(8, mass = -1)\n"

@@ -220,7 +220,7 @@ def test_more_than_256_symbols_take_four_bytes_each(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"abc \xff" * 9, "no UTF-8 text .* at byte 4"), (b"short", "holds 5 characters")],
+    [(b"abc \xff" * 9, "no UTF-8 text .* at byte 4"), (b"short", "holds 5 characters: too few")],
 )
 def test_a_text_that_cannot_be_used_is_refused(
     tmp_path: Path, content: bytes, message: str
@@ -228,6 +228,44 @@ def test_a_text_that_cannot_be_used_is_refused(
     (tmp_path / "own.txt").write_bytes(content)
     with pytest.raises(DataError, match=message):
         texts.load(str(tmp_path / "own.txt"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv", b"1,2,3,4\n"),
+        ("t.csv", b"1,2,3,4\n" * 99),
+        ("T.TSV", b"1\t2\n" * 99),
+        ("t.json", b"[1, 2, 3, 4, 5, 6, 7, 8, 9]"),
+        ("t.jsonl", b"[1]\n" * 99),
+        ("t.npy", b"\x93NUMPY\x01\x00" + b"\xff" * 99),
+        ("t.npz", b"PK\x03\x04 but no more"),
+        ("t.png", b"\x89PNG\r\n" + b"\xff" * 99),
+        ("t.txt", b""),
+        ("t", b"short"),
+        ("folder", None),
+    ],
+)
+def test_data_that_cannot_be_used_says_what_can(
+    tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    pytest.importorskip("numpy")
+    path = tmp_path / name
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        texts.load(str(path))
+    said = str(caught.value)
+    assert said.startswith(str(path))
+    for form in ("a text (UTF-8", "an .npz with arrays x and y", "module:function", "digits"):
+        assert form in said
+
+
+def test_a_table_may_be_learned_by_its_characters_under_another_name(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("1,2,3,4\n" * 9, encoding="utf-8")
+    with pytest.raises(DataError, match=r"is a CSV file.* call it \.txt to learn its characters"):
+        texts.load(str(tmp_path / "t.csv"))
+    (tmp_path / "t.csv").rename(tmp_path / "t.txt")
+    assert texts.load(str(tmp_path / "t.txt")).symbols == "\n,1234"  # type: ignore[union-attr]
 
 
 def test_a_folder_is_no_text(tmp_path: Path) -> None:

@@ -83,8 +83,8 @@ def test_a_path_that_exists_wins(folder: Path) -> None:
         ("def draw(:", "my_data:draw", "^importing my_data raised SyntaxError: "),
         (DRAW, "sys:exit", "^sys has no source file to take a checksum of"),
         (DRAW, "my data:draw", "^there is no data set and no file named 'my data:draw'"),
-        (DRAW, "my_data:", "or module:function$"),
-        (DRAW, ":draw", "or module:function$"),
+        (DRAW, "my_data:", "or a function of your own, module:function$"),
+        (DRAW, ":draw", "or a function of your own, module:function$"),
     ],
 )
 def test_what_cannot_be_found_is_refused(

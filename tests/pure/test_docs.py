@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import evidence  # noqa: E402
 import reference  # noqa: E402
+import signatures  # noqa: E402
 
 import docs  # noqa: E402
 
@@ -47,7 +48,7 @@ def test_console_blocks_print_what_they_show(page: Path) -> None:
 
 def test_every_section_of_the_reference_is_shown_once() -> None:
     shown = [m for page in PAGES for m in docs.SECTION.findall(page.read_text(encoding="utf-8"))]
-    made = [*reference.SECTIONS, *evidence.SECTIONS]
+    made = [*reference.SECTIONS, *signatures.SECTIONS, *evidence.SECTIONS]
     assert sorted(name for name, _ in shown) == sorted(made)
 
 

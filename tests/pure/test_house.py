@@ -31,6 +31,7 @@ LAYERS = (
     ("pipeline",),
     ("codegen",),
     ("report",),
+    ("console",),
     ("measure",),
     ("data",),
     ("sweep",),

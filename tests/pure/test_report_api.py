@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import subprocess
@@ -20,6 +21,7 @@ from modnorm.diagnostics import ModnormError as Base
 from modnorm.pipeline import analyse
 from modnorm.report import as_json
 from modnorm.report.diagnostics import render as rendered
+from modnorm.report.explain import explanation
 from modnorm.report.text import render
 
 
@@ -139,6 +141,81 @@ def test_texts() -> None:
     assert len(as_json.report(analysis)["atoms"]) == 15
     with pytest.raises(ModnormError, match=r"broken\.mod:2:"):
         modnorm.analyse_text(BROKEN, "broken.mod")
+
+
+# --- programs as text ------------------------------------------------------------------------
+
+LINE = "input x: float[batch, 8] model M = Linear(4, 8)"
+
+
+def test_a_program_may_be_given_as_text() -> None:
+    text = modnorm.compile(MLP)
+    assert text == modnorm.compile("mlp.mod").replace("mlp.mod", "<text>")
+    assert "Source: <text>" in text
+    assert "class M(" in modnorm.compile(LINE)
+    assert modnorm.report(MLP).json["atoms"] == modnorm.report("mlp.mod").json["atoms"]
+    assert modnorm.report(GPT, blocks=2).json["params"]["blocks"] == 2
+    assert modnorm.explain(MLP, "*").weights == modnorm.explain("mlp.mod", "*").weights
+    other = modnorm.report("mlp.mod", against=MLP.replace("model MLP", "model Other"))
+    assert "Other" in str(other)
+
+
+def test_mistakes_in_a_text_say_so() -> None:
+    for call in (modnorm.compile, modnorm.report, modnorm.check):
+        with pytest.raises(ModnormError, match=r"--> <text>:2:"):
+            call(BROKEN)
+    with pytest.raises(ModnormError, match=r"--> <text>:2:"):
+        modnorm.explain(BROKEN, "linear")
+    with pytest.raises(ModnormError, match=r"--> <text>:2:"):
+        modnorm.transfer(BROKEN, vary={"d": [1, 2]})
+    with pytest.raises(ModnormError, match=r"--> <text>:1:"):
+        modnorm.compile("nonsense\n")
+
+
+def test_a_text_is_written_to_a_file_and_imports_from_the_working_directory() -> None:
+    Path("part.mod").write_text("def act = ReLU\n", encoding="utf-8")
+    program = 'from "part.mod" import act\n' + LINE.replace("= ", "= act @ ")
+    source = modnorm.compile(program, output="out.py")
+    assert Path("out.py").read_text(encoding="utf-8") == source
+
+
+@pytest.mark.parametrize("name", ["input x: float[b] model M = 3", "two\nlines.mod"])
+def test_a_path_is_a_path(name: str) -> None:
+    Path(name).write_text(MLP, encoding="utf-8")
+    assert modnorm.report(Path(name)).json["model"] == "MLP"
+    if "\n" not in name:
+        assert modnorm.report(name).json["model"] == "MLP"
+
+
+@pytest.mark.parametrize("name", ["no.mod", "models/input.mod", "model of mine.mod"])
+def test_a_name_that_is_no_program_is_a_path_that_is_not_there(name: str) -> None:
+    with pytest.raises(ModnormError, match=r"there is no such file"):
+        modnorm.compile(name)
+
+
+# --- explain ---------------------------------------------------------------------------------
+
+
+def test_an_explanation_shows_itself() -> None:
+    found = modnorm.explain("gpt.mod", "q", blocks=2)
+    assert isinstance(found, modnorm.Explained)
+    program = analyse("gpt.mod", {"blocks": 2}).program
+    assert str(found) + "\n" == explanation(program, "q")
+    assert repr(found) == str(found)
+    assert found._repr_html_() == f"<pre>{html.escape(str(found))}</pre>"
+    assert len(found.weights) == 2
+    several = modnorm.explain("gpt.mod", "*.q.*", blocks=3)
+    assert len(several.weights) == 3
+    assert set(several.weights) <= {
+        r["weight"] for r in modnorm.report("gpt.mod", blocks=3).json["atoms"]
+    }
+
+
+def test_a_weight_that_is_not_there() -> None:
+    with pytest.raises(ModnormError, match="did you mean `attention`"):
+        modnorm.explain("gpt.mod", "attentoin")
+    with pytest.raises(ModnormError, match="did you mean `d_embed`"):
+        modnorm.explain("gpt.mod", "q", d_embd=3)
 
 
 # --- report ----------------------------------------------------------------------------------

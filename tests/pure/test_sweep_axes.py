@@ -97,10 +97,27 @@ def test_labels() -> None:
     assert labels(["mine.optim:make,own:make:beta=2"]) == ("mine.optim:make", "own:make:beta=2")
 
 
-@pytest.mark.parametrize("text", ["", "adamw", "adam,", "adam:0.9", "adam:lr", "adam:x=1:x=2"])
+@pytest.mark.parametrize("text", ["", "adamx", "adam,", "adam:0.9", "adam:lr", "adam:x=1:x=2"])
 def test_what_are_no_labels(text: str) -> None:
     with pytest.raises(BadAxis):
         labels([text])
+
+
+def test_labels_under_other_names_are_the_same_label() -> None:
+    assert labels(["AdamW,adam", "adamw", "NormedAdam:eps=0"]) == ("adam", "normed_adam:eps=0")
+    assert rates(["AdamW=0.25", "0.5"], labels(["adamw,Muon"])) == {"adam": (0.25,), "muon": (0.5,)}
+
+
+def test_a_grid_of_rates_ends_where_doubling_does() -> None:
+    found = rates(["1e-3..1e-1"], ("adam",))["adam"]
+    assert found == pytest.approx([0.001 * 2**i for i in range(7)], rel=1e-12)
+    assert found[-1] <= 0.1 < 2 * found[-1]
+    assert rates(["0.1..1:0.5"], ("sgd",))["sgd"] == pytest.approx(
+        [0.1 * 2 ** (i / 2) for i in range(7)]
+    )
+    assert rates(["0.1..0.8"], ("sgd",))["sgd"] == (0.1, 0.2, 0.4, 0.8)
+    with pytest.raises(BadAxis, match=r"by doubling from 0\.1 it gets to 0\.1 and then"):
+        rates(["0.1..0.15"], ("sgd",))
 
 
 def test_rates_of_the_optimizers() -> None:
@@ -157,7 +174,10 @@ def test_what_are_no_rates(texts: list[str], said: str) -> None:
         (["--vary", "d=1,2", "--vary", "d=4"], "'d' is varied twice"),
         (["--lr", "x..y"], "--lr: 'x' is no positive number"),
         (["--lr", "sgd=1,2"], "--lr: learning rates are given for 'sgd'"),
-        (["--optimizer", "adamw"], "--optimizer: there is no optimizer 'adamw'"),
+        (
+            ["--optimizer", "adamx"],
+            "--optimizer: there is no optimizer 'adamx' (did you mean `adam`?)",
+        ),
         (["--seeds", "0"], "Invalid value for '--seeds'"),
         (["--schedule", "step"], "Invalid value for '--schedule'"),
         (["--tolerance", "0"], "Invalid value for '--tolerance': 0.0 is no positive number"),

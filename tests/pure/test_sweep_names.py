@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from modnorm.sweep.names import NAMES, BadLabel, Label, read_label
+from modnorm.sweep.names import NAMES, BadLabel, Label, read_label, usual
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_a_label(name: str) -> None:
     assert read_label(name) == Label(name)
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        *[("adamw", "adam"), ("AdamW", "adam"), ("Adam", "adam"), ("ADAMW", "adam")],
+        *[("muon", "muon"), ("Muon", "muon"), ("SGD", "sgd"), ("Sgd", "sgd")],
+        *[("NormedAdam", "normed_adam"), ("normedadam", "normed_adam"), ("normed-adam", None)],
+        *[("NormedSGD", "normed_sgd"), ("Normed_SGD", "normed_sgd"), ("normed_SGD", None)],
+        *[("DualizedSGD", "dualized_sgd"), ("dualizedSgd", "dualized_sgd")],
+    ],
+)
+def test_names_as_people_write_them(written: str, name: str | None) -> None:
+    name = name or written.lower().replace("-", "_")
+    assert read_label(written) == Label(name)
+    assert read_label(f"{written}:weight_decay=0.1") == Label(name, {"weight_decay": 0.1})
+    assert usual(f"{written}:weight_decay=0.1") == f"{name}:weight_decay=0.1"
+
+
+def test_own_modules_keep_their_names() -> None:
+    assert usual("My_Rules:AdamW") == "My_Rules:AdamW"
 
 
 def test_options_have_the_values_that_they_look_like() -> None:
@@ -29,7 +52,11 @@ def test_own_functions() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("adamm", "no optimizer 'adamm': choose from normed_adam"),
+        ("adamm", "no optimizer 'adamm' (did you mean `adam`?): choose from normed_adam"),
+        ("adamx", "(did you mean `adam`?)"),
+        ("NormedAdamm", "(did you mean `normed_adam`?)"),
+        ("lion", "no optimizer 'lion': choose from normed_adam, normed_sgd, dualized_sgd, adam, "),
+        ("torch.optim.AdamW", "or name a function of your own as module:function"),
         ("", "no optimizer ''"),
         ("adamm:lr=3", "no optimizer 'adamm'"),
         (":adam", "no optimizer ''"),
@@ -40,5 +67,5 @@ def test_own_functions() -> None:
     ],
 )
 def test_what_is_no_label(text: str, said: str) -> None:
-    with pytest.raises(BadLabel, match=said.replace("(", r"\(")):
+    with pytest.raises(BadLabel, match=re.escape(said)):
         read_label(text)

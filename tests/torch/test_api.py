@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import html
 import inspect
 import pickle
 import subprocess
@@ -54,6 +55,27 @@ def test_load_trains(path: Path) -> None:
 def test_load_and_compile_are_the_same_source(path: Path) -> None:
     net = modnorm.load(path, depth=3)
     assert inspect.getsource(net) == modnorm.compile(path, depth=3)
+
+
+def test_a_program_as_text(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    net = modnorm.load(NET, width=12)
+    assert net.__name__.startswith("modnorm_compiled_text_")
+    assert net.Net()(torch.zeros(2, 8)).shape == (2, 4)
+    found = modnorm.check(NET)
+    assert (found.json["source"], found.json["model"]) == ("<text>", "Net")
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_check_shows_itself_in_a_notebook(path: Path) -> None:
+    found = modnorm.check(path)
+    shown = found._repr_html_()
+    assert shown is not None
+    assert shown.startswith("<iframe srcdoc=")
+    page = html.unescape(shown)
+    assert "Net" in page
+    assert all(module["path"] in page for module in found.json["modules"] if module["path"])
+    assert modnorm.check(path, format="json")._repr_html_() is None
 
 
 def test_the_same_source_is_the_same_module(path: Path) -> None:

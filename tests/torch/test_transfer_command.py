@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -80,7 +81,9 @@ def test_a_sweep_from_beginning_to_end() -> None:
     """Its forms all come from one set of runs, which are made once."""
     pytest.importorskip("matplotlib")
     asked = run(*SWEEP, "--dry-run")
-    assert (asked.exit_code, asked.stdout) == (0, "8 runs, 0 of them in lm.transfer.db\n")
+    assert asked.exit_code == 0
+    assert asked.stdout.startswith("8 runs, 0 of them in lm.transfer.db\nabout ")
+    assert "3 steps of the smallest and the largest model" in asked.stdout
     assert files() == set()
 
     done = run(*SWEEP, "--jobs", "2", "-o", "sweep.json")
@@ -121,7 +124,51 @@ def test_a_sweep_from_beginning_to_end() -> None:
     assert made.json == found
     assert str(made) == text.stdout.rstrip("\n")
     assert made.plot().startswith(b"\x89PNG")
+    page = html.unescape(made._repr_html_() or "")
+    assert page.startswith('<iframe srcdoc="<!doctype html>')
+    assert Path("sweep.html").read_text(encoding="utf-8") in page
+    assert made._repr_markdown_() == Path("sweep.md").read_text(encoding="utf-8")
     assert Path("lm.transfer.db").read_bytes() == before
+
+
+def test_a_dry_run_learns_the_time_from_runs_that_are_over() -> None:
+    """Of 8 runs of 1,000 s the half is over: 4,000 s remain, or 1,000 s four at once."""
+    few = ["lm.mod", "--vary", "d=4,8", "--extend", "0", *QUICK]
+    assert run(*few, "--lr", "2^-3..2^-2", "--jobs", "1").exit_code == 0
+    with sqlite3.connect("lm.transfer.db") as connection:
+        connection.execute("UPDATE runs SET seconds = 1000")
+    asked = run(*few, "--lr", "2^-3..2^0", "--dry-run", "--jobs", "1").stdout
+    assert asked.startswith("8 runs, 4 of them in lm.transfer.db\nabout 67 min for what is missing")
+    assert "1 at once: an estimate from runs that are over" in asked
+    assert "about 17 min " in run(*few, "--lr", "2^-3..2^0", "--dry-run", "--jobs", "4").stdout
+
+
+def test_a_dry_run_knows_that_more_steps_take_longer() -> None:
+    def told(steps: int) -> float:
+        asked = run("lm.mod", *QUICK, "--dry-run", "--jobs", "1", "--steps", str(steps)).stdout
+        number, unit = re.search(r"about ([\d.]+) (s|min|h) for", asked).groups()  # type: ignore[union-attr]
+        return float(number) * {"s": 1, "min": 60, "h": 3600}[unit]
+
+    assert told(1_000_000) > 30 * told(10_000)
+
+
+def test_a_dry_run_tells_what_does_not_fit() -> None:
+    done = run("lm.mod", *QUICK, "--dry-run", "--optimizer", "adam:wings=2")
+    assert done.exit_code == 1
+    assert "the optimizer adam cannot be made" in done.stderr
+
+
+def test_a_program_as_text_has_a_store_of_its_own() -> None:
+    options = {"lr": "0.5", "data": "text.txt", "steps": 2, "batch": 2, "context": 4, "jobs": 1}
+    made = modnorm.transfer(LM, vary={"d": [4]}, eval_batches=1, **options)  # type: ignore[arg-type]
+    assert made.json["source"] == "<text>"
+    assert files() == {"text.transfer.db"}
+    for form in ("json", "markdown"):
+        made.format = form
+        assert (made._repr_html_() is None, made._repr_markdown_() is None) == (
+            True,
+            form == "json",
+        )
 
 
 RATES = ("0.125", "0.25", "0.5", "1")
@@ -265,7 +312,7 @@ def test_without_torch() -> None:
         ({"lr": 3}, "neither numbers nor a text"),
         ({"vary": ["d"]}, "vary must be a dict"),
         ({"vary": {"d": [4, 4]}}, "twice"),
-        ({"optimizer": "adamw"}, "no optimizer 'adamw'"),
+        ({"optimizer": "adamx"}, "no optimizer 'adamx'"),
         ({"seeds": 0}, "seeds"),
         ({"seeds": True}, "seeds must be an integer of at least 1, not True"),
         ({"extend": -1}, "extend must be an integer of at least 0"),
