@@ -209,6 +209,11 @@ CODES: dict[str, str] = {
     "W603": "a residual branch whose sensitivity is not 1",
     "W604": "sensitivity that grows with depth",
     "W605": "a name changed in the generated code",
+    "W606": "examples of a batch that are mixed",
+    "W607": "a value that is taken for an image",
+    "W608": "pixels left in the output",
+    "W609": "pooling that changes nothing",
+    "W610": "pooling that enlarges",
     # advice: only in reports
     "A601": "attention whose logits grow with the size of a head",
     "A602": "heads without a norm of their own",

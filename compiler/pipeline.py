@@ -15,6 +15,7 @@ from modnorm.passes.flow import Flow
 from modnorm.passes.losses import Loss
 from modnorm.passes.masses import Masses
 from modnorm.passes.program import Hook, ModelInput, Pass, Program, run_passes
+from modnorm.passes.roles import AxisRoles
 from modnorm.passes.sensitivity import Sensitivities
 from modnorm.passes.shapes import Shapes
 from modnorm.passes.sharpness import SharpnessPass
@@ -32,6 +33,7 @@ ANALYSIS: tuple[Pass, ...] = (
     SharpnessPass(),
     Counts(),
     Warnings(),
+    AxisRoles(),
 )
 """The passes that code generation needs, in order: each needs what those before it filled in."""
 

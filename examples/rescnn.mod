@@ -16,4 +16,4 @@ def layer = MeanSubtract((1, 2, 3)) @ Abs @ Conv2D(width) @ RMSDivide((1, 2, 3))
 def branch = layer ** block_depth
 def block = branch if blocks == 1 else residual(branch, blocks)
 
-model ResCNN = Linear(classes) @ Flatten @ AvgPool @ tare(block ** blocks, blocks_mass) @ Conv2D(width)
+model ResCNN = Linear(classes) @ Flatten @ AdaptiveAvgPool @ tare(block ** blocks, blocks_mass) @ Conv2D(width)

@@ -44,7 +44,8 @@ class Classes:
         codes, types = _first_uses(program.flow)
         self.file = File(self.borrows, self.local, self.taken, codes, types)
         self.model = self.names.claim(program.name)
-        self.atoms: dict[tuple[type[Atom], Norm, str], str] = {}
+        self.atoms: dict[tuple[type[Atom], Norm, str, str], str] = {}
+        self.named: set[str] = set()
         self.parts: dict[str, str] = {}
         self.loops: dict[int, list[tuple[str, int, int]]] = {}
         self.borrowed: dict[int, tuple[str, ...]] = {}
@@ -53,7 +54,11 @@ class Classes:
     def write(self) -> str:
         """The source of all classes."""
         body = self.region_class(self.model, self.program.flow, "", None)
-        return "\n\n\n".join([*self.helpers, *self.texts, body])
+        text = "\n\n\n".join([*self.texts, body])
+        for helper in reversed(self.helpers):  # each calls only those before it
+            if any(re.search(rf"\b{name}\(", text) for name in FUNCTION.findall(helper)):
+                text = f"{helper}\n\n\n{text}"
+        return text
 
     # -- atoms -------------------------------------------------------------------------------
 
@@ -61,11 +66,13 @@ class Classes:
         """The class of an atom: one for each operation, norm, and way of calling it."""
         op = value.op
         assert isinstance(op, Atom)
-        code = op.emit("x", type).replace("{weight}", "self.weight")
-        key = (op.__class__, op.norm, code)
+        code = op.emit("x", type).replace("{weight}", "self.weight").replace("{name}", "self.name")
+        key = (op.__class__, op.norm, code, op.shown)
         if key not in self.atoms:
             name = self.atoms[key] = self.names.claim(op.name)
             self.texts.append(_atom_class(name, op, code))
+            if "self.name" in code:
+                self.named.add(name)
         return self.atoms[key]
 
     # -- regions -----------------------------------------------------------------------------
@@ -178,7 +185,10 @@ class Classes:
                 sizes = ", ".join(
                     map(str, dict(zip(value.op.axes, value.op.weight_shape, strict=True)).values())
                 )
-                return f"{self.atom(value, types[id(value)])}({sizes}, {FACTORY})"
+                made = self.atom(value, types[id(value)])
+                if made in self.named:
+                    sizes += f', "{INDEX.sub("*", value.path)}"'
+                return f"{made}({sizes}, {FACTORY})"
             case Copies():
                 return self.module_list(node, types)
             case Part(children=children):
@@ -324,8 +334,10 @@ def _wrapped(signature: str) -> list[str]:
 
 def _atom_class(name: str, op: Atom, code: str) -> str:
     """The class of an atom: its weight, how it begins, and its forward pass."""
-    axes = list(dict.fromkeys(op.axes))
-    arguments = ", ".join(f"{a}: int" for a in axes)
+    arguments = ", ".join(f"{a}: int" for a in dict.fromkeys(op.axes))
+    named = "self.name" in code  # for messages
+    kept = "nn.Parameter(weight.to(dtype))" + (", name" if named else "")
+    arguments += ", name: str" if named else ""
     shape = ", ".join(op.axes)
     doc = textwrap.wrap(f"{op.doc()} Norm of the weight: {op.norm.formula}.", WIDTH - 8)
     lines = [f"class {name}(nn.Module):", f'    """{doc[0]}', *(f"    {d}" for d in doc[1:])]
@@ -340,7 +352,10 @@ def _atom_class(name: str, op: Atom, code: str) -> str:
         f"        weight, dtype = blank({shape}, **factory)",
         "        with torch.no_grad():",
         *(f"            {line}" for line in op.init.splitlines()),
-        "        self.weight = nn.Parameter(weight.to(dtype))",
+        f"        self.{'weight, self.name' if named else 'weight'} = {kept}",
+        "",
+        "    def extra_repr(self) -> str:",
+        f'        return "{op.shown}".format(*self.weight.shape)',
         "",
         "    def forward(self, x: Tensor) -> Tensor:",
         f"        return {code}",

@@ -214,7 +214,8 @@ class Forward:
         else:
             code = value.op.emit(argument, type)
             if value.weight is not None:
-                code = code.replace("{weight}", f"{self.access(value.weight)}.weight")
+                held = self.access(value.weight)
+                code = code.replace("{weight}", f"{held}.weight").replace("{name}", f"{held}.name")
         if code.isidentifier():
             self.names[number] = code
             return

@@ -179,11 +179,12 @@ def build_op(
     if missing and complete:
         written = f"`{name}({', '.join(required)})`"
         full = f"`{op.signature()}`"
+        instead = f"; {op.instead}" if op.instead else ""
         evaluator.fail(
             "E301",
             f"`{name}` needs {_missing(missing)}",
             span,
-            hint=f"write {written}" + (f", or in full {full}" if full != written else ""),
+            hint=f"write {written}" + (f", or in full {full}" if full != written else "") + instead,
         )
     good = complete and not missing
     for argument in op.arguments():

@@ -33,6 +33,7 @@ class Attention(Bond):
     """
 
     name = "Attention"
+    channels = -1
     origin = "modula: 1 at scale 1, proved for q, k, v of norm at most 1 per head"
 
     causal: bool = argument("flag", False)
@@ -156,8 +157,12 @@ class RoPE(LinearBond):
     """
 
     name = "RoPE"
+    channels = -1
 
     base: Real = argument("number", 10000)
+
+    def along(self, x: Type) -> tuple[int, ...]:
+        return (len(x.shape) - 2,) if isinstance(x, Tensor) else ()
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         if as_float(self.name, "base", self.base) <= 0:

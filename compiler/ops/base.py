@@ -123,8 +123,14 @@ class Op(ABC):
     """True for operations that only rewrites create; the language does not know them."""
     per_head: ClassVar[bool | None] = None
     """Whether axis -3 of the output counts heads: True, False, or None where it is as before."""
+    channels: ClassVar[int | None] = None
+    """The axis of the output's channels: 1, as of an image, -1, or None where it is as before."""
+    takes_images: ClassVar[bool] = False
+    """Whether the channels of a value of four axes are taken to be along axis 1, as of an image."""
     origin: ClassVar[str] = ""
     """Where the declared values come from, where that needs saying."""
+    instead: ClassVar[str] = ""
+    """What a call without all of its arguments may have meant, for the help."""
 
     @property
     def label(self) -> str:
@@ -218,6 +224,26 @@ class Op(ABC):
         """What would bring the bound down, for inputs within the bounds of `x`."""
         return ()
 
+    def cautions(self, x: Type) -> tuple[Advice, ...]:
+        """What is legal for an input of type `x`, and probably not meant: warnings."""
+        return ()
+
+    def along(self, x: Type) -> tuple[int, ...]:
+        """The axes, from 0, along which entries of an input of type `x` meet, or are counted.
+
+        This default takes those that an argument names.
+        """
+        if not isinstance(x, Tensor):
+            return ()
+        found: set[int] = set()
+        for a in self.arguments():
+            if a.kind == "axes":
+                dim = getattr(self, a.field)
+                found |= {
+                    axis % len(x.shape) for axis in (dim if isinstance(dim, tuple) else (dim,))
+                }
+        return tuple(sorted(found))
+
     @property
     @abstractmethod
     def sharpness(self) -> Sharpness | None:
@@ -270,7 +296,8 @@ class Op(ABC):
         `x` is the input's expression, always atomic (a name or a call, so that a suffix such as
         `.view(…)` can follow), or a tuple of expressions where `type`, the input's type, is a
         tuple. The expression may use `torch`, `F` (torch.nn.functional) and `math`. For an atom,
-        `self.weight` is written `{weight}`, to be filled in by the generator.
+        `self.weight` is written `{weight}`, and its name for messages `{name}`, to be filled in by
+        the generator.
         """
 
 
@@ -287,6 +314,22 @@ class Atom(Op):
 
     axes: ClassVar[tuple[str, ...]]
     """A name for each axis of the weight; `init` may use them, except where a name repeats."""
+
+    @property
+    def shown(self) -> str:
+        """How the layer prints, as in `Linear(out=10, in=64)`: a format of the weight's sizes.
+
+        Beside these are the arguments that are not at their defaults.
+        """
+        sizes = {axis.rstrip("_"): "{}" for axis in self.axes}
+        assert self.axes[: len(sizes)] == tuple(dict.fromkeys(self.axes)), "repeated axes come last"
+        given = {
+            a.name: getattr(self, a.field)
+            for a in self.arguments()
+            if not (a.required or a.inferred or a.field in self.axes or a.name == "mass")
+            and getattr(self, a.field) != a.default
+        }
+        return ", ".join(f"{k}={v}" for k, v in (sizes | given).items())
 
     @property
     @abstractmethod

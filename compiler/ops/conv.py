@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 from modnorm.ops.base import Advice, Atom, Misfit, Norm, Op, amount, argument
 from modnorm.ops.edges import Edge, Matrix, Measure, between
 from modnorm.ops.registry import register
-from modnorm.ops.shapes import image, known, mend_in
-from modnorm.ops.types import Real, Size, Symbol, Tensor, Type, quotient
+from modnorm.ops.shapes import image, known, mend_in, windows_along
+from modnorm.ops.types import Real, Size, Symbol, Tensor, Type
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +28,8 @@ class Conv2D(Atom):
     """
 
     name = "Conv2D"
+    channels = 1
+    takes_images = True
     norm = Norm("spectral_taps", "kernel²·√(in/out)·max over taps of σ_max")
     axes = ("out", "in_", "kernel", "kernel")
     init = (
@@ -57,20 +59,15 @@ class Conv2D(Atom):
         return dataclasses.replace(self, in_=channels), Tensor("float", shape)
 
     def _size(self, size: Size, x: Tensor) -> Size:
-        grown = 2 * self.padding - self.kernel + self.stride
-        if isinstance(size, int):
-            out = (size + grown) // self.stride
-            if out < 1:
-                raise Misfit(
-                    f"`Conv2D` has {self.kernel} × {self.kernel} taps, more than its input {x}"
-                    f" has pixels with a padding of {self.padding}",
-                    hint="make `kernel` smaller or `padding` larger",
-                    argument="kernel",
-                )
-            return out
-        whole = _shifted(size, grown)
-        exact = quotient(whole, self.stride)
-        return Symbol((f"({whole} // {self.stride})",)) if exact is None else exact
+        out = windows_along(size, self.kernel, self.stride, self.padding)
+        if out == 0:
+            raise Misfit(
+                f"`Conv2D` has {self.kernel} × {self.kernel} taps, more than its input {x}"
+                f" has pixels with a padding of {self.padding}",
+                hint="make `kernel` smaller or `padding` larger",
+                argument="kernel",
+            )
+        return out
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -150,10 +147,3 @@ class Conv2D(Atom):
         stride = f", stride={self.stride}" if self.stride != 1 else ""
         padding = f", padding={self.padding}" if self.padding else ""
         return f"F.conv2d({x}, {{weight}}{stride}{padding})"
-
-
-def _shifted(size: Symbol, by: int) -> Symbol:
-    """`size + by` as a named size of its own."""
-    if by == 0:
-        return size
-    return Symbol((f"({size} {'+' if by > 0 else '-'} {abs(by)})",))

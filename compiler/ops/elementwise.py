@@ -11,7 +11,7 @@ from modnorm.ops.base import Bond, Misfit, Op, Sharpness, argument, expect_tenso
 from modnorm.ops.edges import LARGEST, Bound, Edge, Matrix, Measure, between, conversion
 from modnorm.ops.families import Elementwise, magnitude
 from modnorm.ops.registry import register
-from modnorm.ops.text import as_float, times
+from modnorm.ops.text import as_float, copied, times
 from modnorm.ops.types import Real, Tensor, Type
 
 if TYPE_CHECKING:
@@ -233,4 +233,9 @@ class Softmax(Bond):
         return e / e.sum(-1, keepdim=True)
 
     def emit(self, x: Any, type: Type) -> str:
-        return f"F.softmax({times(self.scale, x)}, dim=-1)"
+        if self.scale == 1:
+            return f"F.softmax({x}, dim=-1)"
+        return f"F.softmax({times(self.scale, f'widened({x})')}, dim=-1).to({x}.dtype)"
+
+    def helpers(self) -> tuple[str, ...]:
+        return () if self.scale == 1 else (copied("widened"),)

@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 @register
 @dataclass(frozen=True)
 class Embed(Atom):
-    """Row x of a table of `count` rows of `dim` numbers: int[…] → (…, dim).
+    """Rows of a table: int[…] → (…, dim).
 
-    A row has RMS 1, where modula's PyTorch release multiplies rows of length 1 by √dim.
+    An entry x gives row x of `count` rows of `dim` numbers. A row has RMS 1, where modula's
+    PyTorch release multiplies rows of length 1 by √dim.
     """
 
     name = "Embed"
+    channels = -1
     norm = Norm("row_rms", "max over rows of RMS(row)")
     axes = ("count", "dim")
     init = (
@@ -74,7 +76,10 @@ class Embed(Atom):
         return weight[x]
 
     def emit(self, x: Any, type: Type) -> str:
-        return f"F.embedding({x}, {{weight}})"
+        return f"looked_up({x}, {{weight}}, {{name}})"
+
+    def helpers(self) -> tuple[str, ...]:
+        return (copied("looked_up"),)
 
 
 @register
@@ -87,6 +92,7 @@ class Unembed(Reader):
     """
 
     name = "Unembed"
+    channels = -1
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = expect_tensor(self.name, x, rank=1)
@@ -125,6 +131,4 @@ class Unembed(Reader):
         return x @ weight.T / self.dim
 
     def emit(self, x: Any, type: Type) -> str:
-        if self.count < self.dim:
-            return f"linear({x}, {{weight}}) / {self.dim}"
         return f"linear({x} / {self.dim}, {{weight}})"

@@ -31,6 +31,7 @@ class HeadedLinear(Atom):
 
     name = "HeadedLinear"
     per_head = True
+    channels = -1
     norm = Norm("spectral", "max over heads of √(in/d)·σ_max", "RMS to the largest RMS of a head")
     axes = ("heads", "d", "in_")
     init = (
@@ -41,6 +42,9 @@ class HeadedLinear(Atom):
     out: int = argument("size")
     heads: int = argument("size")
     in_: int | None = argument("size", inferred=True)
+
+    def along(self, x: Type) -> tuple[int, ...]:
+        return (len(x.shape) - 2,) if isinstance(x, Tensor) else ()
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = expect_tensor(self.name, x, rank=2)

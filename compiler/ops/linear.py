@@ -26,6 +26,7 @@ class MatrixAtom(Atom):
     """y = x Wᵀ over the last axis, for a weight (out, in) in one of the norms of a matrix."""
 
     axes = ("out", "in_")
+    channels = -1
 
     out: int = argument("size")
     in_: int | None = argument("size", inferred=True)

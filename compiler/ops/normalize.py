@@ -15,7 +15,7 @@ from modnorm.ops.edges import LARGEST, Bound, Edge, Matrix, Measure, between, co
 from modnorm.ops.families import AlongAxes, LinearBond
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import indices
-from modnorm.ops.text import as_float, number
+from modnorm.ops.text import as_float, copied, number
 from modnorm.ops.types import Real, Tensor, Type
 
 if TYPE_CHECKING:
@@ -48,7 +48,10 @@ class MeanSubtract(AlongAxes, LinearBond):
         return x - x.mean(dim=self.dim, keepdim=True)
 
     def emit(self, x: Any, type: Type) -> str:
-        return f"{x} - {x}.mean(dim={self.dim}, keepdim=True)"
+        return f"centered({x}, {self.dim})"
+
+    def helpers(self) -> tuple[str, ...]:
+        return (copied("widened"), copied("centered"))
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,10 @@ class RMSDivide(Normalization):
         shape, eps = self.trailing(type), number(self.eps)
         if shape is not None:
             return f"F.rms_norm({x}, {shape.format(x=x)}, eps={eps})"
-        return f"{x} * torch.rsqrt({x}.square().mean(dim={self.dim}, keepdim=True) + {eps})"
+        return f"unit_rms({x}, {self.dim}, eps={eps})"
+
+    def helpers(self) -> tuple[str, ...]:
+        return (copied("widened"), copied("unit_rms"))
 
 
 @register
@@ -195,7 +201,9 @@ class LayerNorm(Normalization):
     def emit(self, x: Any, type: Type) -> str:
         shape, eps = self.trailing(type), number(self.eps)
         if shape is not None:
-            return f"F.layer_norm({x}, {shape.format(x=x)}, eps={eps})"
-        mean = f"{x}.mean(dim={self.dim}, keepdim=True)"
-        var = f"{x}.var(dim={self.dim}, correction=0, keepdim=True)"
-        return f"({x} - {mean}) * torch.rsqrt({var} + {eps})"
+            return f"layer_normed({x}, {shape.format(x=x)}, eps={eps})"
+        return f"unit_rms(centered(widened({x}), {self.dim}), {self.dim}, eps={eps}).to({x}.dtype)"
+
+    def helpers(self) -> tuple[str, ...]:
+        functions = ("widened", "centered", "unit_rms", "layer_normed")
+        return tuple(map(copied, functions))

@@ -73,9 +73,13 @@ class SplitHeads(LinearBond):
 
     name = "SplitHeads"
     per_head = True
+    channels = -1
     origin = "modula: 1; per head it is √heads"
 
     heads: int = argument("size")
+
+    def along(self, x: Type) -> tuple[int, ...]:
+        return (len(x.shape) - 2,) if isinstance(x, Tensor) else ()
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = expect_tensor(self.name, x, rank=2)
@@ -131,6 +135,10 @@ class MergeHeads(LinearBond):
 
     name = "MergeHeads"
     per_head = False
+    channels = -1
+
+    def along(self, x: Type) -> tuple[int, ...]:
+        return (len(x.shape) - 3,) if isinstance(x, Tensor) else ()
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = expect_tensor(self.name, x, rank=3)

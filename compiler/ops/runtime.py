@@ -22,6 +22,39 @@ def lerp(x: Tensor, y: Tensor, weight: float) -> Tensor:
     return torch.add((1 - weight) * x, y, alpha=weight)
 
 
+def widened(x: Tensor) -> Tensor:
+    """x in float32 where it is narrower: squares, sums and differences need the range."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def centered(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """x - mean(x) along axes."""
+    y = widened(x)
+    return (y - y.mean(dim, keepdim=True)).to(x.dtype)
+
+
+def unit_rms(x: Tensor, dim: int | tuple[int, ...], eps: float) -> Tensor:
+    """x / √(mean(x²) + eps) along axes."""
+    y = widened(x)
+    return (y * torch.rsqrt(y.square().mean(dim, keepdim=True) + eps)).to(x.dtype)
+
+
+def layer_normed(x: Tensor, shape: tuple[int, ...], eps: float) -> Tensor:
+    """Of the last axes; torch's own on CPUs gives rounding errors for equal entries of float16."""
+    if x.dtype == torch.float16 and x.device.type == "cpu":
+        return F.layer_norm(x.float(), shape, eps=eps).half()
+    return F.layer_norm(x, shape, eps=eps)
+
+
+def looked_up(x: Tensor, weight: Tensor, name: str) -> Tensor:
+    """Rows x of a table; only a CPU says in words that there is no such row."""
+    try:
+        return F.embedding(x, weight)
+    except IndexError:
+        last, wrong = len(weight) - 1, int(x.min()) if x.min() < 0 else int(x.max())
+        raise IndexError(f"`{name}` has rows 0 to {last}, but its input asks for {wrong}") from None
+
+
 @cache
 def mkl_is_slow() -> bool:
     """Whether BLAS is Intel's MKL on AMD's processor, of which it uses about half."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from modnorm.ops.base import Misfit, Op, amount, expect_tensor
-from modnorm.ops.types import Size, Symbol, Tensor, TupleType, Type, axis_index
+from modnorm.ops.types import Size, Symbol, Tensor, TupleType, Type, axis_index, quotient
 
 Axes = int | tuple[int, ...]
 
@@ -107,6 +107,17 @@ def image(op: str, x: Type) -> Tensor:
             code="E402",
         )
     return x
+
+
+def windows_along(size: Size, kernel: int, stride: int, padding: int) -> Size:
+    """How many windows of `kernel` pixels there are along an axis that is padded on both sides."""
+    grown = 2 * padding - kernel + stride
+    if isinstance(size, int):
+        return max(0, (size + grown) // stride)
+    sign = "+" if grown > 0 else "-"
+    whole = Symbol((f"({size} {sign} {abs(grown)})",)) if grown else size
+    exact = quotient(whole, stride)
+    return Symbol((f"({whole} // {stride})",)) if exact is None else exact
 
 
 def axes(op: str, dim: Axes, x: Tensor) -> Axes:

@@ -39,6 +39,7 @@ class Vector(Atom):
     """A vector along the channels: axis 1 of an image (four axes), else the last axis."""
 
     axes = ("size",)
+    takes_images = True
 
     size: int | None = argument("size", inferred=True)
 

@@ -16,7 +16,7 @@ def ResCNN(width, num_blocks, block_depth, input_dim, output_dim, blocks_mass = 
     initial = Conv2D(width, input_dim)
     residue = MeanSubtract((1, 2, 3)) @ Abs @ Conv2D(width, width) @ RMSDivide((1, 2, 3))
     blocks = tare(residual(residue ** block_depth, num_blocks) ** num_blocks, blocks_mass)
-    final = Linear(output_dim, width) @ Flatten @ AvgPool
+    final = Linear(output_dim, width) @ Flatten @ AdaptiveAvgPool
 
 def Attention3(num_heads, d_embed, d_query, d_value, causal) =
     Linear(d_embed, d_value * num_heads) @ MergeHeads @ Attention(causal) * 1/3 @ (q, k, v)

@@ -54,7 +54,8 @@ param num_blocks = 4
 input images: float[batch, 3, 12, 12]
 def residue = MeanSubtract((1, 2, 3)) @ Abs @ Conv2D(8, 8) @ RMSDivide((1, 2, 3))
 def block = (1 - 1/num_blocks) * Identity + 1/num_blocks * residue ** 2
-model ResCNN = Linear(10, 8) @ Flatten @ AvgPool @ tare(block ** num_blocks, 20) @ Conv2D(8, 3)
+model ResCNN = Linear(10, 8) @ Flatten @ AdaptiveAvgPool
+             @ tare(block ** num_blocks, 20) @ Conv2D(8, 3)
 """
 
 ODD = """\

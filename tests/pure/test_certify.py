@@ -125,7 +125,7 @@ def test_images_normalised_as_a_whole_are_measured_as_a_whole() -> None:
     for dim, tail, letters in (
         ("(1, 2, 3)", "", "RR"),
         ("1", "", "PP"),
-        ("(1, 2, 3)", "Linear(10) @ Flatten @ AvgPool @ ", "PR"),
+        ("(1, 2, 3)", "Linear(10) @ Flatten @ AdaptiveAvgPool @ ", "PR"),
     ):
         found = certificate(text.format(dim, tail))
         assert found.source + found.norm == letters

@@ -20,7 +20,7 @@ from modnorm.ops.headed import HeadedLinear
 from modnorm.ops.joins import Add, Select, WeightedSum
 from modnorm.ops.linear import Linear, Readout
 from modnorm.ops.normalize import MeanSubtract, RMSDivide
-from modnorm.ops.pooling import AvgPool, MaxPool, Mean
+from modnorm.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool, Mean
 from modnorm.ops.product import Product
 from modnorm.ops.registry import builtin, find, names
 from modnorm.ops.reshape import Enumerate, Flatten, MergeHeads, SplitHeads
@@ -105,8 +105,8 @@ def test_names_and_signatures() -> None:
     assert {
         "Linear", "Conv2D", "Embed", "Unembed", "Bias", "Scale", "Identity", "Add", "Mul", "Select",
         "Flatten", "SplitHeads", "MergeHeads", "Enumerate", "Abs", "ReLU", "GELU", "SiLU", "Tanh",
-        "Softmax", "MeanSubtract", "RMSDivide", "Mean", "AvgPool", "Attention", "RoPE",
-        "HeadedLinear", "Readout", "MaxPool", "Product",
+        "Softmax", "MeanSubtract", "RMSDivide", "Mean", "AvgPool", "AdaptiveAvgPool", "Attention",
+        "RoPE", "HeadedLinear", "Readout", "MaxPool", "Product",
     } == set(names())  # fmt: skip
     assert Linear.signature() == 'Linear(out, in, mass = 1, norm = "spectral")'
     assert Conv2D.signature() == "Conv2D(out, in, kernel = 3, stride = 1, padding = 1, mass = 1)"
@@ -143,7 +143,12 @@ SHAPES: list[tuple[Op, Type, Type]] = [
     (Conv2D(8, kernel=2, stride=2, padding=0), f(B, 3, H, 6), f(B, 8, Symbol(("(h // 2)",)), 3)),
     (Conv2D(8, kernel=2, stride=2, padding=0), f(B, 3, Symbol(("h",), 4), 6),
      f(B, 8, Symbol(("h",), 2), 3)),
-    (MaxPool(), f(B, 3, 8, 5), f(B, 3, 4, 2)),
+    (MaxPool(2), f(B, 3, 8, 5), f(B, 3, 4, 2)),
+    (MaxPool(3, 2, 1), f(B, 3, 8, 5), f(B, 3, 4, 3)),
+    (MaxPool(3, 2, 1), f(B, 3, H, H), f(B, 3, *2 * (Symbol(("((h + 1) // 2)",)),))),
+    (AvgPool(4), f(B, 3, 8, 8), f(B, 3, 2, 2)),
+    (AvgPool(3, 1), f(B, 3, 8, 8), f(B, 3, 6, 6)),
+    (AvgPool(3, 1, 1), f(B, 3, H, 8), f(B, 3, H, 8)),
     (MaxPool(3), f(B, 3, H, 9), f(B, 3, Symbol(("(h // 3)",)), 3)),
     (Product(), tup(f(B, 4), f(B, 4)), f(B, 4)),
     (Embed(65, 8), i(B, T), f(B, T, 8)),
@@ -177,8 +182,8 @@ SHAPES: list[tuple[Op, Type, Type]] = [
     (Mean(1), f(B, T, 8), f(B, 8)),
     (Mean((-1, 1)), f(B, T, 8), f(B)),
     (Mean(0), f(8), f()),
-    (AvgPool(), f(B, 3, H, W), f(B, 3, 1, 1)),
-    (AvgPool(2), f(B, 3, 8, 8), f(B, 3, 2, 2)),
+    (AdaptiveAvgPool(), f(B, 3, H, W), f(B, 3, 1, 1)),
+    (AdaptiveAvgPool(2), f(B, 3, 8, 8), f(B, 3, 2, 2)),
     (Attention(True), tup(f(B, 4, T, 16), f(B, 4, T, 16), f(B, 4, T, 8)), f(B, 4, T, 8)),
     (Attention(), tup(f(B, 4, T, 16), f(B, 4, W, 16), f(B, 4, W, 8)), f(B, 4, T, 8)),
     (RoPE(), f(B, 4, T, 16), f(B, 4, T, 16)),
@@ -254,8 +259,9 @@ MISFITS: list[tuple[Op, Type, str, str, str]] = [
     (Softmax(0), f(B), "does not depend on its input", "scale", "positive"),
     (Mul(10**400), f(B), "`a` of `Mul` is too large for a float", "a", ""),
     (Mul(Fraction(1, 10**400)), f(B), "`a` of `Mul` is too small for a float", "a", ""),
-    (AvgPool(), f(B, 8), "takes images", "", "four axes"),
-    (MaxPool(4), f(B, 3, 8, 3), "windows of 4 × 4 pixels", "size", ""),
+    (AdaptiveAvgPool(), f(B, 8), "takes images", "", "four axes"),
+    (AvgPool(2, padding=2), f(B, 3, 8, 8), "more than half of its 2", "padding", ""),
+    (MaxPool(4), f(B, 3, 8, 3), "windows of 4 × 4 pixels", "kernel", ""),
     (Product(), f(B, 8), "takes a tuple of values to multiply", "", ""),
     (Product(), tup(f(B, 8), f(B, 4)), "multiplies values of one shape", "", "`Linear`"),
     (Attention(), f(B), "takes a tuple (q, k, v), but its input is one value", "", "(q, k, v)"),

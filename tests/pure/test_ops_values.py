@@ -19,12 +19,12 @@ from modnorm.ops.headed import HeadedLinear
 from modnorm.ops.joins import Add, Select, WeightedSum
 from modnorm.ops.linear import Linear, Readout
 from modnorm.ops.normalize import LayerNorm, MeanSubtract, RMSDivide
-from modnorm.ops.pooling import AvgPool, MaxPool, Mean
+from modnorm.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool, Mean
 from modnorm.ops.product import Product
 from modnorm.ops.registry import builtin
 from modnorm.ops.reshape import Enumerate, Flatten, MergeHeads, SplitHeads
 from modnorm.ops.scalars import Identity, Mul
-from modnorm.ops.types import Type
+from modnorm.ops.types import Tensor, Type
 from modnorm.ops.vectors import Bias, Scale
 
 OPS = list(builtin().values())
@@ -70,6 +70,7 @@ VALUES: list[tuple[Op, Any, Any, Sharpness | None]] = [
     (LayerNorm(), 1, NO_BOUND, Sharpness(0, 0, 2 / math.sqrt(3))),
     (Mean(1), 1, 1, LINEAR),
     (AvgPool(3), 1, 1, LINEAR),
+    (AdaptiveAvgPool(3), 1, 1, LINEAR),
     (MaxPool(3), 1, 3, None),
     (Product(), 1, NO_BOUND, Sharpness(0, 0, 1)),
     (Attention(), 1, 1, Sharpness(0, 0, 2)),
@@ -172,7 +173,8 @@ EMITTED: list[tuple[Op, Any, Type, str]] = [
     (Conv2D(4), "x", IMAGE, "F.conv2d(x, {weight}, padding=1)"),
     (Conv2D(4, stride=2, padding=0), "x", IMAGE, "F.conv2d(x, {weight}, stride=2)"),
     (Unembed("e", count=65, dim=8), "x", f(B, 8), "linear(x / 8, {weight})"),
-    (Unembed("e", count=2, dim=8), "x", f(B, 8), "linear(x, {weight}) / 8"),
+    (Unembed("e", count=2, dim=8), "x", f(B, 8), "linear(x / 8, {weight})"),
+    (Embed(4, 3), "x", Tensor("int", (B,), 4), "looked_up(x, {weight}, {name})"),
     (Bias(), "x", IMAGE, "x + {weight}[:, None, None]"),
     (Bias(), "x", f(B, 5), "x + {weight}"),
     (Identity(), ("a", "b"), tup(f(B), f(B)), "(a, b)"),
@@ -191,9 +193,16 @@ EMITTED: list[tuple[Op, Any, Type, str]] = [
     (RMSDivide(), "x", f(B, 5), "F.rms_norm(x, (5,), eps=1e-12)"),
     (RMSDivide(), "x", f(B, T), "F.rms_norm(x, x.shape[-1:], eps=1e-12)"),
     (RMSDivide((1, 2, 3)), "x", IMAGE, "F.rms_norm(x, (3, 8, 8), eps=1e-12)"),
-    (RMSDivide(1), "x", IMAGE,
-     "x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-12)"),
-    (LayerNorm(), "x", f(B, 5), "F.layer_norm(x, (5,), eps=1e-12)"),
+    (RMSDivide(1), "x", IMAGE, "unit_rms(x, 1, eps=1e-12)"),
+    (LayerNorm(), "x", f(B, 5), "layer_normed(x, (5,), eps=1e-12)"),
+    (LayerNorm((1, 2)), "x", IMAGE,
+     "unit_rms(centered(widened(x), (1, 2)), (1, 2), eps=1e-12).to(x.dtype)"),
+    (MeanSubtract((1, 2)), "x", IMAGE, "centered(x, (1, 2))"),
+    (Softmax(3), "x", f(B, 5), "F.softmax(3 * widened(x), dim=-1).to(x.dtype)"),
+    (Softmax(), "x", f(B, 5), "F.softmax(x, dim=-1)"),
+    (AvgPool(2), "x", IMAGE, "F.avg_pool2d(x, 2)"),
+    (MaxPool(3, 2, 1), "x", IMAGE, "F.max_pool2d(x, 3, stride=2, padding=1)"),
+    (AdaptiveAvgPool(2), "x", IMAGE, "F.adaptive_avg_pool2d(x, 2)"),
     (Attention(True), ("q", "k", "v"), tup(*[f(B, 2, T, 8)] * 3),
      "F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.125)"),
     (RoPE(), ("q", "k"), tup(f(B, T, 8), f(B, T, 8)), "(rope(q), rope(k))"),

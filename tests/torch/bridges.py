@@ -208,7 +208,7 @@ class Bridges:
             return self.call("Conv2D", channels, "stride = 2")
         if small == size - 2 and self.chance(2):
             return self.call("Conv2D", channels, "padding = 0")
-        pool = self.call("AvgPool", small)
+        pool = self.call("AdaptiveAvgPool", small)
         if size % small == 0 and self.chance(2):
             pool = self.call("MaxPool", size // small)
         return self.composed(pool, self.convolution((a[0], a[1], small), b))
@@ -216,7 +216,9 @@ class Bridges:
     def from_image(self, a: Kind, b: Kind) -> E:
         if b[0] == "image":
             return self.convolution(a, b)
-        first: E = self.pick([E("Flatten"), E("Flatten @ AvgPool", PRODUCT), E("Mean((2, 3))")])
+        first: E = self.pick(
+            [E("Flatten"), E("Flatten @ AdaptiveAvgPool", PRODUCT), E("Mean((2, 3))")]
+        )
         return self.composed(first, self.call("Linear", b[1], self.mass()))
 
     def from_seq(self, a: Kind, b: Kind) -> E:

@@ -164,7 +164,7 @@ def emitted(op: Op, x: Any, type: Type, w: torch.Tensor | None) -> Any:
         names[path] = v
         return path
 
-    code = op.emit(name(x, "x"), type).replace("{weight}", "weight")
+    code = op.emit(name(x, "x"), type).replace("{weight}", "weight").replace("{name}", "'a.b'")
     ast.parse(code, mode="eval")
     return eval(code, names)
 

@@ -65,13 +65,18 @@ TRIALS: dict[str, list[Trial]] = {
     "Flatten": [Trial(whole, rms, tight=0.999), Trial(channels, whole)],
     "Mean": [Trial(whole, whole, {"dim": 1}), Trial(channels, channels, {"dim": 1}, tight=0.9)],
     "MeanSubtract": [Trial(tight=0.99), Trial(whole, whole, {"dim": (1, 2)}, tight=0.99)],
-    "AvgPool": [
+    "AdaptiveAvgPool": [
         Trial(type=f(1, 2, 5, 5), arguments={"size": 2}, tight=0.9),
         Trial(whole, whole, {"size": 2}, f(1, 2, 4, 6), tight=0.9),
     ],
+    "AvgPool": [
+        Trial(type=f(1, 2, 3, 3), arguments={"kernel": 2, "stride": 1}, tight=0.9),
+        Trial(type=f(1, 2, 5, 5), arguments={"kernel": 3, "stride": 2, "padding": 1}),
+        Trial(whole, whole, {"kernel": 2}, f(1, 2, 4, 6), tight=0.9),
+    ],
     "MaxPool": [
-        Trial(arguments={"size": 2}, type=f(1, 4, 4, 4), tight=0.95),
-        Trial(whole, whole, {"size": 2}, f(1, 2, 4, 4), tight=0.95),
+        Trial(arguments={"kernel": 2}, type=f(1, 4, 4, 4), tight=0.95),
+        Trial(whole, whole, {"kernel": 2}, f(1, 2, 4, 4), tight=0.95),
     ],
     "RMSDivide": [Trial(arguments={"eps": 0.04}, tight=0.98)],
     "LayerNorm": [Trial(arguments={"eps": 0.04}, tight=0.98)],

@@ -83,9 +83,15 @@ CASES = [
     Case("Mean", {"dim": 3}, IMAGE, (2.0,)),
     Case("Mean", {"dim": 1}, IMAGE, (2.0,)),
     Case("Mean", {"dim": (2, 3)}, IMAGE, (2.0,), 0.9),
-    Case("AvgPool", {"size": 2}, f(1, 3, 5, 3), (2.0,), 0.9),
-    Case("AvgPool", {"size": 2}, IMAGE, (2.0,), 0.9),
-    Case("MaxPool", {"size": 2}, f(1, 4, 2, 3), (2.0,)),
+    Case("AdaptiveAvgPool", {"size": 2}, f(1, 3, 5, 3), (2.0,), 0.9),
+    Case("AdaptiveAvgPool", {"size": 2}, IMAGE, (2.0,), 0.9),
+    Case("AvgPool", {"kernel": 2}, IMAGE, (2.0,), 0.9),
+    Case("AvgPool", {"kernel": 3, "stride": 2, "padding": 1}, f(1, 2, 5, 4), (2.0,), 0.9),
+    Case("AvgPool", {"kernel": 3, "stride": 1}, f(1, 2, 5, 4), (2.0,), 0.9),
+    Case("AvgPool", {"kernel": 2, "stride": 3}, f(1, 2, 5, 6), (2.0,), 0.9),
+    Case("MaxPool", {"kernel": 2}, f(1, 4, 2, 3), (2.0,)),
+    Case("MaxPool", {"kernel": 3, "stride": 2, "padding": 1}, f(1, 2, 4, 5), (2.0,)),
+    Case("MaxPool", {"kernel": 2, "stride": 1}, f(1, 2, 3, 3), (2.0,)),
     Case("Product", {}, TupleType((f(2, 6), f(2, 6))), (2.0, 0.5), 0.9),
     Case("Product", {}, TupleType((f(1, 2, 3),) * 3), (1.0, 0.5, 2.0)),
     Case("Attention", {}, HEADS, (2.0, 3.0, 0.7), 0.2),
@@ -184,7 +190,7 @@ def test_some_change_is_stretched_as_much(case: Case) -> None:
 
 
 def test_a_maximum_in_which_every_channel_takes_another_pixel() -> None:
-    op, _ = next(op for op in OPS if op.name == "MaxPool")(size=2).resolve(f(1, 4, 2, 2))
+    op, _ = next(op for op in OPS if op.name == "MaxPool")(kernel=2).resolve(f(1, 4, 2, 2))
     x = torch.eye(4).reshape(1, 4, 2, 2)
     pixel = Measure((1,))
     assert pixel.of(op.reference(x)) / pixel.of(x) == op.certified == 2

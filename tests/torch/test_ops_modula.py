@@ -43,8 +43,8 @@ BONDS: list[Any] = [
     ("RMSDivide", {"dim": (1, 2, 3)}, lambda: bond.RMSDivide((1, 2, 3)), f(2, 3, 4, 5)),
     ("Mean", {"dim": 1}, lambda: bond.Mean(1), f(2, 3, 4)),
     ("Mean", {"dim": (1, 2)}, lambda: bond.Mean((1, 2)), f(2, 3, 4)),
-    ("AvgPool", {}, lambda: bond.AvgPool(), f(2, 3, 5, 7)),
-    ("AvgPool", {"size": 2}, lambda: bond.AvgPool((2, 2)), f(2, 3, 5, 7)),
+    ("AdaptiveAvgPool", {}, lambda: bond.AvgPool(), f(2, 3, 5, 7)),
+    ("AdaptiveAvgPool", {"size": 2}, lambda: bond.AvgPool((2, 2)), f(2, 3, 5, 7)),
     ("Attention", {}, lambda: bond.FunctionalAttention(False), QKV),
     ("Attention", {"causal": True}, lambda: bond.FunctionalAttention(True), QKV),
 ]

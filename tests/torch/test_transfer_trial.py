@@ -32,7 +32,7 @@ MODEL = """
 CNN = """
     input images: float[batch, 1, 6, 6]
     def layer = ReLU @ Conv2D(4)
-    model Net = Linear(3) @ Flatten @ AvgPool @ layer ** 2 @ Conv2D(4)
+    model Net = Linear(3) @ Flatten @ AdaptiveAvgPool @ layer ** 2 @ Conv2D(4)
 """
 GPT = """
     input tokens: int[batch, seq] < 5
