@@ -76,5 +76,5 @@ $(READY): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, but $(PYTHON) is {v[0]}.{v[1]}: name another with PYTHON=…")'
 	@echo "Setting up .venv (once; a few minutes, most of them for torch) …"
 	@test -x $(RUN) || "$(PYTHON)" -m venv .venv
-	@$(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[torch,dev,browser]"
+	@$(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[torch,dev,browser,clients]"
 	@touch $@
