@@ -29,6 +29,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = {"compiler": "modnorm", "kernels": "modnorm/kernels", "grammar": "modnorm/grammar"}
 """The folders of the package, and where the wheel has them."""
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 INSTALLED = (".py", ".lark", ".mod", ".typed", ".html", ".css", ".js")
 
 sys.path.insert(0, str(ROOT / "tools"))
@@ -69,7 +70,7 @@ def bare(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(folder, symlinks=True)
     pip = (sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install")
     run(*pip, "--quiet", "--no-index", "--no-deps", "--no-compile", made.wheel, cwd=folder)
-    link(folder, *(importlib.metadata.requires("modnorm") or []))
+    link(folder, *PROJECT["dependencies"])
     return folder / "bin"
 
 
@@ -80,7 +81,7 @@ def full(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("full")
     venv.create(folder, symlinks=True)
     (packages(folder) / "bare.pth").write_text(str(packages(bare.parent)), encoding="utf-8")
-    link(folder, "torch")
+    link(folder, *PROJECT["optional-dependencies"]["torch"])
     return folder / "bin"
 
 
@@ -184,14 +185,13 @@ def test_the_version_stands_in_one_place(made: Made) -> None:
 
 def test_every_extra_that_is_named_can_be_installed() -> None:
     """Quoted, since zsh takes brackets for a pattern."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     named: set[str] = set()
     for path in (path for top in (*FOLDERS, "docs", "tools") for path in (ROOT / top).rglob("*")):
         if path.suffix in (".py", ".md"):
             text = path.read_text(encoding="utf-8")
             named |= set(re.findall(r"pip install (\S?modnorm\[\w+\]\S?)", text))
     assert '"modnorm[torch]"' in named
-    assert named <= {f'"modnorm[{extra}]"' for extra in project["optional-dependencies"]}
+    assert named <= {f'"modnorm[{extra}]"' for extra in PROJECT["optional-dependencies"]}
 
 
 # --- what they do ---------------------------------------------------------------------------
