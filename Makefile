@@ -31,7 +31,7 @@ demo: $(READY) # compile a small GPT, report its modular norm, train it on real 
 	@rm -f runs/demo/gpt.pt
 	.venv/bin/modnorm compile examples/gpt.mod -o runs/demo/gpt.py
 	.venv/bin/modnorm report examples/gpt.mod
-	$(RUN) examples/train.py runs/demo/gpt.py --steps $(STEPS) --threads 1 \
+	$(RUN) examples/train.py runs/demo/gpt.py --steps $(STEPS) --threads 1 --eval-batches 20 \
 	    --checkpoint runs/demo/gpt.pt --log runs/demo/gpt.jsonl
 	@echo "runs/demo: gpt.py is the model with its optimizers, gpt.pt the trained state, gpt.jsonl the losses"
 
