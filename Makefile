@@ -8,7 +8,7 @@
 
 PYTHON ?= python3
 TESTS ?= tests
-STEPS ?= 2000
+STEPS ?= 800
 WORKERS ?= 2
 BENCHMARKS ?= compile report model step compare_modula
 SWEEPS ?=
@@ -31,7 +31,7 @@ demo: $(READY) # compile a small GPT, report its modular norm, train it on real 
 	@rm -f runs/demo/gpt.pt
 	.venv/bin/modnorm compile examples/gpt.mod -o runs/demo/gpt.py
 	.venv/bin/modnorm report examples/gpt.mod
-	$(RUN) examples/train.py runs/demo/gpt.py --steps $(STEPS) --threads 1 \
+	$(RUN) examples/train.py runs/demo/gpt.py --steps $(STEPS) --threads 1 --eval-batches 20 \
 	    --checkpoint runs/demo/gpt.pt --log runs/demo/gpt.jsonl
 	@echo "runs/demo: gpt.py is the model with its optimizers, gpt.pt the trained state, gpt.jsonl the losses"
 
@@ -76,5 +76,5 @@ $(READY): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, but $(PYTHON) is {v[0]}.{v[1]}: name another with PYTHON=…")'
 	@echo "Setting up .venv (once; a few minutes, most of them for torch) …"
 	@test -x $(RUN) || "$(PYTHON)" -m venv .venv
-	@$(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[torch,dev,browser]"
+	@$(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[torch,dev,browser,clients]"
 	@touch $@

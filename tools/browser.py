@@ -33,7 +33,7 @@ def launched(profile: Path) -> Any:
     try:
         from selenium import webdriver
     except ImportError:
-        raise NoBrowser("selenium is not installed: pip install modnorm[browser]") from None
+        raise NoBrowser('selenium is not installed: pip install "modnorm[browser]"') from None
     program = next(filter(None, map(shutil.which, NAMES)), None)
     service = shutil.which("chromedriver")
     if program is None or service is None:

@@ -24,7 +24,7 @@ COLOURS = {"grows": "tab:red", "shrinks": "tab:blue", "unclear": "tab:orange"}
 def require_matplotlib() -> None:
     """Raise `CheckError` where plots cannot be made."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise CheckError("plots need matplotlib: install it with `pip install modnorm[plot]`")
+        raise CheckError('plots need matplotlib: install it with `pip install "modnorm[plot]"`')
 
 
 def picture(training: Training, form: str = "png") -> bytes:

@@ -15,7 +15,7 @@ class NoTorch(CheckError, ImportError):
 
     def __init__(self) -> None:
         super().__init__(
-            "to measure a model is to run it, which needs torch: `pip install modnorm[torch]`"
+            'to measure a model is to run it, which needs torch: `pip install "modnorm[torch]"`'
         )
 
 

@@ -222,5 +222,6 @@ def _scheme(shape: Sequence[int]) -> Iterator[str]:
     low, high = schemes.BANDS[chosen.steps]
     yield f"[{low}, {high}]; with fewer steps in"
     for steps in sorted(set(schemes.BANDS) - {chosen.steps}, reverse=True):
-        (low, high), cost = schemes.BANDS[steps], short(schemes.flops(n, m, schemes.choose(shape, steps)) / 1e9, 3)
+        low, high = schemes.BANDS[steps]
+        cost = short(schemes.flops(n, m, schemes.choose(shape, steps)) / 1e9, 3)
         yield f"[{low}, {high}] (steps={steps}: {cost} Gflop)"

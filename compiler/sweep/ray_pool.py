@@ -61,7 +61,7 @@ def cluster(
     try:
         import ray
     except ImportError:
-        raise SweepError("--ray needs Ray: `pip install modnorm[ray]`") from None
+        raise SweepError('--ray needs Ray: `pip install "modnorm[ray]"`') from None
     _expect(address)
     try:
         ray.init(

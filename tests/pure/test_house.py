@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
-import shutil
 import subprocess
 import sys
-import tarfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -213,63 +209,3 @@ def test_compiling_and_reporting_need_no_torch(command: str, tmp_path: Path) -> 
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-
-
-# --- distributions --------------------------------------------------------------------------
-
-
-def backend(hook: str, tmp_path: Path) -> Path:
-    """What a hook of the build backend makes, in a copy of the project without a network."""
-    if importlib.util.find_spec("setuptools") is None:
-        pytest.skip("setuptools is not installed")
-    project = tmp_path / "project"
-    project.mkdir()
-    for name in ("compiler", "kernels", "grammar"):
-        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in ROOT.iterdir():
-        if path.is_file():
-            shutil.copy(path, project)
-    made = tmp_path / "made"
-    made.mkdir()
-    code = f"from setuptools import build_meta as b; print(b.{hook}({str(made)!r}))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    (result,) = made.iterdir()
-    return result
-
-
-INSTALLED = (".py", ".lark", ".mod", ".typed", ".html", ".css", ".js")
-
-
-def expected(folder: str, prefix: str) -> set[str]:
-    """What a distribution must hold of a folder, under the names that it has there."""
-    return {
-        f"{prefix}/{path.relative_to(ROOT / folder).as_posix()}"
-        for path in sorted((ROOT / folder).rglob("*"))
-        if path.suffix in INSTALLED and "__pycache__" not in path.parts
-    }
-
-
-def test_the_wheel_is_whole(tmp_path: Path) -> None:
-    with zipfile.ZipFile(backend("build_wheel", tmp_path)) as wheel:
-        names = set(wheel.namelist())
-    wanted = (
-        expected("compiler", "modnorm")
-        | expected("kernels", "modnorm/kernels")
-        | expected("grammar", "modnorm/grammar")
-    )
-    assert wanted <= names, sorted(wanted - names)
-    assert any(name.endswith(".lark") for name in wanted)
-    assert any("/std/" in name for name in wanted)
-    foreign = {n for n in names if not n.startswith("modnorm/") and ".dist-info/" not in n}
-    assert not foreign, "the wheel installs something outside of its own package"
-
-
-def test_the_source_distribution_is_whole(tmp_path: Path) -> None:
-    with tarfile.open(backend("build_sdist", tmp_path)) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = expected("compiler", "compiler") | expected("kernels", "kernels")
-    wanted |= expected("grammar", "grammar") | {"pyproject.toml", "README.md", "LICENSE"}
-    assert wanted <= names, sorted(wanted - names)

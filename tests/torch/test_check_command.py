@@ -244,7 +244,8 @@ def test_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "error: to measure a model is to run it, which needs torch: `pip install modnorm[torch]`\n"
+        "error: to measure a model is to run it, which needs torch: "
+        '`pip install "modnorm[torch]"`\n'
     )
 
 
@@ -256,7 +257,7 @@ def test_without_matplotlib() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "pip install modnorm[plot]" in done.stderr
+    assert 'pip install "modnorm[plot]"' in done.stderr
     assert files() == set()
 
 

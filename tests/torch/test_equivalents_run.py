@@ -44,12 +44,20 @@ SAME: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "GroupNorm": nn.GroupNorm(1, 3, eps=1e-12, dtype=torch.float64),
     "normalize": lambda x: F.normalize(x, dim=-1) * 12**0.5,
     "MaxPool2d": lambda x: F.max_pool2d(x, 2),
+    "AvgPool2d": lambda x: F.avg_pool2d(x, 2),
     "AdaptiveAvgPool2d": lambda x: F.adaptive_avg_pool2d(x, 2),
     "GlobalAveragePooling2D": lambda x: x.mean((2, 3)),
     "reduce_mean": lambda x: x.mean(1),
 }
 """By the first name of a row, what it is elsewhere, with weights as they are at first."""
-IMAGES = ("InstanceNorm", "GroupNorm", "MaxPool2d", "AdaptiveAvgPool2d", "GlobalAveragePooling2D")
+IMAGES = (
+    "InstanceNorm",
+    "GroupNorm",
+    "MaxPool2d",
+    "AvgPool2d",
+    "AdaptiveAvgPool2d",
+    "GlobalAveragePooling2D",
+)
 
 
 @pytest.mark.parametrize("name", SAME)

@@ -300,7 +300,7 @@ def test_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "pip install modnorm[torch]" in done.stderr
+    assert 'pip install "modnorm[torch]"' in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -425,4 +425,4 @@ def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     done = run(*SWEEP, "--ray")
     assert done.exit_code == 1
-    assert done.stderr == "error: --ray needs Ray: `pip install modnorm[ray]`\n"
+    assert done.stderr == 'error: --ray needs Ray: `pip install "modnorm[ray]"`\n'
