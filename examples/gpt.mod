@@ -7,7 +7,7 @@ param context = 64
 param d_embed = 128
 param heads = 4
 param blocks = 4
-param blocks_mass = 5
+param blocks_mass = 10
 
 input tokens: int[batch, seq] < vocab
 

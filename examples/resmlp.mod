@@ -5,7 +5,7 @@ from std.nn import residual
 param width = 128
 param blocks = 3
 param block_depth = 2
-param blocks_mass = 1
+param blocks_mass = 1/4
 param classes = 10
 param channels = 1
 param size = 28

@@ -60,6 +60,9 @@ class Model:
             self.expect(p.grad.double(), w, exact)
         self.launches.step(self)
 
+    def warm(self, *_: Any) -> None:
+        """Vectors are drawn here, so none is new."""
+
     def expect(self, g: Tensor, w: Weight, state: dict[str, Tensor]) -> None:
         """The step as the documentation defines it, by plain linear algebra."""
         if self.adam:
@@ -91,12 +94,16 @@ class Model:
         taps, x = u.flatten(2) if u.dim() > 2 else u.unsqueeze(2), state["vector"]
         flat, vectors = torch.zeros_like(taps), x.reshape(x.shape[0], -1).clone()
         for t in range(taps.shape[2]):
-            right = taps[:, :, t].T @ (taps[:, :, t] @ vectors[:, t])
-            left = (taps[:, :, t] @ vectors[:, t]).norm()
-            if left > 0 and right.norm() > 0:
-                scale = math.sqrt(u.shape[0] / u.shape[1]) / taps.shape[2]
-                flat[:, :, t] = taps[:, :, t] * scale / (right.norm() / left)
-                vectors[:, t] = right / right.norm()
+            tap = taps[:, :, t]
+            left = tap @ vectors[:, t]
+            right = tap.T @ left / (left.norm() or 1)
+            lengths, columns = tap.norm(dim=1), tap.norm(dim=0)
+            whole = tap.norm()
+            bounds = [right.norm(), lengths.max(), columns.max(), whole / min(tap.shape) ** 0.5]
+            if sigma := float(max(bounds)):
+                flat[:, :, t] = tap * math.sqrt(u.shape[0] / u.shape[1]) / taps.shape[2] / sigma
+                stuck = float(right.norm()) < sigma / 2
+                vectors[:, t] = columns / whole if stuck else right / right.norm()
         state["vector"] = vectors.view_as(x)
         return flat.view_as(u)
 
