@@ -65,6 +65,7 @@ def compile(
     model: str | None = None,
     output: FilePath | None = None,
     device: str = tiles.DEFAULT,
+    force: bool = False,
     **params: object,
 ) -> str:
     """The source of the Python file that a `.mod` file compiles to; written to `output` if given.
@@ -77,17 +78,19 @@ def compile(
     params: values of the file's params: numbers, bools or strings.
     device: the class of GPUs to choose kernels' tiles for, "sm_80", "sm_90" (the default),
         "sm_100" or "gfx942", or "cpu" to leave the kernels out.
+    force: replace a file that modnorm did not make, or that was changed since.
 
     Raises:
         ValueError: if there is no such class of devices.
         ModnormError: with every mistake found in the file; nothing is written then.
-        OSError: if `output` cannot be written; nothing has changed then.
+        OSError: if `output` cannot be written, or has something else in it; nothing has changed
+            then.
     """
     if device not in ("cpu", *tiles.DEVICES):
         raise ValueError(f"device must be one of {['cpu', *tiles.DEVICES]}, not {device!r}")
     source = generate(analyse(path, model, params, ANALYSIS).program, device)
     if output is not None:
-        write(output, source, source="" if is_text(path) else path)
+        write(output, source, source="" if is_text(path) else path, force=force)
     return source
 
 
@@ -182,6 +185,7 @@ def transfer(
     jobs: int | None = None,
     ray: str | None = None,
     store: FilePath | None = None,
+    force: bool = False,
     progress: bool = False,
     metric: Metric = "train",
     tolerance: float = 0.1,
@@ -211,6 +215,7 @@ def transfer(
     ray: the address of a cluster to run on instead, or "" for one started here.
     store: the file of finished runs; by default FILE.transfer.db in the working directory, and
         text.transfer.db for a program as text.
+    force: let a file that is no such store give its place to one.
     metric: the loss that the verdicts are of, "train" or "held_out", in nats.
     tolerance: the drift per doubling, in powers of two, that still counts as transfer.
     progress: show a bar on stderr.
@@ -229,7 +234,7 @@ def transfer(
         vary=vary,
         lr=lr,
         optimizer=optimizer,
-        place={"store": store, "jobs": jobs, "ray": ray, "progress": progress},
+        place={"store": store, "jobs": jobs, "ray": ray, "progress": progress, "force": force},
         options={"data": data, "star": star, "extend": extend, "seeds": seeds},
         settings={
             "steps": steps,

@@ -42,6 +42,8 @@ class Monitor:
     path: of the file; OSError if it cannot be written. If it has steps already, `step` must say
         how many the optimizer has made: later ones are taken out, and the file goes on. ValueError
         where it is another model's, or an open monitor writes it.
+    overwrite: begin anew, as where a notebook's cell runs once more: a monitor's file, whosever it
+        is, loses its steps, and a monitor that writes it is closed. ValueError for other files.
     tensorboard: a SummaryWriter (anything with add_scalar), a folder for one, or True for a folder
         beside the file. ImportError without the package.
 
@@ -54,7 +56,7 @@ class Monitor:
 
     def __init__(
         self, optimizer: NormedOptimizer, path: str | os.PathLike[str], every: int = 50,
-        step: int = 0, tensorboard: Any = None,
+        step: int = 0, tensorboard: Any = None, overwrite: bool = False,
     ) -> None:  # fmt: skip
         if not isinstance(optimizer, NormedOptimizer):
             raise TypeError(f"the optimizer must be one of this file, not {type(optimizer)}")
@@ -72,10 +74,14 @@ class Monitor:
         world = torch.distributed
         if world.is_available() and world.is_initialized() and world.get_rank():
             return
-        if os.path.realpath(path) in [os.path.realpath(other.path) for other in self._open]:
-            raise ValueError(f"another monitor writes {self.path!r}: close() that one first")
+        for other in list(self._open):
+            if os.path.realpath(path) == os.path.realpath(other.path):
+                if not overwrite:
+                    words = "close() that one first, or begin anew with overwrite=True"
+                    raise ValueError(f"another monitor writes {self.path!r}: {words}")
+                other.close()
         writer = self._tensorboard(tensorboard)
-        self._start()
+        self._start(overwrite)
         self._open.add(self)
         self._writer, self._own = writer, writer is not tensorboard
         self._hooks.append(optimizer.register_step_pre_hook(self._pre))
@@ -124,7 +130,7 @@ class Monitor:
         beside = os.path.splitext(self.path)[0] + ".tensorboard"
         return make(beside if given is True else given, purge_step=self.step + 1)
 
-    def _start(self) -> None:
+    def _start(self, overwrite: bool) -> None:
         """Write the first line, or take out what stands after this step."""
         plan = self.optimizer.plan
         header = {"modnorm": "monitor", "version": 1, "model": MODEL}
@@ -136,18 +142,20 @@ class Monitor:
             with open(self.path, "a+b") as file:
                 file.seek(0)
                 text = file.read()
-                kept = 0 if line.startswith(text) else self._kept(text, line)
+                kept = 0 if line.startswith(text) else self._kept(text, line, overwrite)
                 if kept < len(text):
                     file.truncate(kept)
                 file.write(b"" if kept else line)
         except OSError as error:
             raise OSError(f"the monitor cannot write {self.path!r}: {error.strerror}") from None
 
-    def _kept(self, text: bytes, line: bytes) -> int:
+    def _kept(self, text: bytes, line: bytes, overwrite: bool) -> int:
         """How many bytes of a file stay; without its end, the last line is a cut one."""
         lines = text.split(b"\n")[:-1]
         try:
             headers = [json.loads(x) for x in (lines[0], line)]
+            if overwrite and headers[0]["modnorm"] == "monitor":
+                return 0
             steps = [int(json.loads(row)["step"]) for row in lines[1:]]
             for h in headers:
                 pairs = zip(h.pop("weights"), h.pop("targets"), strict=True)
@@ -167,7 +175,8 @@ class Monitor:
         if steps and not self.step:
             raise ValueError(
                 f"{self.path!r} has steps up to {steps[-1]}: to go on with it, say with step= how "
-                "many this optimizer has made, or else give another path"
+                "many this optimizer has made; or give another path, or begin anew with "
+                "overwrite=True"
             )
         count = 1 + sum(step <= self.step for step in steps)
         return sum(len(x) + 1 for x in lines[:count])

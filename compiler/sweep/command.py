@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modnorm.report.diagnostics import clean
+from modnorm.sweep import default_store
 from modnorm.sweep.interface import Transfer, rendered
 from modnorm.sweep.problems import SweepError
 from modnorm.sweep.records import Sweep
 from modnorm.sweep.request import Prepared, Request, Variation, prepared
-from modnorm.sweep.run import Place, counted, default_store, finished, swept, there
+from modnorm.sweep.run import Place, counted, finished, swept, there
 
 if TYPE_CHECKING:
     from modnorm.sweep.findings import Findings
@@ -45,7 +46,9 @@ def transferred(
     assert file is not None
     ready = prepared(request_from(file, options), variation, tell)
     store = options["store"] or default_store(file)
-    place = Place(store, options["jobs"], options["threads"], options["ray"])
+    place = Place(
+        store, options["jobs"], options["threads"], options["ray"], force=options["force"]
+    )
     if options["dry_run"]:
         from modnorm.sweep.forecast import forecast
 

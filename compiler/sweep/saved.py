@@ -104,7 +104,7 @@ def loads(text: str) -> Sweep:
         raise Unusable(str(error)) from None
     if not isinstance(found, dict) or found.get("modnorm") != KIND:
         raise Unusable("it is not what `modnorm transfer --format json` writes")
-    if found.get("version") != VERSION:
+    if isinstance(found.get("version"), bool) or found.get("version") != VERSION:
         raise Unusable(
             f"it has version {found.get('version')!r:.20} of the format, and this modnorm reads"
             f" version {VERSION}"
@@ -190,7 +190,10 @@ def _sweep(entry: _Entry) -> Sweep:
         raise Unusable("`optimizers` has something that is no text")
     if any(isinstance(seed, bool) or not isinstance(seed, int) for seed in seeds):
         raise Unusable("`seeds` has something that is no whole number")
-    versions = None if entry.found.get("versions") is None else entry.mapping("versions")
+    versions = None
+    if entry.found.get("versions") is not None:
+        given = _Entry(entry.mapping("versions"), "versions")
+        versions = {name: given.text(name) for name in given.found}
     return Sweep(
         model=entry.text("model"),
         source=entry.text("source"),

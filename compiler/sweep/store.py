@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +19,11 @@ from modnorm.sweep.records import Outcome
 APPLICATION = 0x4D4E5452
 """Marks the file as a store of runs."""
 VERSION = 1
+MAGIC = b"SQLite format 3\0"
+HEADER = 72
+"""Bytes up to the end of the mark."""
+BESIDE = ("-journal", "-wal", "-shm")
+"""Ends of the names of what SQLite keeps beside a database that is in use, or was left in haste."""
 SCHEMA = """
 CREATE TABLE runs (
     key TEXT PRIMARY KEY,
@@ -30,6 +37,8 @@ CREATE TABLE runs (
     seconds REAL NOT NULL
 ) WITHOUT ROWID
 """
+SUMS = "CREATE TABLE IF NOT EXISTS sums (key TEXT PRIMARY KEY, sum TEXT NOT NULL) WITHOUT ROWID"
+"""Checksums of runs; those that an earlier version kept have none."""
 COLUMNS = "status, first_loss, train_loss, held_out_loss, accuracy, steps, seconds"
 AT_ONCE = 500
 """Keys in one question."""
@@ -61,10 +70,26 @@ class Store:
                 part = wanted[start : start + AT_ONCE]
                 marks = ", ".join("?" * len(part))
                 rows = self._connection.execute(
-                    f"SELECT key, {COLUMNS} FROM runs WHERE key IN ({marks})", part
-                )
-                found.update((key, _outcome(values)) for key, *values in rows)
+                    f"SELECT key, name, {COLUMNS} FROM runs WHERE key IN ({marks})", part
+                ).fetchall()
+                sums = dict[str, str]()
+                if self._has_sums():
+                    query = f"SELECT key, sum FROM sums WHERE key IN ({marks})"
+                    sums = dict(self._connection.execute(query, part))
+                for key, name, *values in rows:
+                    outcome, sum_ = _outcome(values), _sum(key, values)
+                    if key not in part or outcome is None or sums.get(key, sum_) != sum_:
+                        raise StoreError(
+                            f"the store `{self.path}` is damaged, in the run {name!r:.80}: give "
+                            "another --store"
+                        )
+                    found[key] = outcome
         return found
+
+    def _has_sums(self) -> bool:
+        """Whether there are checksums: one that is only looked at may be an earlier version's."""
+        query = "SELECT count(*) FROM sqlite_master WHERE name = 'sums'"
+        return bool(self._connection.execute(query).fetchone()[0])
 
     def add(self, key: str, name: str, outcome: Outcome) -> None:
         """Keep a run that is over; it is on the disk when this returns.
@@ -72,21 +97,17 @@ class Store:
         Raises:
             StoreError: if it cannot be kept, or is there already.
         """
-        row = (
-            key,
-            name,
-            outcome.status,
-            outcome.first_loss,
-            outcome.train_loss,
-            outcome.held_out_loss,
-            outcome.accuracy,
-            outcome.steps,
-            outcome.seconds,
-        )
+        numbers = (outcome.first_loss, outcome.train_loss, outcome.held_out_loss, outcome.accuracy)
+        losses = (None if x is None or math.isnan(x) else float(x) for x in numbers)
+        values = [outcome.status, *losses, outcome.steps, float(outcome.seconds)]
+        row = (key, name, *values)
         with self._told(), self._connection:
             marks = ", ".join("?" * len(row))
             self._connection.execute(
                 f"INSERT INTO runs (key, name, {COLUMNS}) VALUES ({marks})", row
+            )
+            self._connection.execute(
+                "INSERT OR REPLACE INTO sums VALUES (?, ?)", (key, _sum(key, values))
             )
 
     def close(self) -> None:
@@ -96,33 +117,86 @@ class Store:
     def _told(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
-            raise StoreError(f"the store `{self.path}` fails: {error}") from error
+        except (sqlite3.Error, UnicodeError) as error:  # the latter of what is damaged
+            raise StoreError(f"the store `{self.path}` fails: {_line(error)}") from error
 
 
-def _outcome(values: list[Any]) -> Outcome:
-    status, first_loss, *others = values
-    return Outcome(status, math.nan if first_loss is None else first_loss, *others)
+def _outcome(values: list[Any]) -> Outcome | None:
+    """A row's outcome, or None where a column has what cannot be in it."""
+    status, *losses, steps, seconds = values
+    numbers = [seconds, *(loss for loss in losses if loss is not None)]
+    if (
+        status not in ("done", "diverged")
+        or not all(isinstance(number, float) for number in numbers)
+        or not isinstance(steps, int)
+        or steps < 0
+        or not 0 <= seconds < math.inf
+    ):
+        return None
+    first, train, held_out, accuracy = losses
+    first = math.nan if first is None else first
+    return Outcome(status, first, train, held_out, accuracy, steps, seconds)
+
+
+def _line(error: Exception) -> str:
+    """What is wrong, on one line: SQLite quotes what it cannot read."""
+    return " ".join(str(error).split())
+
+
+def _sum(key: str, values: list[Any]) -> str:
+    """The checksum of a run, as its columns are read."""
+    return hashlib.sha256(repr((key, *values)).encode()).hexdigest()[:32]
 
 
 @contextmanager
-def opened(path: str) -> Iterator[Store]:
+def opened(path: str, force: bool = False) -> Iterator[Store]:
     """The store in a file, which is made where there is none.
+
+    With `force` it is made in the place of a file that is something else, but never of a store.
 
     Raises:
         StoreError: if the file is no store, is damaged, or is in use by another sweep.
     """
     if not path or os.path.isdir(path):
         raise StoreError(f"the store `{path}` is a folder: give --store the name of a file")
+    if (foreign := _foreign(path)) and not force:
+        raise StoreError(f"{foreign}: give another --store, or --force to begin one in its place")
     try:
+        if foreign:
+            if any(os.path.exists(path + end) for end in BESIDE):
+                raise StoreError(f"{foreign}, and it is in use: give another --store")
+            os.unlink(path)
         connection = sqlite3.connect(path, timeout=1, isolation_level="IMMEDIATE")
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise StoreError(f"the store `{path}` cannot be opened: {error}") from None
     try:
         _make_ready(path, connection)
         yield Store(path, connection)
     finally:
         connection.close()
+
+
+def _foreign(path: str) -> str:
+    """What a file is that is no store, in words; it is read, and nothing else.
+
+    Raises:
+        StoreError: if it cannot be read, or is no ordinary file.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise StoreError(f"the store `{path}` is no ordinary file: give another --store")
+        with open(path, "rb") as file:
+            head = file.read(HEADER)
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise StoreError(f"the store `{path}` cannot be opened: {reason.lower()}") from None
+    if head and not head.startswith(MAGIC):
+        return f"`{path}` is no store of runs, or is damaged"
+    if head and head[HEADER - 4 :] != APPLICATION.to_bytes(4, "big"):
+        return f"`{path}` is a database of something else"
+    return ""
 
 
 def peek(path: str, read: Callable[[Store], Result]) -> Result:
@@ -161,13 +235,10 @@ def _make_ready(path: str, connection: sqlite3.Connection) -> None:
             connection.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("application_id", "user_version")
         )
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if (mark, version, tables) == (0, 0, 0):
+        if mark == 0:  # the file was empty
             connection.execute(SCHEMA)
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
-        elif mark != APPLICATION:
-            raise StoreError(f"`{path}` is a database of something else: give another --store")
         elif version != VERSION:
             raise StoreError(
                 f"the store `{path}` was written by another version of modnorm (its layout is "
@@ -177,6 +248,7 @@ def _make_ready(path: str, connection: sqlite3.Connection) -> None:
             raise StoreError(
                 f"the store `{path}` is damaged ({said.splitlines()[-1]}): give another --store"
             )
+        connection.execute(SUMS)
         connection.commit()
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
@@ -184,8 +256,8 @@ def _make_ready(path: str, connection: sqlite3.Connection) -> None:
                 f"the store `{path}` is in use by another sweep: wait for it, or give another "
                 "--store"
             ) from None
-        raise StoreError(f"the store `{path}` cannot be used: {error}") from None
-    except sqlite3.DatabaseError as error:
+        raise StoreError(f"the store `{path}` cannot be used: {_line(error)}") from None
+    except (sqlite3.DatabaseError, UnicodeError) as error:
         raise StoreError(
-            f"`{path}` is no store of runs, or is damaged ({error}): give another --store"
+            f"`{path}` is no store of runs, or is damaged ({_line(error)}): give another --store"
         ) from None

@@ -12,6 +12,7 @@ import io
 import os
 import pickle
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,40 +50,54 @@ def cache_folder() -> Path:
 def build(callbacks: object) -> lark.Lark:
     """The parser that calls `callbacks`, from the cache where that is possible."""
     text = grammar()
-    version = ".".join(map(str, sys.version_info[:3]))
-    key = f"{lark.__version__}\n{version}\n{OPTIONS}\n{text}"
+    key = _key(text)
     try:
         file = cache_folder() / f"grammar-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
     except RuntimeError:  # no home folder
         return lark.Lark(text, transformer=callbacks, **OPTIONS)
-    if (known := _read(file)) is not None:
-        # `_load` is what lark's own cache calls; `Lark.load` takes no transformer
-        parser = lark.Lark.__new__(lark.Lark)
-        return parser._load(known, transformer=callbacks)
+    if (parser := _read(file, key, callbacks)) is not None:
+        return parser
     parser = lark.Lark(text, transformer=callbacks, **OPTIONS)
-    _write(file, parser)
+    _write(file, key, parser)
     return parser
 
 
-def _read(file: Path) -> Any:
+def _read(file: Path, key: str, callbacks: object) -> lark.Lark | None:
+    """The parser in a file, or None where there is none, or anything else."""
     try:
+        if not file.is_file():  # a pipe would be waited for
+            return None
         content = file.read_bytes()
         digest, payload = content[:32], content[32:]
-        if hashlib.sha256(payload).digest() != digest:
+        if _digest(key, payload) != digest:
             return None
-        return _PlainData(io.BytesIO(payload)).load()
-    except (OSError, pickle.UnpicklingError):
+        # `_load` is what lark's own cache calls; `Lark.load` takes no transformer
+        parser = lark.Lark.__new__(lark.Lark)
+        return parser._load(_PlainData(io.BytesIO(payload)).load(), transformer=callbacks)
+    except Exception:  # of whatever kind what is no parser leads to
         return None
 
 
-def _write(file: Path, parser: lark.Lark) -> None:
+def _key(text: str) -> str:
+    """What tables depend on."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    return f"{lark.__version__}\n{version}\n{OPTIONS}\n{text}"
+
+
+def _digest(key: str, payload: bytes) -> bytes:
+    """The checksum of a cache's content, as that of one grammar."""
+    return hashlib.sha256(key.encode() + payload).digest()
+
+
+def _write(file: Path, key: str, parser: lark.Lark) -> None:
     stream = io.BytesIO()
     parser.save(stream, ("transformer",))
     payload = stream.getvalue()
     partial = file.with_name(f"{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial.write_bytes(hashlib.sha256(payload).digest() + payload)
+        partial.write_bytes(_digest(key, payload) + payload)
         os.replace(partial, file)
     except OSError:
-        return
+        with suppress(OSError):
+            partial.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import sqlite3
 import subprocess
@@ -165,6 +166,137 @@ def test_what_is_no_store(make: Callable[[Path], None], said: str, path: str) ->
     assert "give " in str(caught.value), "how to mend it"
     assert "\n" not in str(caught.value)
     assert before == (Path(path).read_bytes() if Path(path).is_file() else b""), "untouched"
+
+
+@pytest.mark.parametrize("make", [_text, _foreign])
+def test_a_foreign_file_gives_its_place_on_request_only(
+    make: Callable[[Path], None], path: str
+) -> None:
+    make(Path(path))
+    with pytest.raises(StoreError, match="--force to begin one in its place"), opened(path):
+        pass
+    with opened(path, force=True) as store:
+        store.add("a", "adam", DONE)
+    with opened(path, force=True) as store:  # it is a store now
+        assert store.outcomes(["a"]) == {"a": DONE}
+
+
+@pytest.mark.parametrize("make", [_newer, _cut, _scrambled, _spoilt])
+def test_no_store_gives_its_place(make: Callable[[Path], None], path: str) -> None:
+    """Runs may be in it, which took hours."""
+    make(Path(path))
+    before = Path(path).read_bytes()
+    with pytest.raises(StoreError), opened(path, force=True):
+        pass
+    assert Path(path).read_bytes() == before
+
+
+def test_a_foreign_database_that_is_in_use_stays(path: str) -> None:
+    _foreign(Path(path))
+    Path(path + "-journal").write_bytes(b"its own")
+    with pytest.raises(StoreError, match="it is in use"), opened(path, force=True):
+        pass
+    assert Path(path + "-journal").read_bytes() == b"its own"
+
+
+def test_a_foreign_database_is_not_even_recovered(path: str) -> None:
+    """To open a database whose program was killed is to change it."""
+    script = (
+        "import os, sqlite3, sys\n"
+        "c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "c.execute('PRAGMA cache_size = 1')\n"
+        "c.execute('CREATE TABLE t (x)')\n"
+        "c.execute('BEGIN')\n"
+        "c.executemany('INSERT INTO t VALUES (?)', [('x' * 999,)] * 999)\n"
+        "os._exit(1)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, path], check=False)
+    before = Path(path).read_bytes(), Path(path + "-journal").read_bytes()
+    for force in (False, True):
+        with pytest.raises(StoreError, match="something else"), opened(path, force=force):
+            pass
+    assert before == (Path(path).read_bytes(), Path(path + "-journal").read_bytes())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of POSIX")
+def test_a_pipe_is_no_store(path: str) -> None:
+    os.mkfifo(path)
+    for force in (False, True):
+        with pytest.raises(StoreError, match="no ordinary file"), opened(path, force=force):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("status", "weird"),
+        ("status", b"done"),
+        ("first_loss", "text"),
+        ("train_loss", "0.5 or so"),
+        ("train_loss", b"\xff"),
+        ("held_out_loss", "x"),
+        ("accuracy", "x"),
+        ("steps", "many"),
+        ("steps", 2.5),
+        ("steps", -1),
+        ("seconds", "long"),
+        ("seconds", -1.0),
+        ("seconds", math.inf),
+    ],
+)
+@pytest.mark.parametrize("sums", [True, False])
+def test_a_column_with_what_cannot_be_in_it(
+    path: str, column: str, value: object, sums: bool
+) -> None:
+    """Also in a store of an earlier version, which has no checksums."""
+    with opened(path) as store:
+        store.add("a", "adam lr=1", DONE)
+        store.add("b", "adam lr=2", DONE)
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE runs SET {column} = ? WHERE key = 'a'", (value,))
+        if not sums:
+            connection.execute("DROP TABLE sums")
+    connection.close()
+    said = "is damaged, in the run 'adam lr=1': give another --store"
+    with opened(path) as store:
+        assert store.outcomes(["b"]) == {"b": DONE}
+        with pytest.raises(StoreError) as caught:
+            store.outcomes(["a", "b"])
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_number_that_was_changed_is_seen(path: str) -> None:
+    with opened(path) as store:
+        store.add("a", "adam", DONE)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE runs SET train_loss = 0.25")
+    connection.close()
+    with opened(path) as store, pytest.raises(StoreError, match="is damaged, in the run 'adam'"):
+        store.outcomes(["a"])
+
+
+def test_flipped_bytes_never_give_another_outcome(path: str) -> None:
+    """What is read is what was kept, or there is a sentence, or the run is missing."""
+    with opened(path) as store:
+        for number in range(8):
+            store.add(f"key{number}", "adam", replace(DONE, steps=number))
+    whole, rng = Path(path).read_bytes(), random.Random(0)
+    kept = {f"key{number}": replace(DONE, steps=number) for number in range(8)}
+    content = [at for at in range(len(whole)) if whole[at]]  # most of the file is empty
+    told = list[str]()
+    for at in rng.sample(content, min(len(content), 400)):
+        byte = whole[at] ^ (1 << rng.randrange(8))
+        Path(path).write_bytes(whole[:at] + bytes([byte]) + whole[at + 1 :])
+        try:
+            with opened(path) as store:
+                found = store.outcomes(kept)
+        except StoreError as error:
+            told.append(str(error))
+        else:
+            assert found.items() <= kept.items()
+    assert len(told) > 100
+    assert not any("\n" in text for text in told)
 
 
 def test_an_empty_file_becomes_a_store(path: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 from pathlib import Path
 
@@ -66,9 +67,58 @@ class Trap:
 
 def test_a_file_of_somebody_else_runs_nothing(folder: Path) -> None:
     tables.build(Recorder())
-    payload = pickle.dumps(Trap())
-    cached(folder).write_bytes(hashlib.sha256(payload).digest() + payload)
+    sealed(cached(folder), pickle.dumps(Trap()))
     assert works(tables.build(Recorder()))
+
+
+def sealed(file: Path, payload: bytes) -> None:
+    """Write a cache file whose checksum is right, whatever it holds."""
+    file.write_bytes(tables._digest(tables._key(tables.grammar()), payload) + payload)
+
+
+@pytest.mark.parametrize(
+    "content", [None, 3, [], {}, {"memo": {}, "data": {}}, {"memo": {"1": 2}, "data": [4]}, "cut"]
+)
+def test_wrong_content_under_a_right_checksum_is_made_anew(folder: Path, content: object) -> None:
+    tables.build(Recorder())
+    file = cached(folder)
+    whole = file.read_bytes()
+    if content == "cut":
+        known = pickle.loads(whole[32:])
+        del known["data"]["parser"]["parser"]
+        content = known
+    sealed(file, pickle.dumps(content))
+    assert works(tables.build(Recorder()))
+    assert file.read_bytes()[32:] != pickle.dumps(content)
+    assert pickle.loads(file.read_bytes()[32:]).keys() == pickle.loads(whole[32:]).keys()
+
+
+def test_another_grammars_tables_are_made_anew(folder: Path) -> None:
+    tables.build(Recorder())
+    file = cached(folder)
+    payload = file.read_bytes()[32:]
+    file.write_bytes(hashlib.sha256(b"another" + payload).digest() + payload)
+    assert works(tables.build(Recorder()))
+    assert file.read_bytes()[:32] != hashlib.sha256(b"another" + payload).digest()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of POSIX")
+def test_a_pipe_is_not_waited_for(folder: Path) -> None:
+    tables.build(Recorder())
+    file = cached(folder)
+    file.unlink()
+    os.mkfifo(file)
+    assert works(tables.build(Recorder()))
+    assert file.is_file(), "made anew"
+
+
+def test_a_folder_in_the_files_place_is_passed_over(folder: Path) -> None:
+    tables.build(Recorder())
+    file = cached(folder)
+    file.unlink()
+    file.mkdir()
+    assert works(tables.build(Recorder()))
+    assert list(folder.iterdir()) == [file], "nothing is left beside it"
 
 
 def test_another_grammar_has_another_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

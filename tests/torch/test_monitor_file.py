@@ -166,6 +166,40 @@ def test_steps_are_not_lost_unasked(path: Path) -> None:
     assert not optimizer._optimizer_step_post_hooks
 
 
+def test_a_cell_that_runs_once_more_begins_anew(path: Path) -> None:
+    whole = recorded(path)
+    named, optimizer = adam()
+    left_open = Monitor(optimizer, path, every=2, overwrite=True)
+    assert modnorm.read_monitor(path).rows == ()
+    steps(named, optimizer, 1, 3, left_open)
+    named, optimizer = adam()
+    with pytest.raises(ValueError, match="overwrite=True"):
+        Monitor(optimizer, path, every=2)
+    with Monitor(optimizer, path, every=2, overwrite=True) as monitor:
+        steps(named, optimizer, 1, 8, monitor)
+    assert path.read_bytes() == whole
+    assert not left_open.optimizer._optimizer_step_post_hooks, "that one is closed"
+
+
+def test_another_models_steps_may_be_written_over_too(path: Path) -> None:
+    recorded(path)
+    plan = (*PLAN[:-1], PLAN[-1]._replace(target=9.0))
+    other = NormedAdam(parameters(), lr=0.1, plan=plan)
+    Monitor(other, path, overwrite=True).close()
+    assert modnorm.read_monitor(path).targets[-1] == 9.0
+
+
+@pytest.mark.parametrize(
+    "text", ["import torch\n", "{}\n", "[1]\n", "null\n", '{"modnorm": "log"}\n', "\n", "[" * 9999]
+)
+def test_only_a_monitors_file_is_written_over(path: Path, text: str) -> None:
+    path.write_text(text)
+    _, optimizer = adam()
+    with pytest.raises(ValueError, match="something else than this: it is no monitor's file"):
+        Monitor(optimizer, path, overwrite=True)
+    assert path.read_text() == text
+
+
 # --- what is refused -----------------------------------------------------------------------------
 
 
