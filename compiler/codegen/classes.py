@@ -163,11 +163,11 @@ class Classes:
         """The statements of `__init__` that make one part."""
         if isinstance(node, Copies):
             return self.numbered(node, types)
-        code = self.construct(node, types)
-        statement = f"self.{key} = {code}"
-        if len(statement) <= LINE:
-            place = _place(node)
-            return [f"{statement}  # {place}" if place else statement]
+        if not _is_long(node):
+            statement = f"self.{key} = {self.construct(node, types)}"
+            if len(statement) <= LINE:
+                place = _place(node)
+                return [f"{statement}  # {place}" if place else statement]
         return self.broken(f"self.{key} = ", node, types)
 
     def construct(self, node: Node, types: dict[int, Type]) -> str:
@@ -206,8 +206,8 @@ class Classes:
             if isinstance(child, Copies):
                 lines += [f"    {part}," for part in self.entries(child, types)]
                 continue
-            code = f"{key}={self.construct(child, types)},"
-            if len(code) <= LINE:
+            code = "" if _is_long(child) else f"{key}={self.construct(child, types)},"
+            if code and len(code) <= LINE:
                 place = _place(child)
                 lines.append(f"    {code}  # {place}" if place else f"    {code}")
             else:
@@ -267,6 +267,16 @@ class Classes:
             lines.append(f"for i in range({bounds}):")
             lines.append(f'    self.add_module(f"{{i}}{node.suffix}", {name}({FACTORY}))')
         return lines
+
+
+def _is_long(node: Node) -> bool:
+    """Whether a part certainly needs several lines, which saves writing it on one at each level."""
+    stack, count = [node], 0
+    while stack and count * len(FACTORY) <= LINE:
+        inner = stack.pop()
+        count += not isinstance(inner, Part)
+        stack += inner.children.values() if isinstance(inner, Part) else ()
+    return count * len(FACTORY) > LINE
 
 
 def _place(node: Node) -> str:

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-import networkx as nx
-
 from modnorm.codegen.layout import INDEX, Layout, Part, is_list, is_weighted, layout
 from modnorm.diagnostics import Source, Span
 from modnorm.graph.dataflow import Apply, Input, Loop, Pack, Region
@@ -87,18 +85,20 @@ class Forward:
     outside: Callable[[str], str] | None = None
     lines: list[str] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
+    in_use: dict[int, str] = field(default_factory=dict)
     last: dict[int, float] = field(default_factory=dict)
     parts: dict[str, set[str]] = field(default_factory=dict)
 
     def write(self) -> str:
         """Fill in `lines`; returns the expression of the region's output."""
-        output = self.region.output
-        needed = sorted(nx.ancestors(self.region.graph, output) | {output, self.region.input})
-        for number in reversed(needed):
-            self.last[number] = self.last_use(number)
+        needed = {self.region.output, self.region.input}
+        for number in reversed(self.region.numbers()):
+            if number in needed:
+                needed.update(self.region[number].inputs)
+                self.last[number] = self.last_use(number)
         if isinstance(self.inputs, str):
-            self.names[self.region.input] = self.inputs
-        for number in needed:
+            self.call(self.region.input, self.inputs)
+        for number in sorted(needed):
             value = self.region[number]
             if isinstance(value, Apply):
                 self.apply(number, value)
@@ -159,9 +159,14 @@ class Forward:
                 return name
         return self.unique("y", live)
 
+    def call(self, number: int, name: str) -> None:
+        """Give a value its name."""
+        self.names[number] = self.in_use[number] = name
+
     def live(self, number: int) -> set[str]:
-        """The names that are used after a value, or elsewhere."""
-        return {name for i, name in self.names.items() if self.last[i] > number} | self.kept
+        """The names that are used after a value, or elsewhere. Values are asked for in order."""
+        self.in_use = {i: name for i, name in self.in_use.items() if self.last[i] > number}
+        return self.kept.union(self.in_use.values())
 
     def scope(self, value: Apply | Loop) -> str:
         """The innermost named part around a value, as a variable.
@@ -216,17 +221,17 @@ class Forward:
             if value.weight is not None:
                 code = code.replace("{weight}", f"{self.access(value.weight)}.weight")
         if code.isidentifier():
-            self.names[number] = code
+            self.call(number, code)
             return
         name = self.choose(number, value)
-        self.names[number] = name
+        self.call(number, name)
         self.lines += commented(f"{name} = {code}", value.span, value.type)
 
     def loop(self, number: int, value: Loop) -> None:
         (x,) = value.inputs
         argument = self.whole(x)
         name = self.choose(number, value)
-        self.names[number] = name
+        self.call(number, name)
         if name != argument:
             self.lines.append(f"{name} = {argument}")
         if not is_weighted(value):
