@@ -36,7 +36,7 @@ from modnorm.syntax.words import (
 
 MAX_CHARACTERS = 1_000_000
 """Characters of a text."""
-MAX_TOKENS = 250_000
+MAX_TOKENS = 40_000
 """Words, numbers and signs of a file."""
 MAX_MISTAKES = 50
 """Syntax mistakes shown of a file."""
