@@ -119,12 +119,14 @@ def compile_(
     """
     with _failing():
         from modnorm.codegen.assemble import generate
+        from modnorm.diagnostics import Diagnostics
         from modnorm.pipeline import ANALYSIS, analyse
         from modnorm.report.words import plural
 
         analysis = analyse(file, params, model, passes=ANALYSIS)
-        text = generate(analysis.program, device)
-        _warn(analysis.diagnostics)
+        renamed = Diagnostics()
+        text = generate(analysis.program, device, renamed)
+        _warn([*analysis.diagnostics, *renamed])
         if output is None:
             output = f"{PurePath(file).stem}.py"
         if output == "-":
@@ -424,7 +426,7 @@ def _analyse(
 def _failing() -> Iterator[None]:
     """Turn what is wrong with the input, or with a plugin, into a message and status 1."""
     from modnorm.data.fetch import DataError
-    from modnorm.diagnostics import Diagnostic, ModnormError
+    from modnorm.diagnostics import Diagnostic, InternalError, ModnormError
     from modnorm.measure.problems import CheckError
     from modnorm.report.formats import Unusable
     from modnorm.report.output import CannotWrite
@@ -435,7 +437,7 @@ def _failing() -> Iterator[None]:
         raise
     except ModnormError as error:
         raise Failed(_rendered(error.diagnostics)) from None
-    except (CannotWrite, CheckError, DataError, Unusable) as error:
+    except (CannotWrite, CheckError, DataError, InternalError, Unusable) as error:
         raise Failed(f"error: {error}\n") from None
     except RecursionError:
         deep = Diagnostic("E104", "the model is nested too deeply to compile")

@@ -90,6 +90,10 @@ class ModnormError(Exception):
         super().__init__("\n".join(str(d.message) for d in self.diagnostics))
 
 
+class InternalError(Exception):
+    """A mistake of ours, found before it did harm; its text is a sentence for the user."""
+
+
 MAX_LABELS = 4
 """Further places kept of one finding."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import re
+import ast
 import textwrap
 from collections.abc import Iterable
+from typing import NamedTuple
 
+from modnorm import kernels
 from modnorm.codegen.forward import COLUMN, File, Forward, place_of, singular
 from modnorm.codegen.layout import (
     INDEX,
@@ -16,7 +18,7 @@ from modnorm.codegen.layout import (
     is_list,
     layout,
 )
-from modnorm.codegen.names import TAKEN, Names
+from modnorm.codegen.names import BUILTINS, Names, local, meant
 from modnorm.graph.dataflow import Apply, Loop, Region
 from modnorm.graph.place import camel
 from modnorm.ops.base import Atom, Norm
@@ -24,26 +26,60 @@ from modnorm.ops.types import TupleType, Type
 from modnorm.passes.program import Program
 
 FACTORY = "**factory"
-FUNCTION = re.compile(r"^def (\w+)", re.MULTILINE)
 WIDTH = 100
 LINE = 80
 """Longest construction of parts on one line."""
 
 
-class Classes:
-    """Writes the classes of a program, in an order in which each uses only those before it."""
+class Model(NamedTuple):
+    """The model's part of a generated file: its source, its class, and its inputs as called."""
 
-    def __init__(self, program: Program, taken: Iterable[str] = ()) -> None:
+    text: str
+    tree: ast.Module
+    name: str
+    inputs: tuple[str, ...]
+
+
+def model(program: Program, taken: Iterable[str]) -> Model:
+    """The classes of a program; `taken` are the names that the rest of the file defines.
+
+    An input keeps its name unless the forward pass needs what that means otherwise. This shows in
+    the text: it is written once more where a name turns out to be free, or not to be.
+    """
+    taken, free = frozenset(taken), frozenset[str]()
+    while True:
+        classes = Classes(program, taken, free)
+        text = classes.write()
+        tree = ast.parse(text)
+        others = {*classes.atoms.values(), *classes.parts.values()} & local(tree, "__init__")
+        asked = {entry.name for entry in program.inputs}
+        found = asked.intersection(classes.taken) - meant(tree, "forward") - {"self"}
+        if not others and found <= free:
+            return Model(text, tree, classes.model, classes.arguments)
+        taken, free = taken | others, free | found
+
+
+class Classes:
+    """Writes the classes of a program, in an order in which each uses only those before it.
+
+    `free` are inputs' names that are taken, but not needed in a forward pass.
+    """
+
+    def __init__(
+        self, program: Program, taken: Iterable[str], free: frozenset[str] = frozenset()
+    ) -> None:
         self.program = program
         self.helpers = dict.fromkeys(h for a in program.flow.applies() for h in a.op.helpers())
-        functions = [name for h in self.helpers for name in FUNCTION.findall(h)]
-        self.taken = TAKEN.union(taken, functions)
+        functions = kernels.bindings(ast.parse("\n".join(self.helpers)))
+        self.taken = BUILTINS.union(taken, functions)
         self.names = Names(self.taken)
         self.locals: dict[str, str] = {}
         self.local_names = Names(self.taken | {"self", "x"})
         codes, types = _first_uses(program.flow)
         self.file = File(self.borrows, self.local, self.taken, codes, types)
         self.model = self.names.claim(program.name)
+        inputs = Names({"self"} | self.taken - free)
+        self.arguments = tuple(inputs.claim(entry.name) for entry in program.inputs)
         self.atoms: dict[tuple[type[Atom], Norm, str], str] = {}
         self.parts: dict[str, str] = {}
         self.loops: dict[int, list[tuple[str, int, int]]] = {}
@@ -96,9 +132,7 @@ class Classes:
     def inputs(self, region: Region, loop: Loop | None) -> str | tuple[str, ...]:
         if loop is not None:
             return "x"
-        used = Names({"self"} | self.taken)
-        names = tuple(used.claim(i.name) for i in self.program.inputs)
-        return names[0] if len(names) == 1 else names
+        return self.arguments[0] if len(self.arguments) == 1 else self.arguments
 
     def class_text(
         self, name: str, held: list[str], lines: list[str], region: Region, loop: Loop | None

@@ -13,7 +13,7 @@ from typing import Any
 from modnorm.codegen.layout import INDEX, Layout, Part, is_list, is_weighted, layout
 from modnorm.diagnostics import Source, Span
 from modnorm.graph.dataflow import Apply, Input, Loop, Pack, Region
-from modnorm.graph.place import snake
+from modnorm.graph.place import legal, snake
 from modnorm.ops.base import Atom
 from modnorm.ops.types import TupleType, Type
 
@@ -180,7 +180,7 @@ class Forward:
             name = inside[depth]
             if INDEX.fullmatch(name) or (weighted and self.repeated(name)):
                 continue
-            name = snake(name)
+            name = legal(snake(name))
             taken = keyword.iskeyword(name) or name in self.file.taken or name == "self"
             return f"{name}_" if taken else name
         return ""
@@ -276,8 +276,9 @@ class Forward:
 
     def fresh(self, name: str, number: int) -> str:
         """A name for the variable of a loop."""
-        live = self.live(number) | self.file.taken
-        return name if name.isidentifier() and name not in live else self.unique(f"{name}_", live)
+        live, name = self.live(number) | self.file.taken, legal(name)
+        free = name not in live and not keyword.iskeyword(name)
+        return name if free else self.unique(f"{name}_", live)
 
     def inline(self, number: int, value: Loop, name: str) -> None:
         """A repetition without weights of its own: a plain loop."""

@@ -14,9 +14,6 @@ from modnorm.passes.certify import Certify
 from modnorm.passes.losses import Loss
 from modnorm.passes.program import Program, run_passes
 
-NAMES = ("SMOOTHNESS", "SCHEMES", "TILES", "WARPS", "POLAR_TILES")
-"""What the tables are called in the generated file."""
-
 
 def matrices(program: Program) -> dict[tuple[int, ...], int]:
     """The shapes of weights that are orthogonalised, and the number of copies of each."""
