@@ -193,6 +193,7 @@ CODES: dict[str, str] = {
     "W603": "a residual branch whose sensitivity is not 1",
     "W604": "sensitivity that grows with depth",
     "W605": "a name changed in the generated code",
+    "W606": "targets that are far apart",
     # advice: only in reports
     "A601": "attention whose logits grow with the size of a head",
     "A602": "heads without a norm of their own",

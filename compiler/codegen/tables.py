@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from math import isfinite, prod
+from math import prod
 
 from modnorm.diagnostics import Diagnostics
 from modnorm.kernels import polar_tiles, schemes, tiles
@@ -42,9 +42,7 @@ def smoothness_table(program: Program) -> str:
     for loss in LOSSES:
         found = run_passes(certified, (Loss(loss),), Diagnostics()).smoothness
         assert found is not None
-        number = found.smoothness
-        large = "it is too large for a float" if number and not isfinite(number) else ""
-        rows += _entry(loss, found.reason or large or number)
+        rows += _entry(loss, found.reason or found.smoothness)
     head = '# What lr="auto" knows of the curvature of losses: λ, or why there is none.\n'
     return head + _table("SMOOTHNESS: dict[str, float | str]", rows)
 

@@ -174,7 +174,10 @@ def _similar(path: Path) -> str:
 
 
 def _identity(path: Path) -> str:
-    return os.path.realpath(path)
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):  # a name that this system cannot have; reading says so
+        return os.path.abspath(path)
 
 
 class _Loader:
@@ -322,4 +325,7 @@ def _imports(file: File) -> list[Import]:
 def _suffix(place: _Place) -> str:
     assert place.path is not None
     longer = place.path.with_name(place.path.name + ".mod")
-    return f"did you mean `{longer.name}`?" if longer.is_file() else ""
+    try:
+        return f"did you mean `{longer.name}`?" if longer.is_file() else ""
+    except (OSError, ValueError):  # no file can have that name
+        return ""
