@@ -66,6 +66,7 @@ def compile(
     output: FilePath | None = None,
     device: str = tiles.DEFAULT,
     force: bool = False,
+    root: FilePath | None = None,
     **params: object,
 ) -> str:
     """The source of the Python file that a `.mod` file compiles to; written to `output` if given.
@@ -79,6 +80,8 @@ def compile(
     device: the class of GPUs to choose kernels' tiles for, "sm_80", "sm_90" (the default),
         "sm_100" or "gfx942", or "cpu" to leave the kernels out.
     force: replace a file that modnorm did not make, or that was changed since.
+    root: only files in that folder are imported, wherever links lead: for those who compile others'
+        files.
 
     Raises:
         ValueError: if there is no such class of devices.
@@ -88,26 +91,32 @@ def compile(
     """
     if device not in ("cpu", *tiles.DEVICES):
         raise ValueError(f"device must be one of {['cpu', *tiles.DEVICES]}, not {device!r}")
-    source = generate(analyse(path, model, params, ANALYSIS).program, device)
+    source = generate(analyse(path, model, params, ANALYSIS, root).program, device)
     if output is not None:
         write(output, source, source="" if is_text(path) else path, force=force)
     return source
 
 
-def load(path: FilePath, /, *, model: str | None = None, **params: object) -> ModuleType:
+def load(
+    path: FilePath,
+    /,
+    *,
+    model: str | None = None,
+    root: FilePath | None = None,
+    **params: object,
+) -> ModuleType:
     """Compile a `.mod` file in memory and import the result.
 
-    `path`, `model` and `params` are those of `compile`. The module has the model's class, `PLAN`
-    and the optimizers. It stands in `sys.modules` under a name made from its source, so that its
-    objects can be pickled, and the same file with the same params gives the same module.
+    `path`, `model`, `root` and `params` are those of `compile`. The module has the model's class,
+    `PLAN` and the optimizers. It stands in `sys.modules` under a name made from its source, so that
+    its objects can be pickled, and the same file with the same params gives the same module.
 
     Raises:
         ModnormError: with every mistake found in the file.
         ImportError: if torch is not installed.
     """
-    return import_source(
-        generate(analyse(path, model, params, ANALYSIS).program), PurePath(named(path)).stem
-    )
+    program = analyse(path, model, params, ANALYSIS, root).program
+    return import_source(generate(program), PurePath(named(path)).stem)
 
 
 def check(
@@ -126,11 +135,12 @@ def check(
     lr: float = 0.125,
     seeds: int = 2,
     format: Literal["text", "json"] = "text",
+    root: FilePath | None = None,
     **params: object,
 ) -> Check:
     """Build the model of a `.mod` file and measure it against what is declared and certified.
 
-    `path`, `model` and `params` are those of `compile`.
+    `path`, `model`, `root` and `params` are those of `compile`.
 
     data: a file to run it on: a text in UTF-8, of which the model gets characters as numbers, or an
         .npz with an array an input, by its name or in order; by default a random batch.
@@ -162,7 +172,7 @@ def check(
         "seeds": seeds,
     }
     stem = PurePath(named(path)).stem
-    return check_file(path, lambda p: imported(p, stem), model, params, options, format)
+    return check_file(path, lambda p: imported(p, stem), model, params, options, format, root)
 
 
 def transfer(
@@ -191,13 +201,14 @@ def transfer(
     tolerance: float = 0.1,
     format: Literal["text", "json", "markdown", "html"] = "text",
     model: str | None = None,
+    root: FilePath | None = None,
     **params: object,
 ) -> Transfer:
     """Find the best learning rate of a `.mod` file's model at several sizes, and how it drifts.
 
-    `path`, `model` and `params` are those of `compile`. Values are numbers, or a text as on the
-    command line: "32,64", "2^-8..2^2". Finished runs are kept: the same call goes on where another
-    one was stopped.
+    `path`, `model`, `root` and `params` are those of `compile`. Values are numbers, or a text as on
+    the command line: "32,64", "2^-8..2^2". Finished runs are kept: the same call goes on where
+    another one was stopped.
 
     vary: the values of each param that is varied, in all combinations or, with `star`, one param at
         a time; `mass` stands for the mass of what is between the first and the last part, if the
@@ -247,6 +258,7 @@ def transfer(
         metric=metric,
         tolerance=tolerance,
         format=format,
+        root=root,
     )
 
 

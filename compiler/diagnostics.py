@@ -94,6 +94,10 @@ class ModnormError(Exception):
         super().__init__("\n".join(str(d.message) for d in self.diagnostics))
 
 
+class InternalError(Exception):
+    """A mistake of ours, found before it did harm; its text is a sentence for the user."""
+
+
 MAX_LABELS = 4
 """Further places kept of one finding."""
 
@@ -186,6 +190,7 @@ CODES: dict[str, str] = {
     "E205": "a definition in terms of itself",
     "E206": "no model, or not the one asked for",
     "E207": "no such parameter",
+    "E208": "an import from outside the root",
     # values
     "E301": "wrong arguments",
     "E302": "a value of the wrong kind",
@@ -214,6 +219,7 @@ CODES: dict[str, str] = {
     "W608": "pixels left in the output",
     "W609": "pooling that changes nothing",
     "W610": "pooling that enlarges",
+    "W611": "targets that are far apart",
     # advice: only in reports
     "A601": "attention whose logits grow with the size of a head",
     "A602": "heads without a norm of their own",

@@ -112,11 +112,29 @@ def uses(name: str) -> frozenset[str]:
 @cache
 def defines(name: str) -> tuple[str, ...]:
     """The module-level names in a section's region, which a generated file can't use again."""
+    return bindings(_tree(name))
+
+
+def bindings(tree: ast.Module) -> tuple[str, ...]:
+    """The names that a source defines, assigns or imports at module level, in order."""
     names: list[str] = []
-    for node in _tree(name).body:
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
-            names.append(node.name)
-        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names += [target.id for target in targets if isinstance(target, ast.Name)]
-    return tuple(names)
+    nodes: list[ast.AST] = [tree]
+    while nodes:
+        node = nodes.pop()
+        match node:
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                names.append(node.name)
+            case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+                pass
+            case ast.Lambda():
+                pass
+            case ast.Name(ctx=ast.Store()):
+                names.append(node.id)
+            case ast.alias():
+                names.append((node.asname or node.name).partition(".")[0])
+            case ast.ExceptHandler(name=str(caught)):
+                names.append(caught)
+                nodes += reversed(node.body)
+            case _:
+                nodes += reversed(list(ast.iter_child_nodes(node)))
+    return tuple(dict.fromkeys(names))

@@ -2,8 +2,9 @@
 
 `moments_kernel` takes the gradients into the moments. Weights whose rows are measured one by one
 are moved at once; of a matrix's update U it writes Uᵀ(Ux) and lengths of rows and columns, in
-parts, or ‖U‖² or max |U| where the norm is one of all entries. `reduce_kernel` adds the parts up, always in the same order, so that a
-step is the same to the last bit every time. `apply_kernel` computes U again and moves the matrices.
+parts, or ‖U‖² or max |U| where the norm is one of all entries. `reduce_kernel` adds the parts up,
+always in the same order, so that a step is the same to the last bit every time. `apply_kernel`
+computes U again and moves the matrices.
 With four bytes a number that makes 36 bytes for each entry of a matrix and 28 for one of a row
 (fused AdamW: 28).
 

@@ -17,7 +17,7 @@ from .norms import NORMS
 from .plan import Weight
 from .polar import polar_update
 from .schemes import ACCURATE, BANDS, BATCH, Scheme, Schemes
-from .state import Item, Resumable, bare, check_options, differences, some, wide
+from .state import Item, Resumable, bare, check_options, differences, known_rate, some, wide
 
 PLAN: tuple[Weight, ...] = ()
 SCHEMES: dict[tuple[int, ...], Scheme] = Schemes()
@@ -140,11 +140,13 @@ class NormedOptimizer(Resumable):
         """The ids of the items to move now. What can fail fails here, before any change."""
         for group in self.param_groups:
             check_options(group)
-        items, grads, missing, changed = [], [], [], []
+        items, grads, missing, changed, large = [], [], [], [], []
         for item in self._items:
             group, p, w = item
             if w.target and p.requires_grad:
                 if (grad := p.grad) is not None:
+                    if known_rate(group) * w.target > torch.finfo(STATE_TYPES[p.dtype]).max:
+                        large.append(f"{w.name} (target {w.target:.3g})")
                     if grad.layout != torch.strided:
                         raise ValueError(
                             "sparse gradients are not supported; sparse=False gives dense ones"
@@ -165,6 +167,11 @@ class NormedOptimizer(Resumable):
             raise ValueError(
                 f"no gradient for {some(missing)}: the loss does not depend on it, or backward() "
                 "was not called. Freeze it with requires_grad_(False), or pass missing='skip'"
+            )
+        if large:
+            raise ValueError(
+                f"lr times the target is more than a float can hold for {some(large)}. Nothing was "
+                "changed. Lower lr, or bring the model's targets nearer to each other"
             )
         self._count_lost()
         late, self._late = self._late, []

@@ -13,12 +13,12 @@ from .schemes import ACCURATE, Scheme
 
 # modnorm: begin
 # x ← a·x + b·x³ + c·x⁵, triple by triple. A triple is the odd polynomial with the least deviation
-# from 1 on what the triple before makes of [l, 1], widened since beyond it a quintic explodes: for 3
-# to 5 steps by 5 %, because bfloat16 is up to 3 % off, for 6 steps by 0.5 % (after Amsel et al. 2025,
-# arXiv 2505.16932). The first one is of 0.985·x, of 0.999·x for 6 steps, since rounding is multiplied
-# by 20 and more where x is 1. Singular values in [l, 1] end in the band (`BANDS`), and none in [0, 1]
-# ends above it. With l = 3.1e-4, matrices of condition number 1000 end in it up to a short side of
-# 11,000: their largest singular value enters as (short side)^(-1/8) or more.
+# from 1 on what the triple before makes of [l, 1], widened since beyond it a quintic explodes: for
+# 3 to 5 steps by 5 %, because bfloat16 is up to 3 % off, for 6 steps by 0.5 % (after Amsel et al.
+# 2025, arXiv 2505.16932). The first one is of 0.985·x, of 0.999·x for 6 steps, since rounding is
+# multiplied by 20 and more where x is 1. Singular values in [l, 1] end in the band (`BANDS`), and
+# none in [0, 1] ends above it. With l = 3.1e-4, matrices of condition number 1000 end in it up to a
+# short side of 11,000: their largest singular value enters as (short side)^(-1/8) or more.
 POLAR = {
     # l = 0.0122, band [0.592, 1.406]; without a fifth power in the last, which saves a product
     3: ((7.8938, -22.2749, 15.9457), (3.4047, -2.3235, 0.4207), (1.8807, -0.4988, 0.0)),

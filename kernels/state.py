@@ -50,6 +50,12 @@ def check_options(group: dict[str, Any]) -> None:
             raise ValueError(f"{key} must be 'raise' or 'skip', not {group[key]!r}")
 
 
+def known_rate(group: dict[str, Any]) -> float:
+    """The learning rate of a group; 0 for one on a device, which is not waited for."""
+    lr = group["lr"]
+    return 0.0 if isinstance(lr, Tensor) and not lr.is_cpu else float(lr)
+
+
 def wide(items: list[Item], states: Any, dtype: torch.dtype) -> list[Tensor]:
     """The weights of a batch in this type: themselves, or what 16-bit ones are roundings of."""
     params = weights = [p for _, p, _ in items]

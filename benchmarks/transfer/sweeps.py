@@ -52,7 +52,8 @@ TRIED = [
 SWEEPS = {
     "gpt": Sweep(
         "GPT on text: widths × 8, depths × 8",
-        f"{GPT} --vary blocks=2,4,8,16 -p blocks_mass=5 --optimizer normed_adam,adam,muon,{DUAL} "
+        f"{GPT} --vary blocks=2,4,8,16 -p blocks_mass=5 "
+        f"--optimizer normed_adam,adam,muon,{DUAL} "
         "--lr normed_adam=2^-3..2^0 --lr adam=2^-8..2^-4 --lr muon=2^-4..2^-1 "
         f"--lr {DUAL}=2^-3..2^0",
     ),
@@ -63,20 +64,23 @@ SWEEPS = {
     ),
     "gpt_more": Sweep(
         "the same with modula's own Adam, NormedSGD, SGD and muP's rules",
-        f"{GPT} --vary blocks=2,4,8 -p blocks_mass=5 --optimizer modula_rules:gpt,normed_sgd,sgd,mup_rules:adam "
+        f"{GPT} --vary blocks=2,4,8 -p blocks_mass=5 "
+        "--optimizer modula_rules:gpt,normed_sgd,sgd,mup_rules:adam "
         "--lr modula_rules:gpt=2^-3..2^0 --lr normed_sgd=2^-2..2^1 "
         "--lr sgd=2^-1..2^2 --lr mup_rules:adam=2^-7..2^-4",
     ),
     "mlp": Sweep(
         "residual MLP on images: widths × 8, depths × 8",
-        f"{MLP} -p blocks_mass=1 --optimizer normed_adam,adam,muon,{DUAL},normed_sgd,sgd,mup_rules:adam "
+        f"{MLP} -p blocks_mass=1 "
+        f"--optimizer normed_adam,adam,muon,{DUAL},normed_sgd,sgd,mup_rules:adam "
         "--lr normed_adam=2^-4..2^1 --lr adam=2^-12..2^-6 --lr muon=2^-7..2^-2 "
         f"--lr {DUAL}=2^-5..2^0 --lr normed_sgd=2^-4..2^1 --lr sgd=2^-4..2^2 "
         "--lr mup_rules:adam=2^-10..2^-5",
     ),
     "mlp_more": Sweep(
         "the same with modula's own Adam, and DualizedSGD at other momenta",
-        f"{MLP} -p blocks_mass=1 --optimizer modula_rules:mlp,dualized_sgd:momentum=0.9,dualized_sgd:momentum=0.95 "
+        f"{MLP} -p blocks_mass=1 "
+        "--optimizer modula_rules:mlp,dualized_sgd:momentum=0.9,dualized_sgd:momentum=0.95 "
         "--lr modula_rules:mlp=2^-4..2^1 --lr 2^-5..2^-1",
     ),
     "mlp_mass": Sweep(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import textwrap
 from collections.abc import Iterable, Iterator
 from importlib.resources import files
 
 from modnorm import __version__, kernels
 from modnorm.codegen import tables
-from modnorm.codegen.classes import Classes
+from modnorm.codegen.classes import Model, model
 from modnorm.codegen.forward import file_name
 from modnorm.codegen.plan import plan_text
 from modnorm.codegen.signature import signed
-from modnorm.diagnostics import Diagnostics
+from modnorm.diagnostics import Diagnostic, Diagnostics, InternalError
 from modnorm.graph.numbers import show
 from modnorm.kernels import tiles
 from modnorm.ops.types import Size
@@ -28,6 +29,7 @@ REWRITES: tuple[Pass, ...] = (DropIdentities(), ShareEqual(), FoldScalars(), Fus
 SPACE, FILLER = "\ue000", "\ue001"
 """A space where no line breaks, and one that is taken out after lines have been broken."""
 
+FUTURE = "from __future__ import annotations"
 MODEL_IMPORTS = (
     "import math",
     "import os",
@@ -43,17 +45,34 @@ MODEL_IMPORTS = (
 """What the model's part of a generated file may import; an optimizer's section names its own."""
 
 
-def generate(program: Program, device: str = tiles.DEFAULT) -> str:
+ASSIGNED = re.compile(r"^(\w+)\b.* = ", re.MULTILINE)
+"""What a table assigns at module level."""
+
+
+def generate(
+    program: Program, device: str = tiles.DEFAULT, diagnostics: Diagnostics | None = None
+) -> str:
     """The source of the generated file for an analysed program, with the file's mark.
 
     `device` is the class of GPUs for which the kernels' tiles are chosen, a key of tiles.DEVICES,
-    or "cpu" for a file without kernels.
+    or "cpu" for a file without kernels. Names that change on the way are warned of in
+    `diagnostics`.
+
+    Raises:
+        InternalError: if it would be no Python: a mistake of ours, or of a plugin.
     """
     with room():
-        return signed(_generate(program, device), "python").decode()
+        try:
+            source = _generate(program, device, diagnostics or Diagnostics())
+        except (SyntaxError, ValueError) as error:
+            raise InternalError(
+                f"what {program.source.name} compiles to would be no Python ({error}); this is a"
+                " mistake of modnorm's, or of a plugin's, and nothing was written"
+            ) from error
+        return signed(source, "python").decode()
 
 
-def _generate(program: Program, device: str) -> str:
+def _generate(program: Program, device: str, diagnostics: Diagnostics) -> str:
     lean = run_passes(program, REWRITES, Diagnostics())
     norms = list(dict.fromkeys(w.op.norm.name for w in program.weights))
     sections = kernels.needed(norms)
@@ -62,34 +81,67 @@ def _generate(program: Program, device: str) -> str:
     on_gpu = [] if device == "cpu" else extra
     plan, *others = (kernels.source(name).strip() for name in names)
     *measures, optimizer, monitor = others
-    taken = [name for section in (*names, *extra) for name in kernels.defines(section)]
-    classes = Classes(lean, taken=[*taken, *tables.NAMES])
-    model = classes.write()
-    written = "\n\n\n".join([_runtime(), _inputs(program, classes.model), model])
     table = [f'"{s.norm}": {s.norm_class}' for s in sections if s.norm in norms]
+    planned = f"{plan_text(program)}\nPLAN_HASH = plan_hash(PLAN)"
+    smoothness = tables.smoothness_table(program)
+    chosen = f"{_norms(table)}\n{tables.scheme_table(program)}"
+    # a file's names are the same with and without its kernels
+    kind = tiles.DEFAULT if device == "cpu" else device
+    moved = list(_kernels(program, kind, extra))
+    lines = dict.fromkeys(MODEL_IMPORTS)
+    for name in (*names, *extra):
+        lines.update(dict.fromkeys(kernels.imports(name)))
+    runtime = _runtime()
+    taken = {name for section in (*names, *extra) for name in kernels.defines(section)}
+    taken.update(kernels.bindings(ast.parse("\n".join([FUTURE, *lines, runtime]))))
+    taken.update(ASSIGNED.findall("\n".join([planned, smoothness, chosen, *moved])))
+    taken.update(ASSIGNED.findall(_inputs(program, "", ())))
+    made = model(lean, taken)
+    _warn(program, made, diagnostics)
+    inputs = _inputs(program, made.name, made.inputs)
     body = "\n\n\n".join(
         [
             _rule("Plan"),
             plan,
-            f"{plan_text(program)}\nPLAN_HASH = plan_hash(PLAN)",
-            tables.smoothness_table(program),
+            planned,
+            smoothness,
             _rule("Model"),
-            written,
+            runtime,
+            inputs,
+            made.text,
             _rule("Optimizers"),
             *measures,
-            f"{_norms(table)}\n{tables.scheme_table(program)}",
+            chosen,
             optimizer,
             _rule("Monitor"),
             monitor,
-            *(_kernels(program, device, on_gpu) if on_gpu else ()),
+            *(moved if on_gpu else ()),
         ]
     )
+    used = _mentioned(ast.parse(runtime)) | _mentioned(made.tree)
     lines = dict.fromkeys(MODEL_IMPORTS)
-    used = {node.id for node in ast.walk(ast.parse(written)) if isinstance(node, ast.Name)}
     for name in (*names, *on_gpu):
         lines.update(dict.fromkeys(kernels.imports(name)))
         used |= kernels.uses(name)
-    return f"{_docstring(program, device)}\n\n{_imports(list(lines), used)}\n\n{body}\n"
+    head = f"{_docstring(program, made.name, device)}\n\n{_imports(list(lines), used)}"
+    ast.parse("\n".join([head, planned, smoothness, inputs, chosen]))  # the rest was parsed above
+    return f"{head}\n\n{body}\n"
+
+
+def _mentioned(tree: ast.Module) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
+def _warn(program: Program, made: Model, diagnostics: Diagnostics) -> None:
+    """Say which names of the file are others than those in the source."""
+    changed = [("the model's class", program.name, made.name, program.span)]
+    for entry, name in zip(program.inputs, made.inputs, strict=True):
+        changed.append(("its argument", entry.name, name, entry.span))
+    for what, name, other, span in changed:
+        if name != other:
+            message = f"`{name}` means something else in the generated file; {what} is `{other}`"
+            hint = "rename it if you want the two to agree"
+            diagnostics.add(Diagnostic("W605", message, span, hint=hint))
 
 
 def _kernels(program: Program, device: str, sections: Iterable[str]) -> Iterator[str]:
@@ -113,7 +165,7 @@ def _imports(lines: list[str], used: set[str]) -> str:
     lines = [line for line in lines if line.split()[-1].partition(".")[0] in used]
     torch = [line for line in lines if line.split()[1].startswith("torch")]
     library = [line for line in lines if line not in torch]
-    blocks = ["from __future__ import annotations", *map(_merged, (library, torch))]
+    blocks = [FUTURE, *map(_merged, (library, torch))]
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -129,11 +181,10 @@ def _merged(lines: list[str]) -> str:
     return "\n".join(plain + joined)
 
 
-def _docstring(program: Program, device: str) -> str:
-    name = program.name
+def _docstring(program: Program, name: str, device: str) -> str:
     triton = " only" if device == "cpu" else ", on a GPU Triton too"
     lines = [
-        f'"""{name}: a model and its normed optimizers, compiled by modnorm {__version__}.',
+        f'"""{program.name}: a model and its normed optimizers, compiled by modnorm {__version__}.',
         "",
         *_source(program),
         "",
@@ -173,12 +224,12 @@ def _rule(title: str) -> str:
     return f"# {f' {title} ':-^96}"
 
 
-def _inputs(program: Program, model: str) -> str:
+def _inputs(program: Program, model: str, names: Iterable[str]) -> str:
     rows = []
-    for i in program.inputs:
+    for i, name in zip(program.inputs, names, strict=False):
         shape = tuple(_size(s) for s in i.type.shape)
         bound = None if i.type.bound is None else _size(i.type.bound)
-        rows.append(f'    Input("{i.name}", "{i.type.dtype}", {shape!r}, {bound!r}),')
+        rows.append(f'    Input("{name}", "{i.type.dtype}", {shape!r}, {bound!r}),')
     return "\n".join([f'MODEL = "{model}"', "INPUTS = (", *rows, ")"]).replace("'", '"')
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import textwrap
 from collections.abc import Iterable
+from typing import NamedTuple
 
+from modnorm import kernels
 from modnorm.codegen.forward import COLUMN, File, Forward, place_of, singular
 from modnorm.codegen.layout import (
     INDEX,
@@ -16,34 +19,69 @@ from modnorm.codegen.layout import (
     is_list,
     layout,
 )
-from modnorm.codegen.names import TAKEN, Names
+from modnorm.codegen.names import BUILTINS, Names, local, meant
 from modnorm.graph.dataflow import Apply, Loop, Region
 from modnorm.graph.place import camel
 from modnorm.ops.base import Atom, Norm
+from modnorm.ops.text import quoted
 from modnorm.ops.types import TupleType, Type
 from modnorm.passes.program import Program
 
 FACTORY = "**factory"
-FUNCTION = re.compile(r"^def (\w+)", re.MULTILINE)
 WIDTH = 100
 LINE = 80
 """Longest construction of parts on one line."""
 
 
-class Classes:
-    """Writes the classes of a program, in an order in which each uses only those before it."""
+class Model(NamedTuple):
+    """The model's part of a generated file: its source, its class, and its inputs as called."""
 
-    def __init__(self, program: Program, taken: Iterable[str] = ()) -> None:
+    text: str
+    tree: ast.Module
+    name: str
+    inputs: tuple[str, ...]
+
+
+def model(program: Program, taken: Iterable[str]) -> Model:
+    """The classes of a program; `taken` are the names that the rest of the file defines.
+
+    An input keeps its name unless the forward pass needs what that means otherwise. This shows in
+    the text: it is written once more where a name turns out to be free, or not to be.
+    """
+    taken, free = frozenset(taken), frozenset[str]()
+    while True:
+        classes = Classes(program, taken, free)
+        text = classes.write()
+        tree = ast.parse(text)
+        others = {*classes.atoms.values(), *classes.parts.values()} & local(tree, "__init__")
+        asked = {entry.name for entry in program.inputs}
+        found = asked.intersection(classes.taken) - meant(tree, "forward") - {"self"}
+        if not others and found <= free:
+            return Model(text, tree, classes.model, classes.arguments)
+        taken, free = taken | others, free | found
+
+
+class Classes:
+    """Writes the classes of a program, in an order in which each uses only those before it.
+
+    `free` are inputs' names that are taken, but not needed in a forward pass.
+    """
+
+    def __init__(
+        self, program: Program, taken: Iterable[str], free: frozenset[str] = frozenset()
+    ) -> None:
         self.program = program
         self.helpers = dict.fromkeys(h for a in program.flow.applies() for h in a.op.helpers())
-        functions = [name for h in self.helpers for name in FUNCTION.findall(h)]
-        self.taken = TAKEN.union(taken, functions)
+        functions = kernels.bindings(ast.parse("\n".join(self.helpers)))
+        self.taken = BUILTINS.union(taken, functions)
         self.names = Names(self.taken)
         self.locals: dict[str, str] = {}
         self.local_names = Names(self.taken | {"self", "x"})
         codes, types = _first_uses(program.flow)
         self.file = File(self.borrows, self.local, self.taken, codes, types)
         self.model = self.names.claim(program.name)
+        inputs = Names({"self"} | self.taken - free)
+        self.arguments = tuple(inputs.claim(entry.name) for entry in program.inputs)
         self.atoms: dict[tuple[type[Atom], Norm, str, str], str] = {}
         self.named: set[str] = set()
         self.parts: dict[str, str] = {}
@@ -56,7 +94,8 @@ class Classes:
         body = self.region_class(self.model, self.program.flow, "", None)
         text = "\n\n\n".join([*self.texts, body])
         for helper in reversed(self.helpers):  # each calls only those before it
-            if any(re.search(rf"\b{name}\(", text) for name in FUNCTION.findall(helper)):
+            named = kernels.bindings(ast.parse(helper))
+            if any(re.search(rf"\b{name}\(", text) for name in named):
                 text = f"{helper}\n\n\n{text}"
         return text
 
@@ -103,9 +142,7 @@ class Classes:
     def inputs(self, region: Region, loop: Loop | None) -> str | tuple[str, ...]:
         if loop is not None:
             return "x"
-        used = Names({"self"} | self.taken)
-        names = tuple(used.claim(i.name) for i in self.program.inputs)
-        return names[0] if len(names) == 1 else names
+        return self.arguments[0] if len(self.arguments) == 1 else self.arguments
 
     def class_text(
         self, name: str, held: list[str], lines: list[str], region: Region, loop: Loop | None
@@ -170,11 +207,11 @@ class Classes:
         """The statements of `__init__` that make one part."""
         if isinstance(node, Copies):
             return self.numbered(node, types)
-        code = self.construct(node, types)
-        statement = f"self.{key} = {code}"
-        if len(statement) <= LINE:
-            place = _place(node)
-            return [f"{statement}  # {place}" if place else statement]
+        if not _is_long(node):
+            statement = f"self.{key} = {self.construct(node, types)}"
+            if len(statement) <= LINE:
+                place = _place(node)
+                return [f"{statement}  # {place}" if place else statement]
         return self.broken(f"self.{key} = ", node, types)
 
     def construct(self, node: Node, types: dict[int, Type]) -> str:
@@ -216,8 +253,8 @@ class Classes:
             if isinstance(child, Copies):
                 lines += [f"    {part}," for part in self.entries(child, types)]
                 continue
-            code = f"{key}={self.construct(child, types)},"
-            if len(code) <= LINE:
+            code = "" if _is_long(child) else f"{key}={self.construct(child, types)},"
+            if code and len(code) <= LINE:
                 place = _place(child)
                 lines.append(f"    {code}  # {place}" if place else f"    {code}")
             else:
@@ -277,6 +314,16 @@ class Classes:
             lines.append(f"for i in range({bounds}):")
             lines.append(f'    self.add_module(f"{{i}}{node.suffix}", {name}({FACTORY}))')
         return lines
+
+
+def _is_long(node: Node) -> bool:
+    """Whether a part certainly needs several lines, which saves writing it on one at each level."""
+    stack, count = [node], 0
+    while stack and count * len(FACTORY) <= LINE:
+        inner = stack.pop()
+        count += not isinstance(inner, Part)
+        stack += inner.children.values() if isinstance(inner, Part) else ()
+    return count * len(FACTORY) > LINE
 
 
 def _place(node: Node) -> str:
@@ -339,7 +386,8 @@ def _atom_class(name: str, op: Atom, code: str) -> str:
     kept = "nn.Parameter(weight.to(dtype))" + (", name" if named else "")
     arguments += ", name: str" if named else ""
     shape = ", ".join(op.axes)
-    doc = textwrap.wrap(f"{op.doc()} Norm of the weight: {op.norm.formula}.", WIDTH - 8)
+    about = quoted(f"{op.doc()} Norm of the weight: {op.norm.formula}.")
+    doc = textwrap.wrap(about, WIDTH - 8, break_long_words=False)
     lines = [f"class {name}(nn.Module):", f'    """{doc[0]}', *(f"    {d}" for d in doc[1:])]
     if len(doc) == 1:
         lines[-1] += '"""'

@@ -5,17 +5,15 @@ from __future__ import annotations
 import keyword
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-import networkx as nx
-
 from modnorm.codegen.layout import INDEX, Layout, Part, is_list, is_weighted, layout
 from modnorm.diagnostics import Source, Span
 from modnorm.graph.dataflow import Apply, Input, Loop, Pack, Region
-from modnorm.graph.place import snake
+from modnorm.graph.place import legal, snake
 from modnorm.ops.base import Atom
 from modnorm.ops.types import TupleType, Type
 
@@ -87,18 +85,20 @@ class Forward:
     outside: Callable[[str], str] | None = None
     lines: list[str] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
+    in_use: dict[int, str] = field(default_factory=dict)
     last: dict[int, float] = field(default_factory=dict)
     parts: dict[str, set[str]] = field(default_factory=dict)
 
     def write(self) -> str:
         """Fill in `lines`; returns the expression of the region's output."""
-        output = self.region.output
-        needed = sorted(nx.ancestors(self.region.graph, output) | {output, self.region.input})
-        for number in reversed(needed):
-            self.last[number] = self.last_use(number)
+        needed = {self.region.output, self.region.input}
+        for number in reversed(self.region.numbers()):
+            if number in needed:
+                needed.update(self.region[number].inputs)
+                self.last[number] = self.last_use(number)
         if isinstance(self.inputs, str):
-            self.names[self.region.input] = self.inputs
-        for number in needed:
+            self.call(self.region.input, self.inputs)
+        for number in sorted(needed):
             value = self.region[number]
             if isinstance(value, Apply):
                 self.apply(number, value)
@@ -159,9 +159,14 @@ class Forward:
                 return name
         return self.unique("y", live)
 
-    def live(self, number: int) -> set[str]:
-        """The names that are used after a value, or elsewhere."""
-        return {name for i, name in self.names.items() if self.last[i] > number} | self.kept
+    def call(self, number: int, name: str) -> None:
+        """Give a value its name."""
+        self.names[number] = self.in_use[number] = name
+
+    def live(self, number: int) -> frozenset[str]:
+        """The names that are used after a value, or elsewhere. Values are asked for in order."""
+        self.in_use = {i: name for i, name in self.in_use.items() if self.last[i] > number}
+        return self.kept.union(self.in_use.values())
 
     def scope(self, value: Apply | Loop) -> str:
         """The innermost named part around a value, as a variable.
@@ -175,7 +180,7 @@ class Forward:
             name = inside[depth]
             if INDEX.fullmatch(name) or (weighted and self.repeated(name)):
                 continue
-            name = snake(name)
+            name = legal(snake(name))
             taken = keyword.iskeyword(name) or name in self.file.taken or name == "self"
             return f"{name}_" if taken else name
         return ""
@@ -190,7 +195,7 @@ class Forward:
         return len(self.parts.get(name, ())) > 1
 
     @staticmethod
-    def unique(name: str, live: set[str]) -> str:
+    def unique(name: str, live: Set[str]) -> str:
         number = 1
         while f"{name}{number}" in live:
             number += 1
@@ -217,17 +222,17 @@ class Forward:
                 held = self.access(value.weight)
                 code = code.replace("{weight}", f"{held}.weight").replace("{name}", f"{held}.name")
         if code.isidentifier():
-            self.names[number] = code
+            self.call(number, code)
             return
         name = self.choose(number, value)
-        self.names[number] = name
+        self.call(number, name)
         self.lines += commented(f"{name} = {code}", value.span, value.type)
 
     def loop(self, number: int, value: Loop) -> None:
         (x,) = value.inputs
         argument = self.whole(x)
         name = self.choose(number, value)
-        self.names[number] = name
+        self.call(number, name)
         if name != argument:
             self.lines.append(f"{name} = {argument}")
         if not is_weighted(value):
@@ -272,8 +277,9 @@ class Forward:
 
     def fresh(self, name: str, number: int) -> str:
         """A name for the variable of a loop."""
-        live = self.live(number) | self.file.taken
-        return name if name.isidentifier() and name not in live else self.unique(f"{name}_", live)
+        live, name = self.live(number) | self.file.taken, legal(name)
+        free = name not in live and not keyword.iskeyword(name)
+        return name if free else self.unique(f"{name}_", live)
 
     def inline(self, number: int, value: Loop, name: str) -> None:
         """A repetition without weights of its own: a plain loop."""

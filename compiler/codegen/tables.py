@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from math import isfinite, prod
+from math import prod
 
 from modnorm.diagnostics import Diagnostics
 from modnorm.kernels import polar_tiles, schemes, tiles
@@ -13,9 +13,6 @@ from modnorm.ops.losses import LOSSES
 from modnorm.passes.certify import Certify
 from modnorm.passes.losses import Loss
 from modnorm.passes.program import Program, run_passes
-
-NAMES = ("SMOOTHNESS", "SCHEMES", "TILES", "WARPS", "POLAR_TILES")
-"""What the tables are called in the generated file."""
 
 
 def matrices(program: Program) -> dict[tuple[int, ...], int]:
@@ -45,9 +42,7 @@ def smoothness_table(program: Program) -> str:
     for loss in LOSSES:
         found = run_passes(certified, (Loss(loss),), Diagnostics()).smoothness
         assert found is not None
-        number = found.smoothness
-        large = "it is too large for a float" if number and not isfinite(number) else ""
-        rows += _entry(loss, found.reason or large or number)
+        rows += _entry(loss, found.reason or found.smoothness)
     head = '# What lr="auto" knows of the curvature of losses: λ, or why there is none.\n'
     return head + _table("SMOOTHNESS: dict[str, float | str]", rows)
 
@@ -91,10 +86,11 @@ def polar_table(program: Program, device: str) -> str:
 
 def _entry(key: str, value: float | str | None) -> list[str]:
     """An entry of a table, whose value may be text of any length."""
+    plain = not isinstance(value, str) or not value.isprintable()
     if not isinstance(value, str) or len(value) < 70:
-        return [f'    "{key}": {json.dumps(value, ensure_ascii=False)},']
+        return [f'    "{key}": {json.dumps(value, ensure_ascii=plain)},']
     lines = textwrap.wrap(value, 80, drop_whitespace=False)
-    pieces = [f"        {json.dumps(line, ensure_ascii=False)}" for line in lines]
+    pieces = [f"        {json.dumps(line, ensure_ascii=plain)}" for line in lines]
     return [f'    "{key}": (', *pieces, "    ),"]
 
 

@@ -142,9 +142,11 @@ class Builder:
 
     def finish(self, output: int) -> Region:
         """The region; values that neither the output nor a weight needs are dropped."""
-        wanted = {output, self.input}
-        wanted |= {n for n in self.graph if holds_weights(self.graph.nodes[n]["value"])}
-        keep = wanted.union(*(nx.ancestors(self.graph, n) for n in wanted))
+        keep = {output, self.input}
+        for n in reversed(range(len(self.graph))):  # every value after those that it uses
+            value: Value = self.graph.nodes[n]["value"]
+            if n in keep or holds_weights(value):
+                keep.update((n, *value.inputs))
         self.graph.remove_nodes_from([n for n in self.graph if n not in keep])
         return Region(nx.freeze(self.graph), self.input, output)
 

@@ -29,6 +29,8 @@ from modnorm.syntax.parser import parse_expression
 
 MAX_AXES = 16
 """Axes of an input."""
+MAX_INPUTS = 1_000
+"""Inputs of a model."""
 SHOWN = 5
 """Models shown where one has to be chosen."""
 
@@ -78,9 +80,11 @@ def elaborate(
         for statement in main.statements:
             if isinstance(statement, tree.Param):
                 params[statement.name] = evaluator.param(space, statement)
-        for statement in main.statements:
-            if isinstance(statement, tree.Input):
-                inputs.append(_input(statement, space, evaluator))
+        declared = [s for s in main.statements if isinstance(s, tree.Input)]
+        inputs += [_input(statement, space, evaluator) for statement in declared[:MAX_INPUTS]]
+        if len(declared) > MAX_INPUTS:
+            message = f"a model has at most {MAX_INPUTS:,} inputs, but here are {len(declared):,}"
+            evaluator.fail("E305", message, declared[MAX_INPUTS].span)
         if chosen is not None:
             body = evaluator.module(
                 evaluator.body(chosen.body, Frame(space)),

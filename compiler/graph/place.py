@@ -29,7 +29,7 @@ from modnorm.graph.modules import (
 from modnorm.graph.numbers import show
 from modnorm.ops.base import Atom, Reader
 
-MAX_POSITIONS = 20_000
+MAX_POSITIONS = 5_000
 """Positions of the module tree, a repetition's body counted once."""
 MAX_DEPTH = 800
 """Levels of the module tree."""
@@ -57,14 +57,26 @@ RESERVED = frozenset(
     "_modules _named_members _non_persistent_buffers_set _parameters "
     "_register_load_state_dict_pre_hook _register_state_dict_hook _replicate_for_data_parallel "
     "_save_to_state_dict _slow_forward _state_dict_hooks _state_dict_pre_hooks _version "
-    "_wrapped_call_impl".split()
+    "_wrapped_call_impl _orig_mod module".split()
 )
-"""Attributes that a torch module has already; a part of that name gets an underscore."""
+"""Attributes that a torch module has already, and those that torch's wrappers hold it under; a part
+of that name gets an underscore."""
+
+
+def legal(name: str) -> str:
+    """The name, or the nearest one that Python takes as it stands.
+
+    A class gives `__x` another meaning, and `_` is the variable of loops that need none.
+    """
+    name = re.sub(r"\W", "_", name)
+    if name == "_" or name.startswith("__"):
+        name = f"{name.strip('_') or 'part'}_"
+    return f"_{name}" if name[:1].isdigit() else name
 
 
 def is_reserved(name: str) -> bool:
     """Whether a part of a torch module cannot have a name."""
-    return keyword.iskeyword(name) or name in RESERVED or name.startswith("__")
+    return keyword.iskeyword(name) or name in RESERVED or name != legal(name)
 
 
 def snake(name: str) -> str:
@@ -95,7 +107,7 @@ class _Container:
         count = self.taken.get(name, 0)
         self.taken[name] = count + 1
         unique = name if not count else f"{name}_{count}"
-        while count and unique in self.taken:
+        while count and (unique in self.taken or is_reserved(unique)):
             count += 1
             unique = f"{name}_{count}"
         self.taken.setdefault(unique, 1)
@@ -130,7 +142,7 @@ class _Placer:
         """The name, or another one where Python or torch would misunderstand it."""
         if not is_reserved(name):
             return name
-        other = f"{name.strip('_') or 'part'}_"
+        other = legal(f"{name.strip('_') or 'part'}_")
         while is_reserved(other):
             other += "_"
         self.diagnostics.add(

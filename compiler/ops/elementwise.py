@@ -222,7 +222,7 @@ class Softmax(Bond):
 
     @property
     def sharpness(self) -> Sharpness | None:
-        return Sharpness(0.0, 0.0, float(self.scale) ** 2)
+        return Sharpness(0.0, 0.0, float(self.scale) * float(self.scale))
 
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
         return Softmax(self.scale * scalars[0]), 1

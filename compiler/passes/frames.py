@@ -8,6 +8,7 @@ hold for their inputs.
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeAlias
@@ -34,8 +35,9 @@ FOLLOWED = 24
 """After so many copies of a repetition one bound for all later ones is tried."""
 MOST = 1024
 """Copies that are followed one by one, at most."""
-LOOKS = 20_000
-"""Operations whose outputs are bounded, at most, in all: repetitions may stand in repetitions."""
+LOOKS = 8_000
+"""Operations whose outputs are bounded, at most, beside one look at each position: repetitions may
+stand in repetitions."""
 NEAR = 0.01
 """Copies with bounds closer than this, relatively, are looked at together."""
 CLOSE = 1e-12
@@ -44,6 +46,7 @@ ROUNDING = 1e-14
 """Relative rounding of what one copy computes, taken to be at most this."""
 
 Edges: TypeAlias = tuple[Edge, ...]
+Stretches: TypeAlias = list[tuple[Edges, int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +77,8 @@ class Frames:
         self.source = program.source
         self.whole = whole
         self.looks = 0
+        self.most = LOOKS + len(program.types)
+        self.entered: dict[Hashable, Stretches] = {}
         self.mentions = [program.span]
         self.places: dict[int, Span] = {}  # of every operation, in the model's own file
 
@@ -196,8 +201,20 @@ class Frames:
         own = Reason(module.path, "repetition", self.mention(module.span), text, module.span)
         return replace(found, reason=found.reason or own, own=own)
 
-    def stretches(self, body: Module, count: int, x: Edges) -> list[tuple[Edges, int]]:
-        """Bounds on what enters the copies, in order, each with the number that it holds for."""
+    def stretches(self, body: Module, count: int, x: Edges) -> Stretches:
+        """Bounds on what enters the copies, in order, each with the number that it holds for.
+
+        The same bounds reach a repetition inside others again and again: they are followed once.
+        """
+        key = (body.id, count, tuple((e.headed, tuple(e.bounds.items())) for e in x))
+        if key not in self.entered:
+            self.entered[key] = self.followed(body, count, x)
+        return self.entered[key]
+
+    def followed(self, body: Module, count: int, x: Edges) -> Stretches:
+        """Those stretches, by following the bounds from copy to copy."""
+        if count > 1 and self.looks > self.most:
+            return [(tuple(map(_lost, x)), count)]
         found = [x]
         while len(found) < count:
             x = self.flow(body, found[-1])
@@ -210,7 +227,7 @@ class Frames:
                     return [*_grouped(found[:-1]), (last, left + 1)]
             if len(found) == FOLLOWED and (kept := self.invariant(body, found[-2:], x)) is not None:
                 return [*_grouped(found), (kept, left)]
-            if len(found) == MOST or self.looks > LOOKS:
+            if len(found) == MOST or self.looks > self.most:
                 return [*_grouped(found), (tuple(map(_lost, x)), left)]
             found.append(x)
         return _grouped(found)
@@ -288,7 +305,7 @@ def _limit(first: Edge, second: Edge, third: Edge, margin: float) -> Edge:
     return third.rebounded(bounds)
 
 
-def _grouped(found: list[Edges]) -> list[tuple[Edges, int]]:
+def _grouped(found: list[Edges]) -> Stretches:
     """Neighbours whose bounds are nearly the same, with common bounds."""
     groups: list[list[Edges]] = []
     for x in found:

@@ -6,6 +6,7 @@ Source: Large et al. 2024 (arXiv 2405.14813), section 4; docs/mathematics.md.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -14,6 +15,8 @@ from modnorm.ops.losses import LARGEST, LOSSES, Constants, Unbounded
 from modnorm.ops.types import Tensor
 from modnorm.passes.certificate import Smoothness
 from modnorm.passes.program import Program
+
+LARGE = "it is too large for a float"
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,20 @@ class Loss:
         if not isinstance(output, Tensor) or output.dtype != "float":
             raise Unbounded(f"it needs one output of real numbers, not {output}")
         high = program.certificate.parts[program.tree.id].high
-        return LOSSES[self.loss].constants(output, norm, high)
+        found = LOSSES[self.loss].constants(output, norm, high)
+        if not all(map(math.isfinite, found)):
+            raise Unbounded(LARGE)
+        return found
 
     def smoothness(self, program: Program, found: Constants) -> Smoothness:
         sharpness = program.sharpness[program.tree.id]
         if sharpness is None:
             why = "an operation is not smooth, or a weight is used more than once"
             return Smoothness(self.loss, why, *found)
-        return Smoothness(self.loss, "", *found, found.sigma * sharpness.alpha + found.tau)
+        smoothness = found.sigma * sharpness.alpha + found.tau
+        if not math.isfinite(smoothness):
+            return Smoothness(self.loss, LARGE, *found)
+        return Smoothness(self.loss, "", *found, smoothness)
 
     def verify(self, program: Program) -> None:
         found = program.smoothness

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
-from modnorm.diagnostics import Diagnostics, Source, Span
+from modnorm.diagnostics import Diagnostic, Diagnostics, Source, Span
 from modnorm.graph.dataflow import Region
 from modnorm.graph.modules import Module
 from modnorm.graph.values import Value
@@ -130,7 +130,12 @@ def run_passes(
         ModnormError: if a pass reported an error.
     """
     for step in passes:
-        program = step.run(program, diagnostics)
+        try:
+            program = step.run(program, diagnostics)
+        except OverflowError:
+            message = f"the numbers of `{program.name}` are more than a float can hold"
+            hint = "bring scales, masses and sensitivities nearer to 1"
+            diagnostics.add(Diagnostic("E501", message, program.span, hint=hint))
         diagnostics.check()
         step.verify(program)
         if hook is not None:

@@ -7,7 +7,8 @@ properties (`is_identity`, `scalar`, `absorb`, `fuse`) and never for their names
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from fractions import Fraction
 from typing import ClassVar, TypeAlias
 
 from modnorm.diagnostics import Diagnostics
@@ -22,6 +23,7 @@ from modnorm.graph.dataflow import (
     Value,
     holds_weights,
 )
+from modnorm.graph.numbers import fits_float
 from modnorm.ops.base import Op
 from modnorm.ops.scalars import Mul
 from modnorm.ops.types import Real, TupleType, Type
@@ -121,7 +123,7 @@ class Fuse(_Rewrite):
                 before: Value = builder.graph.nodes[value.inputs[0]]["value"]
                 if isinstance(before, Apply) and before.weight is None:
                     fused = value.op.fuse(before.op)
-                    if fused is not None:
+                    if fused is not None and _holds(fused):
                         return builder.add(replace(value, op=fused, inputs=before.inputs))
             return builder.add(value)
 
@@ -204,7 +206,7 @@ class _Folding:
         """Whether every use of a value takes the factor in without leaving one behind."""
         if _is_one(factor):
             return True
-        if number == self.old.output:
+        if number == self.old.output or not _fits(factor):
             return False
         return all(self.use_swallows(user, number, factor) for user in self.old.uses(number))
 
@@ -277,16 +279,41 @@ def _same(factor: Scalars) -> Real | None:
     return found.pop() if len(found) == 1 else None
 
 
+def _fits(factor: Scalars) -> bool:
+    """Whether floats can hold a value's factors."""
+    return all(map(_fits, factor)) if isinstance(factor, tuple) else fits_float(factor)
+
+
 def _is_one(factor: Scalars) -> bool:
     return _same(factor) == 1
 
 
 def _absorb(value: Apply, factor: Scalars) -> tuple[Op, Real] | None:
-    """The operation with the factors of its input taken in, and the factor of its output."""
+    """The operation with the factors of its input taken in, and the factor of its output.
+
+    None where the operation takes none in, or one of its numbers would leave the range of floats.
+    """
     if _is_one(factor):
         return value.op, 1
-    if isinstance(factor, tuple):
-        members = [_same(f) for f in factor]
-        known = [m for m in members if m is not None]
-        return value.op.absorb(tuple(known)) if len(known) == len(members) else None
-    return value.op.absorb((factor,))
+    members = [_same(f) for f in factor] if isinstance(factor, tuple) else [factor]
+    known = [m for m in members if m is not None and not isinstance(m, tuple)]
+    if len(known) < len(members) or not all(map(fits_float, known)):
+        return None
+    try:
+        absorbed = value.op.absorb(tuple(known))
+    except OverflowError:
+        return None
+    fits = absorbed is not None and fits_float(absorbed[1]) and _holds(absorbed[0])
+    return absorbed if fits else None
+
+
+def _holds(op: Op) -> bool:
+    """Whether floats can hold every number of an operation."""
+    stack: list[object] = [getattr(op, field.name) for field in fields(op)]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, tuple):
+            stack.extend(value)
+        elif isinstance(value, int | float | Fraction) and not fits_float(value):
+            return False
+    return True

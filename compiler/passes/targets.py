@@ -87,11 +87,14 @@ def _holds(weight: Weight) -> bool:
     """Whether floats can hold a weight's mass and the target of every copy."""
     if not (fits_float(weight.mass) and fits_float(weight.target)):
         return False
-    low = high = float(weight.target)
+    most = least = 1.0  # how much more sensitivity is downstream of another copy than of the last
     for level in weight.levels:
         first = float(power(level.ratio, level.count - 1))
-        low, high = low / max(first, 1), high / min(first, 1)
-    return math.isfinite(high) and (low > 0 or weight.target == 0)
+        most, least = most * max(first, 1), least * min(first, 1)
+    if not (math.isfinite(most) and least > 0):
+        return False
+    target = float(weight.target)
+    return math.isfinite(target / least) and (target / most > 0 or target == 0)
 
 
 @dataclass(frozen=True)

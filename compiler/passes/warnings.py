@@ -19,10 +19,14 @@ from modnorm.graph.modules import (
     walk,
 )
 from modnorm.graph.numbers import show
+from modnorm.graph.place import instance
 from modnorm.ops.base import Atom
-from modnorm.passes.program import Program
+from modnorm.passes.program import Program, Weight
+from modnorm.passes.sensitivity import power
 
 TOLERANCE = 1e-9
+APART = 1e6
+"""Targets whose ratio is more than this are warned of."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Warnings:
                 self.residual(module, program, diagnostics)
             elif isinstance(module, Repeat):
                 self.growing(module, program, diagnostics)
+        self.apart(program, diagnostics)
         return program
 
     def frozen(self, leaf: Leaf, program: Program, diagnostics: Diagnostics) -> None:
@@ -94,8 +99,42 @@ class Warnings:
                 )
             )
 
+    def apart(self, program: Program, diagnostics: Diagnostics) -> None:
+        """Targets so far apart that a learning rate that moves one weight throws another."""
+        found = [end for weight in program.weights if weight.target for end in _extremes(weight)]
+        if not found:
+            return
+        (low, small), (high, large) = min(found), max(found)
+        if high <= APART * low:
+            return
+        diagnostics.add(
+            Diagnostic(
+                "W611",
+                f"the targets are far apart: that of `{large}` is {high:.3g}, that of `{small}`"
+                f" {low:.3g}",
+                program.span,
+                hint="a weight far from the output gets a larger update where the sensitivity"
+                " between is below 1, a smaller one where it is above; give repeated modules"
+                " sensitivity 1: `residual(f, n)` from std.nn is `(1 - 1/n) * Identity + 1/n * f`",
+            )
+        )
+
     def verify(self, program: Program) -> None:
         pass
+
+
+def _extremes(weight: Weight) -> list[tuple[float, str]]:
+    """The least and the largest target among a weight's copies, each with the copy's path."""
+    ends = []
+    for sign in (1, -1):
+        target, indices = float(weight.target), []
+        for level in weight.levels:
+            first = float(power(level.ratio, level.count - 1))
+            at_first = sign * first > sign
+            indices.append(0 if at_first else level.count - 1)
+            target /= first if at_first else 1.0
+        ends.append((target, instance(weight.path, tuple(indices))))
+    return ends
 
 
 def _is_skip(module: Module) -> bool:

@@ -114,7 +114,7 @@ def _proved(module: Module, program: Program) -> dict[str, Any]:
     bound = _certificate(program).parts.get(module.id)
     if bound is None:
         return {"certified_sensitivity": None}
-    norm = {"kind": bound.norm, "low": bound.low, "high": _number(bound.high)}
+    norm = {"kind": bound.norm, "low": _number(bound.low), "high": _number(bound.high)}
     return {"certified_sensitivity": _number(bound.sensitivity), "norm": norm}
 
 

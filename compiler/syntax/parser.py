@@ -36,7 +36,7 @@ from modnorm.syntax.words import (
 
 MAX_CHARACTERS = 1_000_000
 """Characters of a text."""
-MAX_TOKENS = 250_000
+MAX_TOKENS = 40_000
 """Words, numbers and signs of a file."""
 MAX_MISTAKES = 50
 """Syntax mistakes shown of a file."""
@@ -69,9 +69,14 @@ def parse_partly(source: Source, diagnostics: Diagnostics) -> tuple[tree.File, b
         statement, failed = _read(source, tokens, first, last, "statement", found)
         if first < failed < last and begins_line(tokens, failed):
             # a line that begins with no keyword: what stands before it may be whole
-            whole, _ = _read(source, tokens, first, failed, "statement", Diagnostics())
+            within = Diagnostics()
+            whole, _ = _read(source, tokens, first, failed, "statement", within)
             if whole is not None:
-                kept.append(whole)
+                if within.errors:  # it is read, with mistakes of its own
+                    broken.append(tree.Broken(_defined(tokens, first, failed), False))
+                    found.extend(within)
+                else:
+                    kept.append(whole)
                 first = failed
         good = len(found.errors) == before
         if statement is not None and (good or isinstance(statement, IMPORTS)):

@@ -21,8 +21,8 @@ LR, DECAY = 0.1, 0.05
 def estimate(u: Tensor, x: Tensor, iterations: int, alone: bool) -> tuple[Tensor, Tensor]:
     """What bounds σ_max of a matrix from below, and the next vector.
 
-    Power iteration starts from x with half of the longest row, on the side of x. A matrix alone goes
-    on from there until σ grows by less than a tenth; one of a stack does so for each iteration.
+    Power iteration starts from x with half of the longest row, on the side of x. A matrix alone
+    goes on from there until σ grows by less than a tenth; one of a stack does so each time.
     """
     lengths = u.norm(dim=1)
     row = u[lengths.argmax()] / lengths.max() / 2

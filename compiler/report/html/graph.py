@@ -109,7 +109,8 @@ class _Draw:
                 continue
             group = self.group(value) if isinstance(value, Apply) else None
             own = groups.get(group.number) if group else None
-            if own is None:
+            # a part goes on in a box of its own behind what others made of its values
+            if own is None or any(source > own for source in sources):
                 own = len(boxes)
                 boxes.append(self.box(value, group, name, around))
                 if group:
