@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 
-from .state import wide
-
 SMOOTHNESS: dict[str, float | str] = {}
 
 
@@ -47,7 +45,9 @@ def automatic_step(optimizer: Any, ready: set[int]) -> None:
     slope, moves, room = 0.0, list[Any](), optimizer._room
     for batches in optimizer._batches.values():
         for items, memory, views in optimizer._chosen(batches, ready):
-            states, updates = optimizer._take_in(items, memory, views)
+            items, states, weights, updates = optimizer._take_in(items, memory, views)
+            if not items:
+                continue
             names = [w.name for _, _, w in items]
             if not room.keys() >= set(names):
                 room |= {name: torch.empty_like(u) for name, u in zip(names, views, strict=True)}
@@ -57,17 +57,17 @@ def automatic_step(optimizer: Any, ready: set[int]) -> None:
             grads = [p.grad.to(memory.dtype).flatten() for _, p, _ in items]
             dots = [torch.dot(g, d.flatten()) for g, d in zip(grads, ds, strict=True)]
             slope += torch.stack(dots).double().sum().item()
-            moves.append((items, states, memory.dtype, ds))
+            moves.append((items, weights, ds))
     for group in optimizer.param_groups:
         group["step_size"] = max(slope, 0.0) / group["smoothness"] * float(group["lr"])
-    for items, states, dtype, ds in moves:
+    for items, weights, ds in moves:
         size, decay = items[0][0]["step_size"], items[0][0]["weight_decay"]
-        weights = wide(items, states, dtype)
+        if (before := optimizer._before(items, weights, size)) is None:
+            continue
         if decay:
             torch._foreach_mul_(weights, [1 - size * w.target * decay for _, _, w in items])
         torch._foreach_add_(weights, ds, alpha=-size)
-        if weights[0] is not items[0][1]:
-            torch._foreach_copy_([p for _, p, _ in items], weights)
+        optimizer._settle(items, weights, before)
 
 
 # modnorm: end

@@ -44,6 +44,7 @@ class Classes:
         codes, types = _first_uses(program.flow)
         self.file = File(self.borrows, self.local, self.taken, codes, types)
         self.model = self.names.claim(program.name)
+        self.frozen = {w.path for w in program.weights if not w.target}
         self.atoms: dict[tuple[type[Atom], Norm, str], str] = {}
         self.parts: dict[str, str] = {}
         self.loops: dict[int, list[tuple[str, int, int]]] = {}
@@ -178,7 +179,8 @@ class Classes:
                 sizes = ", ".join(
                     map(str, dict(zip(value.op.axes, value.op.weight_shape, strict=True)).values())
                 )
-                return f"{self.atom(value, types[id(value)])}({sizes}, {FACTORY})"
+                still = ".requires_grad_(False)" if value.weight in self.frozen else ""
+                return f"{self.atom(value, types[id(value)])}({sizes}, {FACTORY}){still}"
             case Copies():
                 return self.module_list(node, types)
             case Part(children=children):
