@@ -125,6 +125,7 @@ def described(key: str, x: Tensor) -> Any:
 def outline(saved: dict[str, Any], plan: Iterable[Weight]) -> dict[str, Any]:
     """What two state_dicts must have in common for one to be loaded in the other's place."""
     groups = saved["param_groups"]
+    first = groups[0] if groups else {}
     names = list[list[str]]()
     for group in groups:
         check_options(group)
@@ -137,9 +138,9 @@ def outline(saved: dict[str, Any], plan: Iterable[Weight]) -> dict[str, Any]:
     keys = [index for group in groups for index in group["params"]]
     places = [f"group {i}, place {j}" for i, own in enumerate(names) for j in range(len(own))]
     return {
-        "optimizer": saved.get("optimizer", groups[0].get("optimizer")),
+        "optimizer": saved.get("optimizer", first.get("optimizer")),
         "plan": {record[0]: Weight(*record)._asdict() for record in saved.get("plan", plan)},
-        "plan_hash": saved.get("plan_hash", groups[0].get("plan_hash")),
+        "plan_hash": saved.get("plan_hash", first.get("plan_hash")),
         "parameter": dict(zip(flat, places, strict=True)),
         "options": {
             f"of group {i}": dict.fromkeys(sorted(RANGES.keys() & group.keys()), "there")
@@ -235,7 +236,8 @@ class Resumable(torch.optim.Optimizer):
 
         def take(_: Any) -> None:
             skipped, new = fitting
-            self.state.update({p: x for (_, p, _), x in zip(self._items, new, strict=True) if x})
+            pairs = zip(self._items, new, strict=True)
+            self.state.update({p: state for (_, p, _), state in pairs if state is not None})
             self.skipped = skipped
 
         hooks = [
@@ -257,17 +259,17 @@ class Resumable(torch.optim.Optimizer):
         kind = type(self).__name__
         try:
             groups, states = [dict(group) for group in saved["param_groups"]], saved["state"]
-            if "plan_hash" not in saved and not all("plan_hash" in group for group in groups):
+            if "plan_hash" not in {**saved, **(groups[0] if groups else {})}:
                 raise ValueError("it names no plan: another optimizer's, or a wrapper's")
             for group, own in zip(groups, self.param_groups, strict=False):
                 group.update({key: own[key] for key in POLICIES})
             found = outline({**saved, "param_groups": groups}, self.plan)
             counts = [pair for group in groups for pair in group.get("skipped", ())]
             skipped = dict(saved.get("skipped", counts))
-        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             said = error if type(error) is ValueError else repr(error)
             raise ValueError(f"no state_dict of {kind}: {said}") from None
-        new = list[dict[str, Any]]()
+        new = list[Any]()
         for _, p, w in self._items:
             state = found["state"].get(w.name)
             new.append(self.fresh(p, w) if state else {})
@@ -290,6 +292,7 @@ class Resumable(torch.optim.Optimizer):
         for group, own in zip(groups, self.param_groups, strict=True):
             group["param_names"] = own["param_names"]
         others = {key: value for key, value in states.items() if key not in keys}
+        new = [state if key in states else None for state, key in zip(new, keys, strict=True)]
         return {**saved, "param_groups": groups, "state": others}, skipped, new
 
     def __getstate__(self) -> dict[str, Any]:

@@ -236,8 +236,11 @@ def damaged(change: Callable[[dict[str, Any]], object], dtype: torch.dtype = tor
         (lambda s: s.update(state=None), "no state_dict"),
         (lambda s: s.update(state={2: 5}), "no state_dict"),
         (lambda s: s.update(param_groups={}), "."),
-        (lambda s: s["param_groups"].pop(), "IndexError"),
-        (lambda s: s["param_groups"].append(s["param_groups"][0]), r"parameter embed\.weight: group 1"),
+        (lambda s: s["param_groups"].pop(), r"parameter embed\.weight: missing"),
+        (
+            lambda s: s["param_groups"].append(s["param_groups"][0]),
+            r"parameter embed\.weight: group 1",
+        ),
         (lambda s: s["param_groups"][0].pop("lr"), "options"),
         (lambda s: s["param_groups"][0].pop("betas"), "options"),
         (lambda s: s["param_groups"][0].pop("params"), "params"),
