@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from typing import Any
 
 import torch
@@ -32,6 +34,31 @@ def automatic(options: dict[str, Any]) -> dict[str, Any]:
                 f"none: {found}. Give a number as lr=, or one for the curvature as smoothness="
             )
     return options | {"lr": 1.0, "smoothness": found}
+
+
+def watch(seen: list[list[float]] | None, norms: list[float]) -> list[list[float]] | None:
+    """The norms of the gradients of the last steps, by weight; None after a warning.
+
+    Clipping leaves the norm of all gradients together at its bound, step after step, while those of
+    the parts go on changing: that in three steps is no chance.
+    """
+    if seen is None:
+        return None
+    seen = [*seen[-2:], norms]
+    totals = [math.sqrt(sum(x * x for x in one)) for one in seen]
+    if len(seen) < 3 or len({len(one) for one in seen}) > 1:
+        return seen
+    still = max(totals) - min(totals) <= 2e-5 * min(totals)
+    moved = max((max(x) - min(x) for x in zip(*seen, strict=True)), default=0.0)
+    if not (still and moved > 1e-2 * min(totals)):
+        return seen
+    warnings.warn(
+        f"the gradients of three steps had the norm {totals[-1]:.6g}, as if they were clipped: with "
+        "lr='auto' the step size is made from the gradient as it comes, and shrinks with it. Leave "
+        "clipping out, or give lr a number",
+        stacklevel=2,
+    )
+    return None
 
 
 def automatic_step(optimizer: Any, ready: set[int]) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from .auto import automatic, automatic_step
+from .auto import automatic, automatic_step, watch
 from .norms import NORMS
 from .plan import Weight
 from .polar import polar_update
@@ -139,6 +139,7 @@ class NormedOptimizer(Resumable):
         self._types: dict[str, torch.dtype] = {}  # of the parameters, when states were made
         self._ones: dict[torch.device, Tensor] = {}
         self._factors: dict[str, Any] = {}  # by name, what gave the last update norm 1
+        self._norms: list[list[float]] | None = []
         self._spoiled: list[Item] = []  # weights that a step must not write to
 
     def _named(self) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
@@ -183,7 +184,7 @@ class NormedOptimizer(Resumable):
             state["master"] = p.detach().to(dtype).contiguous()
         return state
 
-    @torch._disable_dynamo
+    @torch._disable_dynamo  # type: ignore[attr-defined]
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Move the weights that have a gradient; returns the closure's loss, if there is one."""
@@ -255,6 +256,8 @@ class NormedOptimizer(Resumable):
         limits = {dtype: math.sqrt(torch.finfo(dtype).max) for dtype in set(types)}
         lost = [x for x, n, dtype in zip(items, sizes, types, strict=True) if not n < limits[dtype]]
         self._refuse(lost, "Nothing was changed")
+        if "smoothness" in self.defaults:
+            self._norms = watch(self._norms, sizes)
         return {id(x) for x in items} - {id(x) for x in lost}
 
     def _count_lost(self, wait: bool = False) -> None:
@@ -350,7 +353,7 @@ class NormedOptimizer(Resumable):
             grads.append(grad)
         states = [self.state[p] for _, p, _ in items]
         updates = self._update(items[0][0], states, grads, views)
-        found = (items, states, wide(items, states, memory.dtype), updates)
+        found: Any = (items, states, wide(items, states, memory.dtype), updates)
         if not (bad := self._unsound(*found[:3])):
             return found
         self._spoiled += [items[i] for i in bad]

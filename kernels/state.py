@@ -22,8 +22,10 @@ RANGES = {  # from what on, and below what, an option may be
 }
 
 
-WRAPPERS = ("_orig_mod", "module", "_module", "_checkpoint_wrapped_module")
-WRAPPERS = (*WRAPPERS, "_fsdp_wrapped_module")
+WRAPPERS = (
+    *("_orig_mod", "module", "_module"),
+    *("_checkpoint_wrapped_module", "_fsdp_wrapped_module"),
+)
 OWN = ("exp_avg", "exp_avg_sq", "momentum", "vector", "master")  # the rest of a state is others'
 POLICIES = ("nonfinite", "missing")
 
@@ -76,7 +78,8 @@ def check_options(group: dict[str, Any]) -> None:
         if key == "lr" and isinstance(value, Tensor) and value.numel() == 1:
             numbers = [float(value)] if value.is_cpu else []  # no waiting for a device
         whole = key in ("iterations", "steps")
-        good = all(isinstance(x, Integral if whole else Real) and low <= x < below for x in numbers)
+        kinds: Any = Integral if whole else Real
+        good = all(isinstance(x, kinds) and low <= x < below for x in numbers)
         if not good or pair != (key == "betas"):
             kind = "a whole number, " if whole else ""
             raise ValueError(f"{key} must be {kind}at least {low} and below {below}, not {value!r}")

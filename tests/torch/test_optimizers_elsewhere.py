@@ -9,6 +9,7 @@ import pickle
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -711,3 +712,24 @@ def test_scaled_gradients_are_unscaled_and_bad_steps_left_out(net: Any) -> None:
     scaler.update()
     assert scaler.get_scale() == 512.0
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def automatic_run(net: Any, clip: float | None, kind: str) -> list[str]:
+    model, optimizer = made(net, kind, lr="auto", smoothness=5.0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step in range(8):
+            loss_of(model, step).backward()  # type: ignore[no-untyped-call]
+            if clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), clip)
+            optimizer.step()
+            optimizer.zero_grad()
+    return [str(w.message) for w in caught if "clipped" in str(w.message)]
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_clipping_beside_an_automatic_rate_is_warned_of_once(net: Any, kind: str) -> None:
+    for clip, count in ((0.01, 1), (None, 0), (1e6, 0)):
+        said = automatic_run(net, clip, kind)
+        assert len(said) == count
+        assert all("had the norm 0.01" in text or "0.00999" in text for text in said)
