@@ -53,7 +53,7 @@ def watch(seen: list[list[float]] | None, norms: list[float]) -> list[list[float
     if not (still and moved > 1e-2 * min(totals)):
         return seen
     warnings.warn(
-        f"the gradients of three steps had the norm {totals[-1]:.6g}, as if they were clipped: with "
+        f"the gradients of three steps had the norm {totals[-1]:.6g}, as if clipped: with "
         "lr='auto' the step size is made from the gradient as it comes, and shrinks with it. Leave "
         "clipping out, or give lr a number",
         stacklevel=2,
