@@ -364,24 +364,22 @@ class NormedOptimizer(Resumable):
     def _unsound(self, items: list[Item], states: Any, weights: list[Tensor]) -> set[int]:
         """Which of these have a weight or moments with NaN or infinity, of those looked at now.
 
-        That is each one in the first step, and then in one of TURNS, so that it costs no time;
-        always where time goes into products.
+        That is each one in the first step, and then in one of TURNS, so that it costs little time;
+        always where time goes into products. Later, norms show what is in moments, but for a map.
         """
         whole = not self._turn or (self.dual and weights[0].is_cpu)
-        turn = self._turn % TURNS
-        looked, sums = list[int](), list[Tensor]()
-        for i, (_, _, w) in enumerate(items):
-            if whole or self._order[w.name] % TURNS == turn:
-                looked.append(i)
-                sums.append(sum(states[i][name].sum() for name in self.moments) + weights[i].sum())
-        sizes = torch.stack(sums).tolist() if sums else []
-        doubtful = [i for i, size in zip(looked, sizes, strict=True) if not math.isfinite(size)]
-        return {
-            i
-            for i in doubtful
-            for x in (weights[i], *(states[i][name] for name in self.moments))
-            if not x.isfinite().all()
-        }
+        turn, names = self._turn % TURNS, self.moments if whole or self.dual else ()
+        looked = [i for i, x in enumerate(items) if whole or self._order[x[2].name] % TURNS == turn]
+        parts = {i: [weights[i], *(states[i][name] for name in names)] for i in looked}
+        sums = [x.sum() for i in looked for x in parts[i]]
+        sizes = (
+            [x.item() for x in sums]
+            if weights[0].is_cpu or not sums
+            else torch.stack(sums).tolist()
+        )
+        if all(map(math.isfinite, sizes)):
+            return set()
+        return {i for i in looked for x in parts[i] if not x.isfinite().all()}
 
     def _before(self, items: list[Item], weights: list[Tensor], lr: float) -> Any:
         """What to keep of weights that a step could take out of their type; None: don't take it."""

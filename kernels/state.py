@@ -104,10 +104,9 @@ def wide(items: list[Item], states: Any, dtype: torch.dtype) -> list[Tensor]:
 
 def narrow(items: list[Item], weights: list[Tensor]) -> list[Item]:
     """Round what `wide` gave into 16-bit weights; those that can't hold it stay as they were."""
-    params = [p for _, p, _ in items]
-    if weights[0] is params[0]:
+    if weights[0] is items[0][1]:
         return []
-    lost = []
+    params, lost = [p for _, p, _ in items], list[bool]()
     if params[0].dtype == torch.float16:  # bfloat16 has float32's range
         most = torch.finfo(torch.float16).max
         lost = [not w.abs().amax() <= most for w in weights]
