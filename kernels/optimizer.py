@@ -129,6 +129,7 @@ class NormedOptimizer(Resumable):
         self.state.update({p: self._aside.pop(p) for p in self._aside.keys() & seen})
         self._known = self._known | {p: w for _, p, w in items}
         self._seen = self._groups()
+        self._largest = max((w.target for w in self.plan), default=0.0)
         self._items = items
         self._order = {w.name: i for i, w in enumerate(self.plan)}
         self._batches: dict[torch.device, list[Batch]] = {}
@@ -344,14 +345,13 @@ class NormedOptimizer(Resumable):
 
     def _take_in(self, items: list[Item], memory: Tensor, views: list[Tensor]) -> Any:
         """Take in gradients; the weights that are sound, with states, wide values and updates."""
-        grads = []
+        grads, states = [], []
         for _, p, w in items:
-            self.complete(p, w)
+            states.append(self.complete(p, w))
             grad: Any = p.grad
             if grad.dtype != memory.dtype or not grad.is_contiguous():
                 grad = grad.to(memory.dtype).contiguous()
             grads.append(grad)
-        states = [self.state[p] for _, p, _ in items]
         updates = self._update(items[0][0], states, grads, views)
         found: Any = (items, states, wide(items, states, memory.dtype), updates)
         if not (bad := self._unsound(*found[:3])):
@@ -383,8 +383,11 @@ class NormedOptimizer(Resumable):
 
     def _before(self, items: list[Item], weights: list[Tensor], lr: float) -> Any:
         """What to keep of weights that a step could take out of their type; None: don't take it."""
-        size = lr * max(w.target for _, _, w in items)
-        decay, most = items[0][0]["weight_decay"], torch.finfo(weights[0].dtype).max ** 0.5
+        decay, most = items[0][0]["weight_decay"], 1e19  # squares of it have no place in float32
+        size = lr * self._largest  # of the whole plan, which nearly always will do
+        if not (size < most and size * decay <= 2):
+            most = torch.finfo(weights[0].dtype).max ** 0.5
+            size = lr * max(w.target for _, _, w in items)
         if not (size < most and size * decay < most):
             self._spoiled += items
             return None
@@ -409,7 +412,7 @@ class NormedOptimizer(Resumable):
         for item, state, p, u in zip(items, states, weights, updates, strict=True):
             w = item[2]
             factor = NORMS[w.norm].scale(u, state.get("vector"), iterations)
-            if unusable(factor, u):
+            if not (isinstance(factor, float) and factor > 0) and unusable(factor, u):
                 self._spoiled.append(item)
                 continue
             self._factors[w.name] = factor

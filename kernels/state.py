@@ -194,7 +194,7 @@ class Resumable(torch.optim.Optimizer):
     def complete(self, p: Tensor, w: Weight) -> Any:
         """The state of a weight, in which wrappers may have put things before we did."""
         state = self.state[p]
-        if w.target and not state.keys() >= set(self.moments):
+        if self.moments[-1] not in state and w.target:
             state.update(self.fresh(p, w) | state)
         return state
 
