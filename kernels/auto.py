@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from typing import Any
 
 import torch
-
-from .state import wide
 
 SMOOTHNESS: dict[str, float | str] = {}
 
@@ -36,6 +36,31 @@ def automatic(options: dict[str, Any]) -> dict[str, Any]:
     return options | {"lr": 1.0, "smoothness": found}
 
 
+def watch(seen: list[list[float]] | None, norms: list[float]) -> list[list[float]] | None:
+    """The norms of the gradients of the last steps, by weight; None after a warning.
+
+    Clipping leaves the norm of all gradients together at its bound, step after step, while those of
+    the parts go on changing: that in three steps is no chance.
+    """
+    if seen is None:
+        return None
+    seen = [*seen[-2:], norms]
+    totals = [math.sqrt(sum(x * x for x in one)) for one in seen]
+    if len(seen) < 3 or len({len(one) for one in seen}) > 1:
+        return seen
+    still = max(totals) - min(totals) <= 2e-5 * min(totals)
+    moved = max((max(x) - min(x) for x in zip(*seen, strict=True)), default=0.0)
+    if not (still and moved > 1e-2 * min(totals)):
+        return seen
+    warnings.warn(
+        f"the gradients of three steps had the norm {totals[-1]:.6g}, as if clipped: with "
+        "lr='auto' the step size is made from the gradient as it comes, and shrinks with it. Leave "
+        "clipping out, or give lr a number",
+        stacklevel=2,
+    )
+    return None
+
+
 def automatic_step(optimizer: Any, ready: set[int]) -> None:
     """Move weights by η·lr·d, where d is the update of modular norm 1 and η = <gradient, d>/λ.
 
@@ -50,7 +75,9 @@ def automatic_step(optimizer: Any, ready: set[int]) -> None:
     slope, reach, moves, room = 0.0, 1.0, list[Any](), optimizer._room
     for batches in optimizer._batches.values():
         for items, memory, views in optimizer._chosen(batches, ready):
-            states, updates = optimizer._take_in(items, memory, views)
+            items, states, weights, updates = optimizer._take_in(items, memory, views)
+            if not items:
+                continue
             names = [w.name for _, _, w in items]
             if not room.keys() >= set(names):
                 room |= {name: torch.empty_like(u) for name, u in zip(names, views, strict=True)}
@@ -63,18 +90,18 @@ def automatic_step(optimizer: Any, ready: set[int]) -> None:
             grads = [p.grad.to(memory.dtype).flatten() for _, p, _ in items]
             dots = [torch.dot(g, d.flatten()) for g, d in zip(grads, ds, strict=True)]
             slope += torch.stack(dots).double().sum().item()
-            moves.append((items, states, memory.dtype, ds))
+            moves.append((items, weights, ds))
     for group in optimizer.param_groups:
         most = max(slope, 0.0) / (group["smoothness"] * reach**2)
         group["step_size"] = most * float(group["lr"])
-    for items, states, dtype, ds in moves:
+    for items, weights, ds in moves:
         size, decay = items[0][0]["step_size"], items[0][0]["weight_decay"]
-        weights = wide(items, states, dtype)
+        if (before := optimizer._before(items, weights, size)) is None:
+            continue
         if decay:
             torch._foreach_mul_(weights, [1 - size * w.target * decay for _, _, w in items])
         torch._foreach_add_(weights, ds, alpha=-size)
-        if weights[0] is not items[0][1]:
-            torch._foreach_copy_([p for _, p, _ in items], weights)
+        optimizer._settle(items, weights, before)
 
 
 # modnorm: end

@@ -121,7 +121,7 @@ class Launches:
         """Write a table on the device, unless it stands there already."""
         if self.captured or self.sent.get(name) != rows:
             table, self.sent[name] = getattr(self, name), rows
-            source = torch.tensor(rows, dtype=table.dtype)
+            source = torch.tensor(rows, dtype=table.dtype, device="cpu")
             if capturing := self.capturing():
                 source = source.pin_memory()  # every replay of the graph reads it again
                 self.captured.append(source)
@@ -149,8 +149,7 @@ class Launches:
             if grad is None or not p.requires_grad:
                 found.append(None)
                 continue
-            if not (state := optimizer.state[p]):
-                optimizer.begin(p, w)
+            state = optimizer.complete(p, w)
             if not (weight.is_contiguous() and weight.data_ptr() % 16 == 0):
                 weight = weight.clone(memory_format=torch.contiguous_format)
                 back.append((p, weight))

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import warnings
+from numbers import Integral
 from typing import Any, ClassVar
 from weakref import WeakSet
 
@@ -61,9 +62,9 @@ class Monitor:
         if not isinstance(optimizer, NormedOptimizer):
             raise TypeError(f"the optimizer must be one of this file, not {type(optimizer)}")
         for key, value, least in (("every", every, 1), ("step", step, 0)):
-            if not isinstance(value, int) or value < least:
+            if not isinstance(value, Integral) or value < least:
                 raise ValueError(f"{key} must be a whole number, at least {least}, not {value!r}")
-        self.optimizer, self.every, self.step = optimizer, every, step
+        self.optimizer, self.every, self.step = optimizer, int(every), int(step)
         self.path = os.path.abspath(path)
         total = sum(w.mass for w in optimizer.plan) or 1.0
         self._shares = {w.name: w.mass / total for w in optimizer.plan}
@@ -201,7 +202,9 @@ class Monitor:
             w.name: (rate(group), *self._measure(group, p, w, before.pop(w.name, None)))
             for group, p, w in optimizer._items
         }
-        lrs, *columns = zip(*(found[w.name] for w in optimizer.plan), strict=True)
+        # Weights that are in no group have nothing to tell, and a frozen one's lr does not count.
+        nothing = (0.0, *(None for _ in self.measures))
+        lrs, *columns = zip(*(found.get(w.name, nothing) for w in optimizer.plan), strict=True)
         row: dict[str, Any] = {"step": self.step, "lr": short(max(lrs))}
         if len(set(lrs)) > 1:
             row["lrs"] = [short(x) for x in lrs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -12,12 +13,22 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from .auto import automatic, automatic_step
+from .auto import automatic, automatic_step, watch
 from .norms import NORMS
 from .plan import Weight
 from .polar import polar_update
 from .schemes import ACCURATE, BANDS, BATCH, Scheme, Schemes
-from .state import Item, Resumable, bare, check_options, differences, known_rate, some, wide
+from .state import (
+    Item,
+    Resumable,
+    check_options,
+    differences,
+    known_rate,
+    narrow,
+    plan_names,
+    some,
+    wide,
+)
 
 PLAN: tuple[Weight, ...] = ()
 SCHEMES: dict[tuple[int, ...], Scheme] = Schemes()
@@ -26,6 +37,9 @@ SCHEMES: dict[tuple[int, ...], Scheme] = Schemes()
 # The type in which an optimizer computes, for each type of parameter.
 STATE_TYPES = dict.fromkeys((torch.float16, torch.bfloat16, torch.float32), torch.float32)
 STATE_TYPES[torch.float64] = torch.float64
+GRADIENTS = "gradients with NaN, infinity or numbers too large to square"
+WRITTEN = "weights or moments with NaN or infinity, or a step that would make them so"
+TURNS = 16  # so often, counted in steps, a weight is looked at for what no norm shows
 Batch = tuple[list[Item], Tensor, list[Tensor]]  # weights, memory for their u, its parts
 
 
@@ -37,12 +51,14 @@ class NormedOptimizer(Resumable):
     roundings of a float32 copy in the state. Options are read from the groups at every step.
 
     params: model.named_parameters(), or parameter groups with such pairs. ValueError unless they
-        fit the plan (by default PLAN).
+        fit the plan (by default PLAN). Weights of mass 0 may be left out.
     nonfinite: "raise" a FloatingPointError before anything is changed if a gradient holds NaN,
         infinity or numbers too large to square; or "skip" that weight, counted in `skipped`. On a
         GPU the error comes one step late; the weights it names, or their rows, were left alone.
+        The same holds for what a step would write, but the error comes once others have moved.
     missing: "raise" a ValueError if a weight has no gradient, or "skip" that weight. Weights of
-        mass 0, or with requires_grad=False, need none.
+        mass 0, or with requires_grad=False, need none. With "skip" weights may be left out of
+        params: pass those that are trained, and the others stay as they are.
     iterations: steps of power iteration a step, 1 to 10, where the norm is estimated by them.
     lr: "auto" makes a step size anew in each step (see `automatic_step`), left in the groups'
         "step_size"; a group's or a schedule's lr is then a factor of it, 1.0 at first.
@@ -51,47 +67,83 @@ class NormedOptimizer(Resumable):
 
     moments: tuple[str, ...] = ("momentum",)  # the parts of a state that have the weight's shape
     dual = False  # is the update the image of u under the duality map?
+    _said_tiny = False
     launches: Any = None  # what moves weights on a GPU, if there is one
+    _seen: Any = None
+    _types: dict[str, torch.dtype]
 
     def __init__(self, params: Any, plan: Iterable[Weight] | None, **options: Any) -> None:
         self.plan = PLAN if plan is None else tuple(Weight(*record) for record in plan)
         self.skipped: dict[str, int] = {}
-        self._items: list[Item] = []
+        self._items, self._known, self._aside = [], {}, {}
         super().__init__(params, automatic(options))
-        self.match()
+        self.match(whole=True)
+        if not any(p.requires_grad for _, p, _ in self._items):
+            raise ValueError(
+                "none of these parameters needs a gradient, so nothing would be trained: pass "
+                "model.named_parameters(), since state_dict() has detached copies"
+            )
         for _, p, w in self._items:
-            if p.requires_grad and w.target:
+            if p.requires_grad:
                 self.state[p] = self.fresh(p, w)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """For the constructor; afterwards all weights of the plan have a group."""
-        if self._items:
+        """A group more, of weights that are in none yet. ValueError, and nothing changed, else."""
+        if self._items and len(self._items) == len(self.plan):
             raise ValueError("no weight of the plan is left: give the constructor all groups")
         super().add_param_group(param_group)
+        if self._items:
+            try:
+                self.follow()
+            except ValueError:
+                self.param_groups.pop()
+                raise
 
-    def match(self) -> None:
-        """Find the record of every parameter by its name, or say all that does not fit."""
-        records = {bare(w.name): w for w in self.plan} | {w.name: w for w in self.plan}
-        given: dict[str, str] = {}
-        items, seen = [], set()
-        for group in self.param_groups:
-            check_options(group)
-            if "param_names" not in group:
-                raise ValueError("parameters need their names: pass model.named_parameters()")
-            for name, p in zip(group["param_names"], group["params"], strict=True):
-                if w := records.get(name) or records.get(bare(name)):
-                    name = w.name
-                    items.append((group, p, w))
-                kind = "floating" if p.dtype in STATE_TYPES else p.dtype
-                twice = name in given or p in seen
-                given[name] = "given twice" if twice else f"{kind} {tuple(p.shape)}"
-                seen.add(p)
-        if wrong := differences(given, {w.name: f"floating {tuple(w.shape)}" for w in self.plan}):
+    def match(self, whole: bool = False) -> None:
+        """Find the record of every parameter by its name, or say all that does not fit.
+
+        One that is known keeps its record. With `whole`, no weight that is trained may be missing.
+        """
+        given, items, seen, sharded = dict[str, str](), list[Item](), set(), list[str]()
+        records = {w.name: w for w in self.plan}
+        for group, name, p in self._named():
+            if w := records.get(name):
+                items.append((group, p, w))
+            if hasattr(p, "device_mesh"):
+                sharded.append(name)
+            kind = "floating" if p.dtype in STATE_TYPES else p.dtype
+            twice = name in given or p in seen
+            given[name] = "given twice" if twice else f"{kind} {tuple(p.shape)}"
+            seen.add(p)
+        if sharded:
+            raise ValueError(
+                f"sharded parameters (DTensor), which these optimizers don't take: {some(sharded)}."
+                " The norm of a weight needs all of it: use DistributedDataParallel, not"
+                " fully_shard or tensor parallelism"
+            )
+        needed = {w.name for w in self.plan if w.target and self.defaults["missing"] == "raise"}
+        needed = given.keys() | (needed if whole else set())
+        fit = {w.name: f"floating {tuple(w.shape)}" for w in self.plan if w.name in needed}
+        if wrong := differences(given, fit):
             raise ValueError(
                 f"parameters that do not fit the plan of {len(self.plan)} weights: {some(wrong)}. "
-                "Pass all of model.named_parameters() of the model that the plan was made for"
+                "Pass all of model.named_parameters() of the model that the plan was made for; "
+                "with missing='skip' frozen ones may be left out. Others need an optimizer of "
+                "their own, or a record in plan="
             )
+        for group in self.param_groups:
+            group.update(self._identity(), param_names=[])
+            group.setdefault("skipped", ())
+        for group, _, w in items:
+            group["param_names"].append(w.name)
+        left = self.state.keys() & self._known.keys() - seen
+        self._aside = self._aside | {p: self.state.pop(p) for p in left}
+        self.state.update({p: self._aside.pop(p) for p in self._aside.keys() & seen})
+        self._known = self._known | {p: w for _, p, w in items}
+        self._seen = self._groups()
+        self._largest = max((w.target for w in self.plan), default=0.0)
         self._items = items
+        self._order = {w.name: i for i, w in enumerate(self.plan)}
         self._batches: dict[torch.device, list[Batch]] = {}
         self._launched: list[Any] = []  # one for each device and type on a GPU
         self._on_gpu: set[Tensor] = set()
@@ -101,6 +153,37 @@ class NormedOptimizer(Resumable):
         self._ones: dict[torch.device, Tensor] = {}
         self._factors: dict[str, Any] = {}  # by name, what gave the last update norm 1
         self._new_vectors: set[str] = set()  # of these weights, that have not been in a step
+        self._norms: list[list[float]] | None = []
+        self._tiny: list[str] = []  # whose gradient is too small for its type
+        self._spoiled: list[Item] = []  # weights that a step must not write to
+
+    def _named(self) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+        """The parameters of the groups, with their groups and the plan's names for them."""
+        pairs = list[Any]()
+        for group in self.param_groups:
+            check_options(group)
+            own = group.get("param_names", [])
+            if len(own) != len(group["params"]):  # some were taken out of the group, say
+                own = [None] * len(group["params"])
+            pairs += zip([group] * len(own), own, group["params"], strict=True)
+        strangers = [name for _, name, p in pairs if p not in self._known]
+        if None in strangers:
+            raise ValueError("parameters need their names: pass model.named_parameters()")
+        found = iter(plan_names(strangers, self.plan))
+        for group, _, p in pairs:
+            yield group, self._known[p].name if p in self._known else next(found), p
+
+    def _groups(self) -> list[Any]:
+        """What tells whether the groups, or the weights in them, have changed."""
+        return [(id(group), *map(id, group["params"])) for group in self.param_groups]
+
+    def follow(self) -> None:
+        """Take the groups as they are now: others may be there, or fewer weights in them."""
+        if self._seen != self._groups():
+            self._count_lost()
+            types, late = self._types, self._late
+            self.match()
+            self._types, self._late = types, late
 
     def fresh(self, p: Tensor, w: Weight) -> dict[str, Tensor]:
         """The state of a weight before its first step."""
@@ -115,6 +198,7 @@ class NormedOptimizer(Resumable):
             state["master"] = p.detach().to(dtype).contiguous()
         return state
 
+    @torch._disable_dynamo  # type: ignore[attr-defined]
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Move the weights that have a gradient; returns the closure's loss, if there is one."""
@@ -122,18 +206,23 @@ class NormedOptimizer(Resumable):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self.follow()
         if self._grouped != (grouping := [group.get("iterations") for group in self.param_groups]):
             self._group()
             self._grouped = grouping
         ready = self._ready()
         for launched in self._launched:
             launched.step(self)
-        if "smoothness" in self.param_groups[0]:
+        if "smoothness" in self.defaults:
             automatic_step(self, ready)
-            return loss
-        for batches in self._batches.values():
-            for batch in self._chosen(batches, ready):
-                self._move(*batch)
+        else:
+            for batches in self._batches.values():
+                for batch in self._chosen(batches, ready):
+                    self._move(*batch)
+        self._turn += 1
+        self._count_tiny()
+        spoiled, self._spoiled = self._spoiled, []
+        self._refuse(spoiled, "The other weights were moved", WRITTEN)
         return loss
 
     def _ready(self) -> set[int]:
@@ -166,7 +255,9 @@ class NormedOptimizer(Resumable):
         if missing:
             raise ValueError(
                 f"no gradient for {some(missing)}: the loss does not depend on it, or backward() "
-                "was not called. Freeze it with requires_grad_(False), or pass missing='skip'"
+                "was not called. Freeze it with requires_grad_(False), or pass missing='skip'. "
+                "Or it is no parameter of the model any more: load_state_dict(assign=True), "
+                "to_empty() and fully_shard() put others in its place; make the optimizer after it"
             )
         if large:
             raise ValueError(
@@ -187,6 +278,8 @@ class NormedOptimizer(Resumable):
         limits = {dtype: math.sqrt(torch.finfo(dtype).max) for dtype in set(types)}
         lost = [x for x, n, dtype in zip(items, sizes, types, strict=True) if not n < limits[dtype]]
         self._refuse(lost, "Nothing was changed")
+        if "smoothness" in self.defaults:
+            self._norms = watch(self._norms, sizes)
         return {id(x) for x in items} - {id(x) for x in lost}
 
     def _count_lost(self, wait: bool = False) -> None:
@@ -198,11 +291,24 @@ class NormedOptimizer(Resumable):
                 else:
                     self._refuse([item], "")
 
-    def _refuse(self, lost: list[Item], changed: str) -> None:
-        """Count weights whose gradients are not finite, or raise an error that names them."""
+    def _count_tiny(self) -> None:
+        """Count weights that did not move since all of their update is 0 in its type."""
+        tiny, self._tiny = self._tiny, []
+        for name in tiny:
+            self.skipped[name] = self.skipped.get(name, 0) + 1
+        if tiny and not self._said_tiny:
+            self._said_tiny = True
+            warnings.warn(
+                f"gradients so small that nothing of them is left in an update: {some(tiny)}. "
+                "Multiply the loss by a constant: normed updates do not depend on its size",
+                stacklevel=3,
+            )
+
+    def _refuse(self, lost: list[Item], changed: str, what: str = GRADIENTS) -> None:
+        """Count weights that a step leaves out, or raise an error that names them and says why."""
         if names := [w.name for group, _, w in lost if group["nonfinite"] == "raise"]:
             raise FloatingPointError(
-                f"gradients with NaN, infinity or numbers too large to square: {some(names)}. "
+                f"{what}: {some(names)}. "
                 f"{changed}. Look at the loss and at lr, unscale a scaled loss first, or pass "
                 "nonfinite='skip' to leave such weights out of a step"
             )
@@ -217,8 +323,7 @@ class NormedOptimizer(Resumable):
         for item in self._items:
             group, p, w = item
             if state := self.state.get(p):  # made before the parameter went to a device, say
-                fresh = self.fresh(p, w).items()
-                self.state[p] = {key: state.get(key, x).to(x) for key, x in fresh}
+                state.update({k: state.get(k, x).to(x) for k, x in self.fresh(p, w).items()})
             if w.target and self.launches and self.launches.take(self, group, p, w):
                 on_gpu[p.device, p.dtype].append(item)
             elif w.target:
@@ -226,7 +331,8 @@ class NormedOptimizer(Resumable):
                 alike[p.device, p.dtype, id(group), stack].append(item)
         batches: dict[torch.device, list[Batch]] = defaultdict(list)
         memory: dict[Any, Tensor] = {}
-        largest, total = (f(p.numel() for _, p, _ in self._items) for f in (max, sum))
+        sizes = [p.numel() for _, p, _ in self._items]
+        largest, total = max(sizes, default=0), sum(sizes)
         for (device, dtype, _, _), like in alike.items():
             # On a CPU a batch is to stay in the second-level cache from the first pass to the
             # last; where products are most of the time, fewer and larger ones are faster.
@@ -246,6 +352,7 @@ class NormedOptimizer(Resumable):
                 used += size
         vectors = [(w.name, self.state.get(p, {}).get("vector")) for _, p, w in self._items]
         self._new_vectors = {name for name, x in vectors if x is not None and not x.any()}
+        self._turn = 0
         self._batches, self._room = dict(batches), dict[str, Tensor]()
         self._on_gpu = {p for like in on_gpu.values() for _, p, _ in like}
         self._launched = [self.launches(like, self.moments) for like in on_gpu.values()]
@@ -265,24 +372,69 @@ class NormedOptimizer(Resumable):
 
     def _move(self, items: list[Item], memory: Tensor, views: list[Tensor]) -> None:
         """One step of the weights of a batch; views are the parts of its memory, one for each."""
-        states, updates = self._take_in(items, memory, views)
-        weights = wide(items, states, memory.dtype)
-        self._apply(items, states, weights, updates, memory)
-        if weights[0] is not items[0][1]:
-            torch._foreach_copy_([p for _, p, _ in items], weights)
+        items, states, weights, updates = self._take_in(items, memory, views)
+        before = self._before(items, weights, float(items[0][0]["lr"])) if items else None
+        if before is not None:
+            self._apply(items, states, weights, updates, memory)
+            self._settle(items, weights, before)
 
     def _take_in(self, items: list[Item], memory: Tensor, views: list[Tensor]) -> Any:
-        """The states of weights, with their gradients taken in, and their updates."""
-        grads = []
+        """Take in gradients; the weights that are sound, with states, wide values and updates."""
+        grads, states = [], []
         for _, p, w in items:
-            if not self.state[p]:
-                self.begin(p, w)
+            states.append(self.complete(p, w))
             grad: Any = p.grad
             if grad.dtype != memory.dtype or not grad.is_contiguous():
                 grad = grad.to(memory.dtype).contiguous()
             grads.append(grad)
-        states = [self.state[p] for _, p, _ in items]
-        return states, self._update(items[0][0], states, grads, views)
+        updates = self._update(items[0][0], states, grads, views)
+        found: Any = (items, states, wide(items, states, memory.dtype), updates)
+        if not (bad := self._unsound(*found[:3])):
+            return found
+        self._spoiled += [items[i] for i in bad]
+        left = [i for i in range(len(items)) if i not in bad]
+        # Copies, since a stack of those left has its memory where some of these are.
+        return [[x[i].clone() if x is updates else x[i] for i in left] for x in found]
+
+    def _unsound(self, items: list[Item], states: Any, weights: list[Tensor]) -> set[int]:
+        """Which of these have a weight or moments with NaN or infinity, of those looked at now.
+
+        That is each one in the first step, and then in one of TURNS, so that it costs little time;
+        always where time goes into products. Later, norms show what is in moments, but for a map.
+        """
+        whole = not self._turn or (self.dual and weights[0].is_cpu)
+        turn, names = self._turn % TURNS, self.moments if whole or self.dual else ()
+        looked = [i for i, x in enumerate(items) if whole or self._order[x[2].name] % TURNS == turn]
+        parts = {i: [weights[i], *(states[i][name] for name in names)] for i in looked}
+        sums = [x.sum() for i in looked for x in parts[i]]
+        sizes = (
+            [x.item() for x in sums]
+            if weights[0].is_cpu or not sums
+            else torch.stack(sums).tolist()
+        )
+        if all(map(math.isfinite, sizes)):
+            return set()
+        return {i for i in looked for x in parts[i] if not x.isfinite().all()}
+
+    def _before(self, items: list[Item], weights: list[Tensor], lr: float) -> Any:
+        """What to keep of weights that a step could take out of their type; None: don't take it."""
+        decay, most = items[0][0]["weight_decay"], 1e19  # squares of it have no place in float32
+        size = lr * self._largest  # of the whole plan, which nearly always will do
+        if not (size < most and size * decay <= 2):
+            most = torch.finfo(weights[0].dtype).max ** 0.5
+            size = lr * max(w.target for _, _, w in items)
+        if not (size < most and size * decay < most):
+            self._spoiled += items
+            return None
+        return [w.clone() for w in weights] if size * decay > 2 else []  # above 2 weights grow
+
+    def _settle(self, items: list[Item], weights: list[Tensor], before: list[Tensor]) -> None:
+        """End the step of a batch: what it would have spoiled stays as it was."""
+        for item, w, old in zip(items, weights, before, strict=False):
+            if not w.isfinite().all():
+                w.copy_(old)
+                self._spoiled.append(item)
+        self._spoiled += narrow(items, weights)
 
     def _apply(
         self, items: list[Item], states: Any, weights: Any, updates: Any, memory: Tensor
@@ -292,8 +444,16 @@ class NormedOptimizer(Resumable):
             return self._apply_stack(items, states, weights, updates, memory)
         group = items[0][0]
         lr, decay = float(group["lr"]), group["weight_decay"]
-        for (_, _, w), state, p, u in zip(items, states, weights, updates, strict=True):
+        for item, state, p, u in zip(items, states, weights, updates, strict=True):
+            w = item[2]
             factor = NORMS[w.norm].scale(u, state.get("vector"), self._iterations(group, w))
+            if not (isinstance(factor, float) and factor > 0):
+                if unusable(factor, u):
+                    self._spoiled.append(item)
+                    continue
+                moves = factor if isinstance(factor, float) else bool(factor.any())
+                if not moves and item[1].grad.any():
+                    self._tiny.append(w.name)
             self._factors[w.name] = factor
             apply(p, u, factor, lr * w.target, decay)
 
@@ -326,11 +486,6 @@ class NormedOptimizer(Resumable):
             return group["iterations"]
         self._new_vectors.discard(w.name)
         return max(norm.most, group["iterations"])
-
-    def begin(self, p: Tensor, w: Weight) -> None:
-        """Make the state of a weight that has none before its first step."""
-        self.state[p].update(self.fresh(p, w))
-        self._new_vectors.add(w.name)
 
     def reach(self, group: Any, w: Weight) -> float:
         """What the norm of an update of size 1 is at most, but for errors of estimates."""
@@ -467,8 +622,8 @@ class DualizedSGD(NormedOptimizer):
             nonfinite=nonfinite, missing=missing, steps=steps, smoothness=smoothness,
         )  # fmt: skip
 
-    def match(self) -> None:
-        super().match()
+    def match(self, whole: bool = False) -> None:
+        super().match(whole)
         self._work: dict[Any, Tensor] = {}
 
     def _update(self, group: Any, states: Any, grads: Any, views: list[Tensor]) -> list[Tensor]:
@@ -516,6 +671,13 @@ class DualizedSGD(NormedOptimizer):
     def _scaled(self, group: Any, p: Tensor, w: Weight) -> Tensor:
         u = self._direction(group, p).to(STATE_TYPES[p.dtype], copy=True)
         return self._dualize(group, w, u.unsqueeze(0)).double()
+
+
+def unusable(factor: float | Tensor, u: Tensor) -> bool:
+    """Does a factor say that its update holds NaN or infinity?"""
+    if isinstance(factor, Tensor):
+        return math.isnan(factor.sum().item())
+    return not factor > 0 and not bool(u.isfinite().all())
 
 
 def apply(p: Tensor, u: Tensor, factor: float | Tensor, size: float, decay: float) -> None:

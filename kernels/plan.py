@@ -62,6 +62,10 @@ class Norm:
             factor, new = cls.measure(u.unsqueeze(0), new)
         if x is not None and new is not None:
             x.copy_(new[0])
+        if not factor.any() and 0 < (top := u.abs().max().item()) < math.inf:
+            unit = math.ldexp(1.0, min(-math.frexp(top)[1], 126))  # its squares were 0
+            factor = unit * cls.measure(u.unsqueeze(0) * unit, new)[0]
+            return torch.where(factor.isfinite(), factor, 0.0)[0]
         return factor[0]
 
     @classmethod

@@ -104,7 +104,8 @@ class Spectral(Norm):
             lengths = torch.linalg.vector_norm(u, dim=1)
             at = lengths.argmax()
             torch.div(u[at], lengths[at], out=x)
-        return unit * cls.scale(u, x, iterations)
+        factor = unit * cls.scale(u, x, iterations)
+        return factor if factor < 1e38 else 0.0  # of an update that is hardly a number any more
 
     @classmethod
     def exact(cls, u: Tensor) -> Tensor:

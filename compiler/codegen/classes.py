@@ -82,6 +82,7 @@ class Classes:
         self.model = self.names.claim(program.name)
         inputs = Names({"self"} | self.taken - free)
         self.arguments = tuple(inputs.claim(entry.name) for entry in program.inputs)
+        self.frozen = {w.path for w in program.weights if not w.target}
         self.atoms: dict[tuple[type[Atom], Norm, str, str], str] = {}
         self.named: set[str] = set()
         self.parts: dict[str, str] = {}
@@ -225,7 +226,8 @@ class Classes:
                 made = self.atom(value, types[id(value)])
                 if made in self.named:
                     sizes += f', "{INDEX.sub("*", value.path)}"'
-                return f"{made}({sizes}, {FACTORY})"
+                still = ".requires_grad_(False)" if value.weight in self.frozen else ""
+                return f"{made}({sizes}, {FACTORY}){still}"
             case Copies():
                 return self.module_list(node, types)
             case Part(children=children):

@@ -241,7 +241,7 @@ def test_a_gradient_of_0_has_no_angle(path: Path) -> None:
 
 def test_what_is_not_finite_is_null(path: Path) -> None:
     named = parameters()
-    optimizer = NormedAdam(named, lr=0.1, plan=PLAN)
+    optimizer = NormedAdam(named, lr=0.1, plan=PLAN, nonfinite="skip")
     with Monitor(optimizer, path, every=1) as monitor:
         for _, p in named[:3]:
             p.data.view(-1)[0] = math.inf
@@ -253,8 +253,23 @@ def test_what_is_not_finite_is_null(path: Path) -> None:
     assert "Infinity" not in text
     row = last(path)
     assert row.loss is None
-    assert row.norm[:3] == row.cosine[:3] == row.spent[:3] == (None,) * 3
+    assert row.norm[:3] == row.cosine[:3] == (None,) * 3
+    assert row.spent[:3] == (0.0,) * 3  # they were left out
     assert None not in row.norm[3:]
+
+
+def test_weights_that_are_in_no_group_have_nothing_to_tell(path: Path) -> None:
+    named = parameters()
+    optimizer = NormedAdam(named[1:], lr=0.1, plan=PLAN, missing="skip")
+    with Monitor(optimizer, path, every=1):
+        for step in range(2):
+            give_gradients(named, step)
+            optimizer.step()
+            optimizer.param_groups[0]["params"].pop(0)
+    rows = read(path).rows
+    assert [row.norm[0] for row in rows] == [row.spent[0] for row in rows] == [None, None]
+    assert [row.spent[1] is None for row in rows] == [False, True]
+    assert all(row.spent[2] for row in rows)
 
 
 def test_a_step_that_raises_is_no_step(path: Path) -> None:

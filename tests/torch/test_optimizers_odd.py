@@ -326,3 +326,104 @@ def test_mixed_types_in_one_optimizer() -> None:
     a.grad = torch.full((5, 4), 1e25)
     with pytest.raises(FloatingPointError, match=r"a\.weight"):
         optimizer.step()
+
+
+WRITTEN = r"weights or moments with NaN or infinity, or a step that would make them so: .*{}"
+
+
+def until_said(optimizer: Any, named: Any, steps: int = 20) -> str:
+    """Step until an error says what was found; no finite weight may be spoiled before."""
+    for step in range(steps):
+        give_gradients(named, step)
+        before = values(named)
+        try:
+            optimizer.step()
+        except FloatingPointError as error:
+            return str(error)
+        finally:
+            for name, p in named:
+                assert p.isfinite().all() or not before[name].isfinite().all()
+    return ""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(
+    ("options", "at_once"),
+    [
+        ({"lr": 1e6}, {torch.float16}),
+        ({"lr": 1e300}, set(TYPES)),
+        ({"weight_decay": 1e30}, {*TYPES} - {torch.float64}),
+        ({"weight_decay": 1e9}, {torch.float16}),
+    ],
+)
+def test_a_step_too_large_for_the_weights_is_not_written(
+    kind: Any, dtype: torch.dtype, options: Any, at_once: Any
+) -> None:
+    """Where one step would overflow; others that grow by it get there later, or are finite."""
+    named = parameters(dtype)
+    optimizer = run(kind, named, 2)
+    optimizer.param_groups[0].update(options)
+    before = values(named)
+    said = until_said(optimizer, named, 1)
+    assert bool(said) == (dtype in at_once)
+    if said:
+        assert "weights or moments with NaN or infinity" in said
+        assert any(torch.equal(p, before[name]) for name, p in named)
+    low, skipping = parameters(dtype), {"nonfinite": "skip"}
+    other = run(kind, low, 2, **skipping)
+    other.param_groups[0].update(options)
+    assert until_said(other, low) == ""
+    assert all(p.isfinite().all() for _, p in low)
+    if dtype in at_once:
+        assert other.skipped
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("name", ["embed.weight", "a.weight", "bias.weight", "heads.weight"])
+@pytest.mark.parametrize("bad", [math.nan, -1.0])
+def test_a_moment_that_is_spoiled_does_not_spoil_its_weight(
+    kind: Any, dtype: torch.dtype, name: str, bad: float
+) -> None:
+    for policy in ("raise", "skip"):
+        named = parameters(dtype)
+        optimizer = run(kind, named, 2, nonfinite=policy)
+        p = dict(named)[name]
+        moments = optimizer.state[p][optimizer.moments[-1]]
+        if bad < 0 and "exp_avg_sq" not in optimizer.state[p]:
+            return
+        moments.view(-1)[1] = bad
+        before = values(named)
+        give_gradients(named, 2, 1e-3)
+        if policy == "raise":
+            with pytest.raises(FloatingPointError, match=WRITTEN.format(name)):
+                optimizer.step()
+        else:
+            optimizer.step()
+            assert optimizer.skipped == {name: 1}
+        for other, q in named:
+            assert torch.equal(q, before[other]) == (other in (name, "still.weight"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_weight_that_is_not_finite_is_named(kind: Any, dtype: torch.dtype) -> None:
+    """In the first step of an optimizer at once, and later within sixteen."""
+    for steps, within in ((0, 1), (3, 16)):
+        named = parameters(dtype)
+        optimizer = run(kind, named, steps)
+        with torch.no_grad():
+            dict(named)["b.weight"][1, 1] = math.nan
+        assert "make them so: b.weight." in until_said(optimizer, named, within)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_large_finite_weights_are_not_taken_for_spoiled_ones(kind: Any) -> None:
+    """Their sum overflows, they do not."""
+    named = parameters()
+    for _, p in named:
+        p.data.fill_(3e38)
+    optimizer = run(kind, named, 20)
+    assert optimizer.skipped == {}
+    assert all(p.isfinite().all() for _, p in named)
