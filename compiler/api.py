@@ -59,12 +59,14 @@ def compile(
     model: str | None = None,
     output: FilePath | None = None,
     device: str = tiles.DEFAULT,
+    root: FilePath | None = None,
     **params: object,
 ) -> str:
     """The source of the Python file that a `.mod` file compiles to; written to `output` if given.
 
     `params` are values of the file's params: numbers, bools or strings. `device` is the class of
-    GPUs to choose kernels' tiles for, or "cpu" to leave the kernels out.
+    GPUs to choose kernels' tiles for, or "cpu" to leave the kernels out. With `root`, only files in
+    that folder are imported, wherever links lead: for those who compile others' files.
 
     Raises:
         ValueError: if there is no such class of devices.
@@ -73,24 +75,32 @@ def compile(
     """
     if device not in ("cpu", *tiles.DEVICES):
         raise ValueError(f"device must be one of {['cpu', *tiles.DEVICES]}, not {device!r}")
-    source = generate(analyse(path, model, params, ANALYSIS).program, device)
+    source = generate(analyse(path, model, params, ANALYSIS, root).program, device)
     if output is not None:
         write(output, source, source=path)
     return source
 
 
-def load(path: FilePath, /, *, model: str | None = None, **params: object) -> ModuleType:
+def load(
+    path: FilePath,
+    /,
+    *,
+    model: str | None = None,
+    root: FilePath | None = None,
+    **params: object,
+) -> ModuleType:
     """Compile a `.mod` file in memory and import the result.
 
     The module has the model's class, `PLAN` and the optimizers. It stands in `sys.modules` under a
     name made from its source, so that its objects can be pickled, and the same file with the same
-    params gives the same module.
+    params gives the same module. `root` is as for `compile`.
 
     Raises:
         ModnormError: with every mistake found in the file.
         ImportError: if torch is not installed.
     """
-    return import_source(generate(analyse(path, model, params, ANALYSIS).program), Path(path).stem)
+    program = analyse(path, model, params, ANALYSIS, root).program
+    return import_source(generate(program), Path(path).stem)
 
 
 def check(
@@ -109,6 +119,7 @@ def check(
     lr: float = 0.125,
     seeds: int = 2,
     format: Literal["text", "json"] = "text",
+    root: FilePath | None = None,
     **params: object,
 ) -> Check:
     """Build the model of a `.mod` file and measure it against what is declared and certified.
@@ -117,7 +128,8 @@ def check(
     with an array an input; with fresh weights, or those of the `checkpoint`, a state dict.
     `effort` from 1 to 3 says how long to search, `every` to look at all copies of repetitions.
     `vary` asks for the coordinate check: for each of its params, the model is trained at each of
-    the values for `steps` steps at the learning rate `lr`, with so many `seeds`.
+    the values for `steps` steps at the learning rate `lr`, with so many `seeds`. `root` is as for
+    `compile`.
 
     Raises:
         ModnormError: with every mistake found in the file.
@@ -137,7 +149,7 @@ def check(
         "seeds": seeds,
     }
     stem = Path(path).stem
-    return check_file(path, lambda p: imported(p, stem), model, params, options, format)
+    return check_file(path, lambda p: imported(p, stem), model, params, options, format, root)
 
 
 def transfer(
@@ -165,6 +177,7 @@ def transfer(
     tolerance: float = 0.1,
     format: Literal["text", "json", "markdown", "html"] = "text",
     model: str | None = None,
+    root: FilePath | None = None,
     **params: object,
 ) -> Transfer:
     """Find the best learning rate of a `.mod` file's model at several sizes, and how it drifts.
@@ -180,7 +193,8 @@ def transfer(
     there are `jobs` at once; with `ray`, on the cluster at that address, or with "" on one started
     here. Finished runs are kept in the file `store`, by default FILE.transfer.db in the working
     directory: the same call goes on where another one was stopped. `metric` and `tolerance` say
-    which loss the verdicts are of, and what drift per doubling still counts as transfer.
+    which loss the verdicts are of, and what drift per doubling still counts as transfer. `root` is
+    as for `compile`.
 
     Raises:
         ModnormError: with every mistake found in the file.
@@ -208,6 +222,7 @@ def transfer(
         metric=metric,
         tolerance=tolerance,
         format=format,
+        root=root,
     )
 
 

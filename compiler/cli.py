@@ -9,14 +9,14 @@ import gc
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import PurePath
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from modnorm import __version__
-from modnorm.console import emit, say, show
+from modnorm.console import emit, quiet, say, show
 from modnorm.kernels.tiles import DEFAULT, DEVICES
 from modnorm.options import Command, check_options, settings
 from modnorm.report.formats import FORMATS
@@ -56,6 +56,12 @@ def _model_options(command: Command) -> Command:
             multiple=True,
             callback=settings,
             help="Set a param of the file; may be repeated.",
+        ),
+        click.option(
+            "--root",
+            metavar="DIR",
+            type=click.Path(exists=True, file_okay=False),
+            help="Import no file from outside of this folder.",
         ),
     ):
         command = decorate(command)
@@ -106,6 +112,7 @@ def compile_(
     device: str,
     params: Mapping[str, str],
     model: str | None,
+    root: str | None,
 ) -> None:
     """Compile FILE.mod into one self-contained Python file.
 
@@ -123,7 +130,7 @@ def compile_(
         from modnorm.pipeline import ANALYSIS, analyse
         from modnorm.report.words import plural
 
-        analysis = analyse(file, params, model, passes=ANALYSIS)
+        analysis = analyse(file, params, model, passes=ANALYSIS, root=root)
         renamed = Diagnostics()
         text = generate(analysis.program, device, renamed)
         _warn([*analysis.diagnostics, *renamed])
@@ -178,6 +185,7 @@ def report(
     output: str | None,
     params: Mapping[str, str],
     model: str | None,
+    root: str | None,
     against: str | None,
     against_params: Mapping[str, str],
     against_model: str | None,
@@ -202,10 +210,10 @@ def report(
     if refused := refusal(form, against=against, check=check, monitor=monitor):
         raise click.UsageError(f"{refused[:1].upper()}{refused[1:]}.")
     with _failing():
-        analysis = _analyse(file, params, model, loss)
+        analysis = _analyse(file, params, model, root, loss)
         other = None
         if against is not None:
-            other = _analyse(against, against_params, against_model or model, loss)
+            other = _analyse(against, against_params, against_model or model, root, loss)
         beside = extras(form, against=other, check=check, monitor=monitor, program=analysis.program)
         to_stdout = output in (None, "-")
         wide, color = (_width(), _is_colored(sys.stdout)) if to_stdout else (WIDTH, False)
@@ -223,7 +231,9 @@ def report(
 @click.argument("file", metavar="FILE.mod")
 @click.argument("path")
 @_model_options
-def explain(file: str, path: str, params: Mapping[str, str], model: str | None) -> None:
+def explain(
+    file: str, path: str, params: Mapping[str, str], model: str | None, root: str | None
+) -> None:
     """Show how the target of one weight of FILE.mod comes about, factor by factor.
 
     PATH is a weight's name, with or without `.weight`, a part of it, or a pattern with `*`.
@@ -237,7 +247,7 @@ def explain(file: str, path: str, params: Mapping[str, str], model: str | None) 
     with _failing():
         from modnorm.report.explain import explanation
 
-        show(explanation(_analyse(file, params, model).program, path))
+        show(explanation(_analyse(file, params, model, root).program, path))
 
 
 @cli.command(short_help="Run the model, and measure what is declared and certified.")
@@ -260,6 +270,7 @@ def check(
     quiet: bool,
     params: Mapping[str, str],
     model: str | None,
+    root: str | None,
     **options: Any,
 ) -> None:
     """Build the model in FILE.mod, run it and measure it: how far each part stretches its input,
@@ -292,7 +303,7 @@ def check(
             if path is not None:
                 expect_writable(path, source=read)
         text, picture, violations = measured(
-            lambda changed: _analyse(file, {**params, **changed}, model),
+            lambda changed: _analyse(file, {**params, **changed}, model, root),
             options,
             importer=lambda program: imported(program, PurePath(file).stem),
             form=form,
@@ -324,6 +335,7 @@ def transfer(
     quiet: bool,
     params: Mapping[str, str],
     model: str | None,
+    root: str | None,
     **options: Any,
 ) -> None:
     """Train the model in FILE.mod at several sizes and learning rates, find the best one at each
@@ -364,7 +376,9 @@ def transfer(
         text, picture = transferred(
             file,
             options,
-            variation=lambda new: analyse(file or "", {**params, **new}, model, passes=ANALYSIS),
+            variation=lambda new: analyse(
+                file or "", {**params, **new}, model, passes=ANALYSIS, root=root
+            ),
             form=form,
             picture=drawn,
             show=not quiet and _is_terminal(),
@@ -387,14 +401,28 @@ def main() -> NoReturn:
 
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
-        cli.main(prog_name="modnorm", standalone_mode=False)
-        status = 0
-    except click.ClickException as error:
-        error.show()
-        status = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        status = INTERRUPTED
+        status = _run()
+    except OSError as error:  # of a stream: files have sentences of their own
+        status = 1
+        with suppress(OSError):
+            say(f"error: cannot write to the terminal: {(error.strerror or str(error)).lower()}\n")
+    quiet()
     sys.exit(status)
+
+
+def _run() -> int:
+    """Run the command line; the exit status."""
+    try:
+        cli.main(prog_name="modnorm", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except click.ClickException as error:
+        with suppress(OSError):  # without a terminal, the status has to say it
+            error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    return 0
 
 
 # --- what the commands share -----------------------------------------------------------------
@@ -415,11 +443,15 @@ def _picture(plot: str | None, output: str | None) -> str | None:
 
 
 def _analyse(
-    file: str, params: Mapping[str, str], model: str | None, loss: str | None = None
+    file: str,
+    params: Mapping[str, str],
+    model: str | None,
+    root: str | None,
+    loss: str | None = None,
 ) -> Analysis:
     from modnorm.pipeline import analyse, reported
 
-    return analyse(file, params, model, passes=reported(loss))
+    return analyse(file, params, model, passes=reported(loss), root=root)
 
 
 @contextmanager

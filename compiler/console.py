@@ -13,6 +13,16 @@ def say(text: str) -> None:
         sys.stderr.flush()
 
 
+def quiet() -> None:
+    """Leave nothing that would fail to be written at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            try:
+                stream.flush()
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def show(text: str) -> None:
     """Print to standard output, in signs that it can show."""
     from modnorm.report.words import encodable

@@ -170,6 +170,7 @@ CODES: dict[str, str] = {
     "E205": "a definition in terms of itself",
     "E206": "no model, or not the one asked for",
     "E207": "no such parameter",
+    "E208": "an import from outside the root",
     # values
     "E301": "wrong arguments",
     "E302": "a value of the wrong kind",

@@ -57,14 +57,15 @@ def analyse(
     model: str | None = None,
     hook: Hook | None = None,
     passes: tuple[Pass, ...] = CERTIFIED,
+    root: str | Path | None = None,
 ) -> Analysis:
-    """Read and analyse a `.mod` file.
+    """Read and analyse a `.mod` file; with `root`, importing files in that folder only.
 
     Raises:
         ModnormError: with every mistake found in it.
     """
     diagnostics = Diagnostics()
-    return _analyse(load(Path(path), diagnostics), params, model, diagnostics, hook, passes)
+    return _analyse(load(Path(path), diagnostics, root), params, model, diagnostics, hook, passes)
 
 
 def analyse_text(
@@ -74,6 +75,7 @@ def analyse_text(
     model: str | None = None,
     hook: Hook | None = None,
     passes: tuple[Pass, ...] = CERTIFIED,
+    root: str | Path | None = None,
 ) -> Analysis:
     """Analyse a program given as text; its imports are relative to the working directory.
 
@@ -81,7 +83,8 @@ def analyse_text(
         ModnormError: with every mistake found in it.
     """
     diagnostics = Diagnostics()
-    return _analyse(load_text(text, name, diagnostics), params, model, diagnostics, hook, passes)
+    loaded = load_text(text, name, diagnostics, root=root)
+    return _analyse(loaded, params, model, diagnostics, hook, passes)
 
 
 def _analyse(

@@ -17,7 +17,7 @@ from .norms import NORMS
 from .plan import Weight
 from .polar import polar_update
 from .schemes import ACCURATE, BATCH, Scheme, Schemes
-from .state import Item, Resumable, bare, check_options, differences, rate, some, wide
+from .state import Item, Resumable, bare, check_options, differences, known_rate, some, wide
 
 PLAN: tuple[Weight, ...] = ()
 SCHEMES: dict[tuple[int, ...], Scheme] = Schemes()
@@ -146,7 +146,7 @@ class NormedOptimizer(Resumable):
             group, p, w = item
             if w.target and p.requires_grad:
                 if (grad := p.grad) is not None:
-                    if rate(group) * w.target > torch.finfo(STATE_TYPES[p.dtype]).max:
+                    if known_rate(group) * w.target > torch.finfo(STATE_TYPES[p.dtype]).max:
                         large.append(f"{w.name} (target {w.target:.3g})")
                     if grad.layout != torch.strided:
                         raise ValueError(

@@ -50,7 +50,7 @@ def check_options(group: dict[str, Any]) -> None:
             raise ValueError(f"{key} must be 'raise' or 'skip', not {group[key]!r}")
 
 
-def rate(group: dict[str, Any]) -> float:
+def known_rate(group: dict[str, Any]) -> float:
     """The learning rate of a group; 0 for one on a device, which is not waited for."""
     lr = group["lr"]
     return 0.0 if isinstance(lr, Tensor) and not lr.is_cpu else float(lr)

@@ -22,6 +22,7 @@ from modnorm.codegen.names import BUILTINS, Names, local, meant
 from modnorm.graph.dataflow import Apply, Loop, Region
 from modnorm.graph.place import camel
 from modnorm.ops.base import Atom, Norm
+from modnorm.ops.text import quoted
 from modnorm.ops.types import TupleType, Type
 from modnorm.passes.program import Program
 
@@ -371,7 +372,8 @@ def _atom_class(name: str, op: Atom, code: str) -> str:
     axes = list(dict.fromkeys(op.axes))
     arguments = ", ".join(f"{a}: int" for a in axes)
     shape = ", ".join(op.axes)
-    doc = textwrap.wrap(f"{op.doc()} Norm of the weight: {op.norm.formula}.", WIDTH - 8)
+    about = quoted(f"{op.doc()} Norm of the weight: {op.norm.formula}.")
+    doc = textwrap.wrap(about, WIDTH - 8, break_long_words=False)
     lines = [f"class {name}(nn.Module):", f'    """{doc[0]}', *(f"    {d}" for d in doc[1:])]
     if len(doc) == 1:
         lines[-1] += '"""'

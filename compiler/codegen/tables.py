@@ -86,10 +86,11 @@ def polar_table(program: Program, device: str) -> str:
 
 def _entry(key: str, value: float | str | None) -> list[str]:
     """An entry of a table, whose value may be text of any length."""
+    plain = not isinstance(value, str) or not value.isprintable()
     if not isinstance(value, str) or len(value) < 70:
-        return [f'    "{key}": {json.dumps(value, ensure_ascii=False)},']
+        return [f'    "{key}": {json.dumps(value, ensure_ascii=plain)},']
     lines = textwrap.wrap(value, 80, drop_whitespace=False)
-    pieces = [f"        {json.dumps(line, ensure_ascii=False)}" for line in lines]
+    pieces = [f"        {json.dumps(line, ensure_ascii=plain)}" for line in lines]
     return [f'    "{key}": (', *pieces, "    ),"]
 
 

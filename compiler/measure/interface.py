@@ -85,6 +85,7 @@ def check_file(
     params: Mapping[str, object],
     options: Mapping[str, Any],
     format: Literal["text", "json"],
+    root: FilePath | None = None,
 ) -> Check:
     """Measure the model of a file; `modnorm.check` says what of.
 
@@ -97,7 +98,7 @@ def check_file(
         raise ValueError(f"the format of a check is 'text' or 'json', not {format!r}")
 
     def variation(changed: Mapping[str, object]) -> Analysis:
-        return analyse(path, model, {**params, **changed})
+        return analyse(path, model, {**params, **changed}, root=root)
 
     analysis = variation({})
     with torch_at_hand():

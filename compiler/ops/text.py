@@ -52,6 +52,13 @@ def parts(x: Any, count: int) -> tuple[Any, ...]:
     return x if isinstance(x, tuple) else tuple(f"{x}[{i}]" for i in range(count))
 
 
+def quoted(text: str) -> str:
+    """A text as it stands between the quotes of a docstring."""
+    text = text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+    shown = (c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    return "".join(shown) + (" " if text.endswith('"') else "")
+
+
 def as_float(op: str, argument: str, value: Real) -> float:
     """The number as a float.
 

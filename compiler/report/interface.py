@@ -109,6 +109,7 @@ def report(
     loss: str | None = None,
     check: FilePath | None = None,
     monitor: FilePath | None = None,
+    root: FilePath | None = None,
     **params: object,
 ) -> Report:
     """The report on a `.mod` file; printing it shows it in `format`.
@@ -117,7 +118,7 @@ def report(
     that, with `against_params` its params and `against_model` its model (by default that of
     `model`). With `loss`, the name of one, it is said how smooth that loss of the output is.
     `check` names what `modnorm check --format json` wrote and `monitor` what a run's monitor did;
-    the format html shows them.
+    the format html shows them. With `root`, only files in that folder are imported.
 
     Raises:
         ModnormError: with every mistake found in the files.
@@ -134,14 +135,14 @@ def report(
     if isinstance(against, Report) and (against_params or against_model):
         raise ValueError("against_params and against_model are for a file, and against is a report")
     passes = pipeline.reported(loss)
-    analysis = analyse(path, model, params, passes)
+    analysis = analyse(path, model, params, passes, root)
     other: Analysis | None
     if isinstance(against, Report):
         other = against.analysis
     elif against is None:
         other = None
     else:
-        other = analyse(against, against_model or model, against_params or {}, passes)
+        other = analyse(against, against_model or model, against_params or {}, passes, root)
     beside = formats.extras(
         format, against=other, check=check, monitor=monitor, program=analysis.program
     )
@@ -153,16 +154,18 @@ def analyse_text(
     name: str = "<text>",
     params: Mapping[str, object] | None = None,
     model: str | None = None,
+    root: FilePath | None = None,
 ) -> Analysis:
     """The analysis of a program given as text: its module tree with everything found out about it.
 
-    Imports of files are relative to the working directory.
+    Imports of files are relative to the working directory; with `root`, they are confined to it.
 
     Raises:
         ModnormError: with every mistake found in it.
     """
     with _rendered():
-        return pipeline.analyse_text(text, name, _values(params or {}), model)
+        where = None if root is None else Path(root)
+        return pipeline.analyse_text(text, name, _values(params or {}), model, root=where)
 
 
 def analyse(
@@ -170,14 +173,16 @@ def analyse(
     model: str | None,
     params: Mapping[str, object],
     passes: tuple[Pass, ...] = pipeline.CERTIFIED,
+    root: FilePath | None = None,
 ) -> Analysis:
-    """The analysis of a file, with params as Python values.
+    """The analysis of a file, with params as Python values; `root` confines its imports.
 
     Raises:
         ModnormError: with every mistake found in the file.
     """
     with _rendered():
-        return pipeline.analyse(Path(path), _values(params), model, passes=passes)
+        where = None if root is None else Path(root)
+        return pipeline.analyse(Path(path), _values(params), model, passes=passes, root=where)
 
 
 @contextmanager

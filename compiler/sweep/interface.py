@@ -36,6 +36,7 @@ def transfer_file(
     metric: Metric,
     tolerance: float,
     format: str,
+    root: str | os.PathLike[str] | None = None,
 ) -> Transfer:
     """Sweep the model of a file; `modnorm.transfer` says how.
 
@@ -73,7 +74,7 @@ def transfer_file(
 
     ready = prepared(
         request,
-        lambda changed: analyse(path, model, {**params, **changed}, ANALYSIS),
+        lambda changed: analyse(path, model, {**params, **changed}, ANALYSIS, root),
         lambda line: print(line, file=sys.stderr),
     )
     store = default_store(request.file) if place["store"] is None else os.fspath(place["store"])

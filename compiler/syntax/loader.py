@@ -57,9 +57,14 @@ class _Place:
     """None for a text that is in no file, or a file of the library."""
 
 
-def load(path: str | os.PathLike[str], diagnostics: Diagnostics) -> Loaded | None:
+def load(
+    path: str | os.PathLike[str],
+    diagnostics: Diagnostics,
+    root: str | os.PathLike[str] | None = None,
+) -> Loaded | None:
     """The file at `path` and what it imports; None where not even the file itself can be read.
 
+    With `root` no file is imported that is not in that folder, all links followed.
     All that is wrong is added to `diagnostics`; statements with a mistake are left out of the
     files returned, so a caller that wants whole files looks at `diagnostics.errors` first.
     """
@@ -75,7 +80,7 @@ def load(path: str | os.PathLike[str], diagnostics: Diagnostics) -> Loaded | Non
         diagnostics.add(Diagnostic("E101", message, error.span(name), hint=error.hint))
         return None
     source = Source(name, text)
-    return _Loader(diagnostics).run(source, _Place(_identity(place), name, place))
+    return _Loader(diagnostics, root=root).run(source, _Place(_identity(place), name, place))
 
 
 def load_text(
@@ -84,13 +89,14 @@ def load_text(
     diagnostics: Diagnostics,
     *,
     others: Mapping[str, str] | None = None,
+    root: str | os.PathLike[str] | None = None,
 ) -> Loaded | None:
     """As `load`, for a text that is in no file.
 
     `others` are further files by path, used before the disk when the text imports a file.
     """
     path = Path(os.path.normpath(name))
-    loader = _Loader(diagnostics, {**(others or {}), str(path): text})
+    loader = _Loader(diagnostics, {**(others or {}), str(path): text}, root)
     return loader.run(Source(name, _lines(text)), _Place(f"text:{path}", name, path))
 
 
@@ -183,8 +189,14 @@ def _identity(path: Path) -> str:
 class _Loader:
     """One run: files by identity, each parsed once."""
 
-    def __init__(self, diagnostics: Diagnostics, texts: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        diagnostics: Diagnostics,
+        texts: Mapping[str, str] | None = None,
+        root: str | os.PathLike[str] | None = None,
+    ) -> None:
         self.diagnostics = diagnostics
+        self.root = None if root is None else Path(_identity(Path(root)))
         self.texts = texts or {}
         self.files: dict[str, File | None] = {}
         self.imports: dict[Key, File] = {}
@@ -251,7 +263,13 @@ class _Loader:
         path = Path(os.path.normpath(here.path.parent / written))
         if str(path) in self.texts:
             return _Place(f"text:{path}", str(path), path)
-        return _Place(_identity(path), str(path), path)
+        identity = _identity(path)
+        if self.root is not None and not Path(identity).is_relative_to(self.root):
+            message = f"`{cut(written)}` is outside of the root, to which imports are confined"
+            hint = "imports may read files in that folder only, wherever links lead"
+            self.diagnostics.add(Diagnostic("E208", message, statement.path_span, hint=hint))
+            return None
+        return _Place(identity, str(path), path)
 
     def locate_library(self, statement: Import) -> _Place | None:
         first, _, rest = statement.path.partition(".")
