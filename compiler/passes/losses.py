@@ -16,7 +16,6 @@ from modnorm.ops.types import Tensor
 from modnorm.passes.certificate import Smoothness
 from modnorm.passes.program import Program
 
-
 LARGE = "it is too large for a float"
 
 
