@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -163,7 +163,7 @@ class Forward:
         """Give a value its name."""
         self.names[number] = self.in_use[number] = name
 
-    def live(self, number: int) -> set[str]:
+    def live(self, number: int) -> frozenset[str]:
         """The names that are used after a value, or elsewhere. Values are asked for in order."""
         self.in_use = {i: name for i, name in self.in_use.items() if self.last[i] > number}
         return self.kept.union(self.in_use.values())
@@ -195,7 +195,7 @@ class Forward:
         return len(self.parts.get(name, ())) > 1
 
     @staticmethod
-    def unique(name: str, live: set[str]) -> str:
+    def unique(name: str, live: Set[str]) -> str:
         number = 1
         while f"{name}{number}" in live:
             number += 1

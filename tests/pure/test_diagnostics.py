@@ -7,6 +7,7 @@ A case is a level-two heading with its blocks:
 * ```` ```bytes NAME ```` holds a file with the escapes of a Python bytes literal;
 * ```` ```params ```` holds lines `NAME=VALUE`, as given to `-p`;
 * ```` ```model ```` holds a name, as given to `--model`;
+* ```` ```root ```` holds a folder, as given to `--root`;
 * ```` ```text ```` holds the rendering, compared to the letter; it is empty for a correct file.
 
 `MODNORM_GOLDEN=1 pytest tests/pure/test_diagnostics.py` writes the renderings anew.
@@ -36,11 +37,15 @@ MAIN = "main.mod"
 
 
 def findings(
-    path: str, params: dict[str, str], model: str | None, loss: str | None = None
+    path: str,
+    params: dict[str, str],
+    model: str | None,
+    loss: str | None = None,
+    root: str | None = None,
 ) -> tuple[Diagnostic, ...]:
     """What a report finds in a file and its options."""
     try:
-        return analyse(path, params, model, passes=reported(loss)).diagnostics
+        return analyse(path, params, model, passes=reported(loss), root=root).diagnostics
     except ModnormError as error:
         return error.diagnostics
 
@@ -55,6 +60,7 @@ class Case:
     params: dict[str, str] = field(default_factory=dict)
     model: str | None = None
     loss: str | None = None
+    root: str | None = None
     text: str = ""
     start: int = 0
     end: int = 0
@@ -65,7 +71,7 @@ class Case:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
         monkeypatch.chdir(folder)
-        return render(findings(MAIN, self.params, self.model, self.loss))
+        return render(findings(MAIN, self.params, self.model, self.loss, self.root))
 
 
 def read_cases(file: Path) -> Iterator[Case]:
@@ -98,6 +104,8 @@ def read_cases(file: Path) -> Iterator[Case]:
                 case.model = "".join(block)
             elif info[0] == "loss":
                 case.loss = "".join(block)
+            elif info[0] == "root":
+                case.root = "".join(block)
             elif info[0] == "text":
                 case.text, case.end = content, number
             block = None
@@ -145,6 +153,8 @@ ELSEWHERE = {
     "the file is longer than": "test_syntax_bounds.py",
     "the file has more than": "test_syntax_bounds.py",
     "more than": "test_syntax_bounds.py",
+    "a model has at most": "test_robust.py",
+    "the numbers of": "test_robust.py",
     "it is larger than": "test_syntax_loader.py",
     "it is no ordinary file": "test_syntax_loader.py",
     "permission denied": "test_syntax_loader.py",

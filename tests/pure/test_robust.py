@@ -7,7 +7,9 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -17,9 +19,10 @@ from limits import no_hanging
 import modnorm
 from modnorm.codegen.assemble import generate
 from modnorm.codegen.classes import Classes
-from modnorm.diagnostics import InternalError, ModnormError
+from modnorm.diagnostics import Diagnostics, InternalError, ModnormError
 from modnorm.ops.text import quoted
 from modnorm.passes.frames import LOOKS, Frames
+from modnorm.passes.program import Program
 from modnorm.pipeline import ANALYSIS, CERTIFIED, analyse, analyse_text, reported
 from modnorm.report.formats import FORMATS, extras, render
 from modnorm.report.formats import NOTHING as NO_EXTRAS
@@ -255,6 +258,27 @@ def test_numbers_at_the_ends_of_floats(body: str) -> None:
 @given(st.lists(WITH_NUMBERS, min_size=1, max_size=4))
 def test_random_programs_of_numbers_at_the_ends_of_floats(parts: list[str]) -> None:
     all_said(f"{SEQUENCE}model M = {' @ '.join(f'({part})' for part in parts)}\n")
+
+
+@dataclass(frozen=True)
+class Overflowing:
+    """A pass that leaves the floats."""
+
+    name: ClassVar[str] = "overflowing"
+
+    def run(self, program: Program, diagnostics: Diagnostics) -> Program:
+        raise OverflowError
+
+    def verify(self, program: Program) -> None: ...
+
+
+def test_a_pass_that_leaves_the_floats_says_so_at_the_model() -> None:
+    with pytest.raises(ModnormError) as caught:
+        analyse_text(f"{X}model M = Linear(8)\n", passes=(*ANALYSIS, Overflowing()))
+    (error,) = caught.value.diagnostics
+    assert error.code == "E501"
+    assert error.span is not None
+    assert error.span.line == 2
 
 
 # --- targets far apart -----------------------------------------------------------------------
