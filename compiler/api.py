@@ -59,23 +59,26 @@ def compile(
     model: str | None = None,
     output: FilePath | None = None,
     device: str = tiles.DEFAULT,
+    force: bool = False,
     **params: object,
 ) -> str:
     """The source of the Python file that a `.mod` file compiles to; written to `output` if given.
 
     `params` are values of the file's params: numbers, bools or strings. `device` is the class of
-    GPUs to choose kernels' tiles for, or "cpu" to leave the kernels out.
+    GPUs to choose kernels' tiles for, or "cpu" to leave the kernels out. A file that modnorm did
+    not make, or that was changed since, is only replaced with `force`.
 
     Raises:
         ValueError: if there is no such class of devices.
         ModnormError: with every mistake found in the file; nothing is written then.
-        OSError: if `output` cannot be written; nothing has changed then.
+        OSError: if `output` cannot be written, or has something else in it; nothing has changed
+            then.
     """
     if device not in ("cpu", *tiles.DEVICES):
         raise ValueError(f"device must be one of {['cpu', *tiles.DEVICES]}, not {device!r}")
     source = generate(analyse(path, model, params, ANALYSIS).program, device)
     if output is not None:
-        write(output, source, source=path)
+        write(output, source, source=path, force=force)
     return source
 
 
@@ -160,6 +163,7 @@ def transfer(
     jobs: int | None = None,
     ray: str | None = None,
     store: FilePath | None = None,
+    force: bool = False,
     progress: bool = False,
     metric: Metric = "train",
     tolerance: float = 0.1,
@@ -179,7 +183,8 @@ def transfer(
     Each run makes `steps` steps on batches of `batch` examples, in a process of its own, of which
     there are `jobs` at once; with `ray`, on the cluster at that address, or with "" on one started
     here. Finished runs are kept in the file `store`, by default FILE.transfer.db in the working
-    directory: the same call goes on where another one was stopped. `metric` and `tolerance` say
+    directory: the same call goes on where another one was stopped. A file that is no such store
+    gives its place to one with `force` only. `metric` and `tolerance` say
     which loss the verdicts are of, and what drift per doubling still counts as transfer.
 
     Raises:
@@ -195,7 +200,7 @@ def transfer(
         vary=vary,
         lr=lr,
         optimizer=optimizer,
-        place={"store": store, "jobs": jobs, "ray": ray, "progress": progress},
+        place={"store": store, "jobs": jobs, "ray": ray, "progress": progress, "force": force},
         options={"data": data, "star": star, "extend": extend, "seeds": seeds},
         settings={
             "steps": steps,

@@ -18,7 +18,7 @@ import click
 from modnorm import __version__
 from modnorm.console import emit, say, show
 from modnorm.kernels.tiles import DEFAULT, DEVICES
-from modnorm.options import Command, check_options, settings
+from modnorm.options import Command, check_options, force, settings
 from modnorm.report.formats import FORMATS
 from modnorm.sweep_options import expect_showing, rates_of, transfer_options
 
@@ -92,6 +92,12 @@ def cli() -> None:
 )
 @click.option("-q", "--quiet", is_flag=True, help="Do not say what was written.")
 @click.option(
+    "--check",
+    is_flag=True,
+    help="Write nothing; exit with status 1 if OUT.py is not what would be written.",
+)
+@force
+@click.option(
     "--device",
     type=click.Choice(["cpu", *DEVICES]),
     default=DEFAULT,
@@ -103,20 +109,30 @@ def compile_(
     file: str,
     output: str | None,
     quiet: bool,
+    check: bool,
+    force: bool,
     device: str,
     params: Mapping[str, str],
     model: str | None,
 ) -> None:
     """Compile FILE.mod into one self-contained Python file.
 
-    The file is written whole or, if something is wrong, not at all.
+    The file is written whole or, if something is wrong, not at all; and never over one that modnorm
+    did not make, or that was changed since.
 
     \b
     Examples:
       modnorm compile gpt.mod
       modnorm compile gpt.mod -o models/wide.py -p d_embed=512 -p heads=8
       modnorm compile zoo.mod --model ResMLP -o - | less
+      modnorm compile gpt.mod --check                is gpt.py up to date?
     """
+    if output is None:
+        output = f"{PurePath(file).stem}.py"
+    elif not _keeps_any(output, file) and PurePath(output).suffix.lower() != ".py":
+        raise click.UsageError(f"'{output}' does not end in .py, as a Python file has to.")
+    if check and output == "-":
+        raise click.UsageError("--check compares with a file: standard output is none.")
     with _failing():
         from modnorm.codegen.assemble import generate
         from modnorm.pipeline import ANALYSIS, analyse
@@ -125,18 +141,19 @@ def compile_(
         analysis = analyse(file, params, model, passes=ANALYSIS)
         text = generate(analysis.program, device)
         _warn(analysis.diagnostics)
-        if output is None:
-            output = f"{PurePath(file).stem}.py"
         if output == "-":
             emit(text)
-        else:
-            _write({output: text}, {"": file})
+        elif not check:
+            _write({output: text}, {"": file}, force)
+        elif not _holds(output, text.encode()):
+            raise Failed(f"error: `{output}` is not what `{file}` compiles to: compile it anew\n")
         if not quiet:
             program = analysis.program
             weights = plural(sum(weight.copies for weight in program.weights), "weight")
             size = plural(program.entries, "parameter")
             where = "standard output" if output == "-" else output
-            say(f"{where}: {program.name}, {weights}, {size}\n")
+            state = "up to date: " if check else ""
+            say(f"{where}: {state}{program.name}, {weights}, {size}\n")
 
 
 @cli.command(short_help="Show masses, sensitivities and targets.")
@@ -148,6 +165,7 @@ def compile_(
     help="By default what OUT's suffix stands for (.txt .json .md .html .dot), else text.",
 )
 @click.option("-o", "--output", metavar="OUT", help="Where to write, instead of standard output.")
+@force
 @_model_options
 @click.option(
     "--against", metavar="OTHER.mod", help="Show what changes from FILE.mod to this file."
@@ -174,6 +192,7 @@ def report(
     file: str,
     form: str | None,
     output: str | None,
+    force: bool,
     params: Mapping[str, str],
     model: str | None,
     against: str | None,
@@ -192,9 +211,10 @@ def report(
       modnorm report gpt.mod -p blocks=12 --format json -o gpt.json
       modnorm report gpt.mod --against gpt.mod --against-p blocks=96
     """
-    from modnorm.report.formats import extras, inferred, refusal, render
+    from modnorm.report.formats import extras, refusal, render
 
-    form = form or inferred(output)
+    read = {"": file, "--against": against, "--check": check, "--monitor": monitor}
+    form = _form(output, form, FORMATS, read)
     if against is None and (against_params or against_model):
         raise click.UsageError("--against-p and --against-model need --against.")
     if refused := refusal(form, against=against, check=check, monitor=monitor):
@@ -209,8 +229,9 @@ def report(
         wide, color = (_width(), _is_colored(sys.stdout)) if to_stdout else (WIDTH, False)
         text = render(analysis, form, beside, width=wide, color=color)
         if output is not None and not to_stdout:
-            read = {"": file, "--against": against, "--check": check, "--monitor": monitor}
-            _write({output: text}, read)
+            from modnorm.codegen.signature import signed
+
+            _write({output: signed(text, form)}, read, force)
         elif form == "text":
             show(text)
         else:
@@ -248,12 +269,14 @@ def explain(file: str, path: str, params: Mapping[str, str], model: str | None) 
     help="Text for people, JSON for programs; by default what OUT's suffix stands for, else text.",
 )
 @click.option("-o", "--output", metavar="OUT", help="Where to write, instead of standard output.")
+@force
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @_model_options
 def check(
     file: str,
     form: str | None,
     output: str | None,
+    force: bool,
     plot: str | None,
     quiet: bool,
     params: Mapping[str, str],
@@ -270,25 +293,22 @@ def check(
       modnorm check gpt.mod --checkpoint gpt.pt --data plays.txt --size seq=64
       modnorm check gpt.mod --vary d_embed=32,64,128 --plot widths.png
     """
-    from modnorm.report.formats import inferred
-
-    if form is None:
-        form = "json" if inferred(output) == "json" else "text"
-    if output == "-":
-        output = None
     if plot is not None and not options["vary"]:
         raise click.UsageError("--plot draws the coordinate check: give --vary NAME=V1,V2,… too.")
     drawn = _picture(plot, output)
+    read = {"": file, **{f"--{name}": options[name] for name in ("data", "checkpoint")}}
+    form = _form(output, form, ("text", "json"), read)
+    if output == "-":
+        output = None
     gc.enable()
     with _failing():
         from modnorm.api import imported
         from modnorm.measure.command import measured
         from modnorm.report.output import expect_writable
 
-        read = {"": file, **{f"--{name}": options[name] for name in ("data", "checkpoint")}}
         for path in (plot, output):
             if path is not None:
-                expect_writable(path, source=read)
+                expect_writable(path, source=read, force=force)
         text, picture, violations = measured(
             lambda changed: _analyse(file, {**params, **changed}, model),
             options,
@@ -298,8 +318,7 @@ def check(
             progress=not quiet and _is_terminal(),
             look=(_width(), _is_colored(sys.stdout)) if output is None else (WIDTH, False),
         )
-        outputs: dict[str | None, str | bytes] = {plot: picture, output: text}
-        _write({path: made for path, made in outputs.items() if path is not None}, read)
+        _write(_signed((plot, drawn, picture), (output, form, text)), read, force)
         if output is None and form == "json":
             emit(text)
         elif output is None:
@@ -312,12 +331,14 @@ def check(
 @click.argument("file", metavar="FILE.mod", required=False)
 @transfer_options
 @click.option("-o", "--output", metavar="OUT", help="Where to write, instead of standard output.")
+@force
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @_model_options
 def transfer(
     file: str | None,
     form: str | None,
     output: str | None,
+    force: bool,
     plot: str | None,
     quiet: bool,
     params: Mapping[str, str],
@@ -334,34 +355,35 @@ def transfer(
       modnorm transfer gpt.mod --vary d_embed=32,64 --vary blocks=2,4 -o a.json
       modnorm transfer --from a.json -o a.html
     """
-    from modnorm.report.formats import inferred
+    from modnorm.sweep import FORMATS as SHOWN
+    from modnorm.sweep import default_store
 
     if (file is None) == (options["finished"] is None):
         raise click.UsageError("Give FILE.mod to sweep, or --from a finished sweep's JSON.")
     if file is None:
         expect_showing(click.get_current_context())
-    form = form or ("text" if (found := inferred(output)) == "dot" else found)
+    drawn = _picture(plot, output)
+    store = None if file is None else options["store"] or default_store(file)
+    for name in filter(None, (plot, output)):
+        if store is not None and os.path.realpath(name) == os.path.realpath(store):
+            raise click.UsageError(f"'{name}' is the --store: its runs would be lost.")
+    read = {"": file, "--data": options["data"], "--from": options["finished"]}
+    form = _form(output, form, SHOWN, read)
     if output == "-":
         output = None
-    drawn = _picture(plot, output)
     gc.enable()
     options["rates"] = rates_of(options)
     with _failing():
         from modnorm.pipeline import ANALYSIS, analyse
         from modnorm.report.output import expect_writable
         from modnorm.sweep.command import transferred
-        from modnorm.sweep.run import default_store
 
-        read = {"": file, "--data": options["data"], "--from": options["finished"]}
-        store = None if file is None else options["store"] or default_store(file)
         for path in (plot, output):
             if path is not None:
-                expect_writable(path, source=read)
-                if store is not None and os.path.realpath(path) == os.path.realpath(store):
-                    raise click.UsageError(f"'{path}' is the --store: its runs would be lost.")
+                expect_writable(path, source=read, force=force)
         text, picture = transferred(
             file,
-            options,
+            {**options, "force": force},
             variation=lambda new: analyse(file or "", {**params, **new}, model, passes=ANALYSIS),
             form=form,
             picture=drawn,
@@ -371,8 +393,7 @@ def transfer(
         )
         if options["dry_run"]:
             plot = output = None
-        outputs: dict[str | None, str | bytes] = {plot: picture, output: text}
-        _write({path: made for path, made in outputs.items() if path is not None}, read)
+        _write(_signed((plot, drawn, picture), (output, form, text)), read, force)
         if output is None:
             (show if form == "text" or options["dry_run"] else emit)(text)
 
@@ -480,7 +501,48 @@ def _width() -> int:
     return min(columns or WIDTH, MAX_WIDTH)
 
 
-def _write(contents: Mapping[str, str | bytes], source: Mapping[str, str | None]) -> None:
+def _form(
+    output: str | None, form: str | None, forms: Iterable[str], read: Mapping[str, str | None]
+) -> str:
+    """The format to write."""
+    from modnorm.report.formats import BadEnding, chosen
+
+    try:
+        return chosen(output, form, forms)
+    except BadEnding as error:
+        if output is not None and _keeps_any(output, *read.values()):
+            return form or "text"
+        raise click.UsageError(str(error)) from None
+
+
+def _keeps_any(output: str, *read: str | None) -> bool:
+    """Whether a name's ending does not matter: no file is written there."""
+    if output in ("", "-") or output.endswith(("/", os.sep)):
+        return True
+    from modnorm.report.output import is_same, is_special
+
+    return is_special(output) or any(path and is_same(output, path) for path in read)
+
+
+def _holds(path: str, content: bytes) -> bool:
+    """Whether a file has just that in it."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(content) + 1) == content
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return False
+
+
+def _signed(*outputs: tuple[str | None, str | None, str | bytes]) -> dict[str, str | bytes]:
+    """The contents of files by their names: what is made, in its format, with its mark."""
+    from modnorm.codegen.signature import signed
+
+    return {path: signed(made, form) for path, form, made in outputs if path and form}
+
+
+def _write(
+    contents: Mapping[str, str | bytes], source: Mapping[str, str | None], force: bool
+) -> None:
     from modnorm.report.output import write_all
 
-    write_all(contents, source=source)
+    write_all(contents, source=source, force=force)

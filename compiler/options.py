@@ -25,6 +25,13 @@ def settings(
     return settings
 
 
+force = click.option(
+    "--force",
+    is_flag=True,
+    help="Replace a file that modnorm did not make, or that was changed since.",
+)
+
+
 def _sizes(
     context: click.Context, option: click.Parameter, given: tuple[str, ...]
 ) -> Mapping[str, int]:

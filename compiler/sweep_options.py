@@ -50,7 +50,7 @@ def rates_of(options: Mapping[str, Any]) -> Mapping[str, tuple[float, ...]]:
         raise click.UsageError(f"{what}: {error}.") from None
 
 
-SHOWING = {"finished", "metric", "tolerance", "plot", "form", "output", "quiet"}
+SHOWING = {"finished", "metric", "tolerance", "plot", "form", "output", "quiet", "force"}
 """Options that say how a sweep is shown."""
 
 

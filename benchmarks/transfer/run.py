@@ -52,7 +52,8 @@ def main(names: tuple[str, ...], lists: bool, prints: bool, jobs: int | None) ->
         click.echo(f"PYTHONPATH=benchmarks/transfer {shlex.join(arguments)}", err=not prints)
         if prints:
             continue
-        more = ["--jobs", str(jobs)] if jobs is not None else []
+        more = ["--force"]  # results of earlier versions bear no mark, and git has them
+        more += ["--jobs", str(jobs)] if jobs is not None else []
         modnorm = [sys.executable, "-m", "modnorm"]
         done = subprocess.run([*modnorm, *arguments[1:], *more], cwd=ROOT, env=environment)
         if done.returncode:

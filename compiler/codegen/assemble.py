@@ -13,6 +13,7 @@ from modnorm.codegen import tables
 from modnorm.codegen.classes import Classes
 from modnorm.codegen.forward import file_name
 from modnorm.codegen.plan import plan_text
+from modnorm.codegen.signature import signed
 from modnorm.diagnostics import Diagnostics
 from modnorm.graph.numbers import show
 from modnorm.kernels import tiles
@@ -43,13 +44,13 @@ MODEL_IMPORTS = (
 
 
 def generate(program: Program, device: str = tiles.DEFAULT) -> str:
-    """The source of the generated file for an analysed program.
+    """The source of the generated file for an analysed program, with the file's mark.
 
     `device` is the class of GPUs for which the kernels' tiles are chosen, a key of tiles.DEVICES,
     or "cpu" for a file without kernels.
     """
     with room():
-        return _generate(program, device)
+        return signed(_generate(program, device), "python").decode()
 
 
 def _generate(program: Program, device: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import PurePath
@@ -43,9 +44,37 @@ class Extras:
 NOTHING = Extras()
 
 
-def inferred(output: str | None) -> str:
-    """The format that a file's suffix stands for; text where there is no file, or another one."""
-    return SUFFIXES.get(PurePath(output or "").suffix.lower(), "text")
+class BadEnding(ValueError):
+    """The name of a file that says another format than is asked for, or none; a sentence."""
+
+
+def chosen(output: str | None, form: str | None, forms: Iterable[str] = FORMATS) -> str:
+    """The format of a file, one of `forms`: what is asked for, or what its name's ending says.
+
+    It is text for what has no name, or a name without an ending.
+
+    Raises:
+        BadEnding: if the ending says none of these, or another than is asked for.
+    """
+    suffix = PurePath(output or "").suffix.lower()
+    said = SUFFIXES.get(suffix)
+    if form is not None:
+        if said not in (None, form):
+            raise BadEnding(
+                f"'{output}' ends in {suffix}, which stands for {said}, but --format says {form}: "
+                "change one of them."
+            )
+        return form
+    if not suffix:
+        return "text"
+    if said is None or said not in forms:
+        names = list(forms)
+        endings = " ".join(ending for ending, name in SUFFIXES.items() if name in names)
+        raise BadEnding(
+            f"'{output}' ends in none of {endings}: change it, or say with --format "
+            f"({', '.join(names)}) what to write there."
+        )
+    return said
 
 
 def refusal(form: str, *, against: object, check: object, monitor: object) -> str:

@@ -1,4 +1,4 @@
-"""Writes files whole or not at all."""
+"""Writes files whole or not at all, and never over one that somebody else made."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
+from modnorm.codegen.signature import is_own
+
 FilePath: TypeAlias = "str | os.PathLike[str]"
 Sources: TypeAlias = "FilePath | Mapping[str, FilePath | None]"
 """Files that must not be replaced: the one that is compiled, or several by the option that names
 each; that of the option "" is the one that is compiled."""
+MOST = 2**28
+"""Bytes of a file that may be one of ours."""
+FOREIGN = (
+    "modnorm did not make it, or it was changed since: give another name, or --force (from Python"
+    " force=True) to replace it"
+)
 
 
 class CannotWrite(OSError):
@@ -22,21 +30,24 @@ class CannotWrite(OSError):
         super().__init__(f"cannot write `{path}`: {reason}")
 
 
-def write(path: FilePath, text: str | bytes, *, source: Sources = "") -> None:
+def write(path: FilePath, text: str | bytes, *, source: Sources = "", force: bool = False) -> None:
     """Write a text to a file, as UTF-8, or bytes as they are.
 
     The content goes to a new file beside it, which then takes its place: whatever happens on the
     way, the file at `path` is the old one or the new one. A link keeps pointing where it points;
-    what is no ordinary file (a pipe, `/dev/null`) is written to. `source` says what must not be
-    replaced.
+    what is no ordinary file (a pipe, `/dev/null`) is written to. A file that is there must be
+    empty, or as it was when it was written with what `signature.signed` made, unless `force` is
+    true. `source` says what must not be replaced at all.
 
     Raises:
         CannotWrite: if the file could not be written; nothing has changed then.
     """
-    write_all({os.fspath(path): text}, source=source)
+    write_all({os.fspath(path): text}, source=source, force=force)
 
 
-def write_all(contents: Mapping[str, str | bytes], *, source: Sources = "") -> None:
+def write_all(
+    contents: Mapping[str, str | bytes], *, source: Sources = "", force: bool = False
+) -> None:
     """Write several files, each as `write` does; none takes its place before all are made.
 
     Raises:
@@ -47,7 +58,7 @@ def write_all(contents: Mapping[str, str | bytes], *, source: Sources = "") -> N
         for name, text in contents.items():
             content = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
             with _told(name):
-                target, beside = _target(name, source), ""
+                target, beside = _target(name, source, force), ""
                 if target:
                     beside, stream = made.enter_context(_beside(target))
                     with stream:
@@ -64,7 +75,7 @@ def write_all(contents: Mapping[str, str | bytes], *, source: Sources = "") -> N
                         special.write(content)
 
 
-def expect_writable(path: FilePath, *, source: Sources = "") -> None:
+def expect_writable(path: FilePath, *, source: Sources = "", force: bool = False) -> None:
     """Find out whether a file can be written, before the work whose result it shall hold.
 
     Raises:
@@ -72,12 +83,21 @@ def expect_writable(path: FilePath, *, source: Sources = "") -> None:
     """
     name = os.fspath(path)
     with _told(name):
-        if target := _target(name, source):
+        if target := _target(name, source, force):
             with _beside(target) as (_, stream):
                 stream.close()
 
 
-def _target(name: str, source: Sources) -> str:
+def is_special(path: str) -> bool:
+    """Whether there is something that is no ordinary file: a pipe, a device, a folder."""
+    try:
+        mode = _mode(path)
+    except (OSError, ValueError):
+        return False
+    return mode is not None and not stat.S_ISREG(mode)
+
+
+def _target(name: str, source: Sources, force: bool) -> str:
     """What to replace, links followed; nothing where there is no ordinary file to write to."""
     if not name:
         raise CannotWrite(name, "the file's name is empty")
@@ -92,12 +112,20 @@ def _target(name: str, source: Sources) -> str:
     if mode is not None:
         sources = source if isinstance(source, Mapping) else {"": source}
         for option, path in sources.items():
-            if path and _same(target, path):
+            if path and is_same(target, path):
                 reader = f"that `{option}` reads" if option else "that is being compiled"
                 raise CannotWrite(name, f"it is the file {reader}")
         if not os.access(target, os.W_OK):
             raise CannotWrite(name, "it is write-protected")
+        if not force and not _is_free(target):
+            raise CannotWrite(name, FOREIGN)
     return target
+
+
+def _is_free(target: str) -> bool:
+    """Whether nothing is lost with a file: it is empty, or can be made again."""
+    size = os.path.getsize(target)
+    return not size or (size <= MOST and is_own(Path(target).read_bytes()))
 
 
 @contextmanager
@@ -124,7 +152,8 @@ def _mode(path: str) -> int | None:
         return None
 
 
-def _same(target: str, source: FilePath) -> bool:
+def is_same(target: str, source: FilePath) -> bool:
+    """Whether two names are of one file that is there."""
     try:
         return os.path.samefile(target, source)
     except (OSError, ValueError):

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modnorm.sweep import default_store
 from modnorm.sweep.interface import Transfer, rendered
 from modnorm.sweep.problems import SweepError
 from modnorm.sweep.records import Sweep
 from modnorm.sweep.request import Prepared, Request, Variation, prepared
-from modnorm.sweep.run import Place, counted, default_store, swept, there
+from modnorm.sweep.run import Place, counted, swept, there
 
 if TYPE_CHECKING:
     from modnorm.sweep.findings import Findings
@@ -52,7 +53,9 @@ def transferred(
     if options["partial"]:
         sweep = there(ready, store)
     else:
-        place = Place(store, options["jobs"], options["threads"], options["ray"])
+        place = Place(
+            store, options["jobs"], options["threads"], options["ray"], force=options["force"]
+        )
         sweep = _made(ready, place, show, say)
     return _shown(found(sweep, options["metric"], options["tolerance"]), form, picture, look)
 

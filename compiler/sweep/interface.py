@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from modnorm.pipeline import ANALYSIS
 from modnorm.report.interface import FilePath, analyse
-from modnorm.sweep import FORMATS, METRICS, SCHEDULES
+from modnorm.sweep import FORMATS, METRICS, SCHEDULES, default_store
 from modnorm.sweep.axes import BadAxis, labels, rates, values
 from modnorm.sweep.records import Metric, Size
 from modnorm.sweep.request import Request, prepared
@@ -69,7 +69,7 @@ def transfer_file(
     for name, value, least in counts:
         if not _counts(value, least):
             raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
-    from modnorm.sweep.run import Place, default_store, swept
+    from modnorm.sweep.run import Place, swept
 
     ready = prepared(
         request,
@@ -77,7 +77,13 @@ def transfer_file(
         lambda line: print(line, file=sys.stderr),
     )
     store = default_store(request.file) if place["store"] is None else os.fspath(place["store"])
-    where = Place(store, place["jobs"], ready.sweep.settings.threads, place["ray"])
+    where = Place(
+        store,
+        place["jobs"],
+        ready.sweep.settings.threads,
+        place["ray"],
+        force=place.get("force", False),
+    )
     sweep = swept(ready, where, place["progress"])
     from modnorm.sweep.findings import found
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import PurePath
 
 from modnorm.measure.interface import torch_at_hand
 from modnorm.sweep.drive import drive, failure, known
@@ -21,7 +20,8 @@ from modnorm.sweep.store import opened, peek
 class Place:
     """Where runs are made and kept. jobs: runs at once, by default one a core.
 
-    ray: the address of a cluster, or "" for one started here.
+    ray: the address of a cluster, or "" for one started here. force: begin a store in the place of
+    a file that is none.
     """
 
     store: str
@@ -29,6 +29,7 @@ class Place:
     threads: int = 1
     ray: str | None = None
     work: str = WORK
+    force: bool = False
 
     def pool(self) -> AbstractContextManager[Pool]:
         if self.ray is None:
@@ -37,11 +38,6 @@ class Place:
         from modnorm.sweep.ray_pool import cluster
 
         return cluster(self.ray or None, self.jobs, self.threads, self.work)
-
-
-def default_store(file: str) -> str:
-    """The store of a file's runs, in the working directory."""
-    return f"{PurePath(file).stem}.transfer.db"
 
 
 def cores() -> int:
@@ -75,7 +71,7 @@ def swept(ready: Prepared, place: Place, show: bool = False) -> Sweep:
         StoreError: if runs cannot be kept.
         TrialFailed: if one ends in an error.
     """
-    with opened(place.store) as store:
+    with opened(place.store, place.force) as store:
         found = known(ready.plan, store)
         missing = _keys(ready, found) - found.keys()
         if missing:

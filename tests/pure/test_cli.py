@@ -15,6 +15,7 @@ import modnorm
 from modnorm.cli import cli
 from modnorm.codegen import assemble
 from modnorm.codegen.assemble import generate
+from modnorm.codegen.signature import signed
 from modnorm.pipeline import analyse
 from modnorm.report.as_json import dumps, report
 from modnorm.report.explain import explanation
@@ -223,7 +224,7 @@ def test_report_to_a_file(folder: Path, form: str) -> None:
     assert (done.exit_code, done.output) == (0, "")
     analysis = analyse("gpt.mod")
     expected = render(analysis) if form == "text" else dumps(report(analysis))
-    assert Path("out").read_text(encoding="utf-8") == expected
+    assert Path("out").read_bytes() == signed(expected, form)
     assert run("report", "gpt.mod", "--format", form, "-o", "-").stdout == expected
 
 

