@@ -28,8 +28,8 @@ help: # list the targets
 
 demo: $(READY) # compile a small GPT, report its modular norm, train it on real text
 	@mkdir -p runs/demo
-	@rm -f runs/demo/gpt.pt
-	.venv/bin/modnorm compile examples/gpt.mod -o runs/demo/gpt.py
+	@rm -f runs/demo/gpt.pt runs/demo/gpt.jsonl
+	.venv/bin/modnorm compile examples/gpt.mod -o runs/demo/gpt.py --force
 	.venv/bin/modnorm report examples/gpt.mod
 	$(RUN) examples/train.py runs/demo/gpt.py --steps $(STEPS) --threads 1 \
 	    --checkpoint runs/demo/gpt.pt --log runs/demo/gpt.jsonl

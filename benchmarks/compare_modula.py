@@ -27,7 +27,8 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
 
-from trainer import Trouble, data_troubles, load_module  # noqa: E402
+from checkpoint import Trouble  # noqa: E402
+from trainer import data_troubles, load_module  # noqa: E402
 
 from modnorm.data import texts  # noqa: E402
 from modnorm.data.tasks import NextCharacter, cross_entropy  # noqa: E402

@@ -26,12 +26,12 @@ from typing import Any
 
 import click
 import torch
+from checkpoint import Trouble, beside, expect_free
 from screen import Row, Screen
 from trainer import (
     DTYPES,
     Run,
     Settings,
-    Trouble,
     constant,
     data_troubles,
     has_weight_decay,
@@ -46,24 +46,44 @@ from modnorm.sweep.names import NORMED
 class Log:
     """JSON lines: the settings, then one row an evaluation. A resumed run takes out later rows."""
 
-    def __init__(self, path: Path | None, settings: Settings, step: int) -> None:
+    def __init__(
+        self, path: Path | None, settings: Settings, step: int, resume: bool, force: bool
+    ) -> None:
         self.path = path
         if path is None:
             return
-        kept: list[str] = []
+        head = {"modnorm": "log", "settings": asdict(settings), "torch": str(torch.__version__)}
+        kept = [json.dumps(head)]
         try:
-            if step and path.exists():
-                for line in path.read_text(encoding="utf-8").splitlines():
-                    with contextlib.suppress(ValueError, TypeError, AttributeError):
-                        if json.loads(line).get("step", 0) <= step:
-                            kept.append(line)
-            if not kept:
-                kept = [json.dumps({"settings": asdict(settings), "torch": str(torch.__version__)})]
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+            if resume and path.exists():
+                kept = self.kept(path, step, force) or kept
+            temporary = beside(path)
             temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
             os.replace(temporary, path)
         except OSError as error:
             raise Trouble(f"the log {path} cannot be written: {error.strerror}") from error
+
+    @staticmethod
+    def kept(path: Path, step: int, force: bool) -> list[str]:
+        """The lines that stay, if this program wrote the file. One that was cut off may be last."""
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if not lines:
+            return []
+        found = list(map(as_row, lines))
+        if found[0].get("modnorm") != "log" and not {"settings", "torch"} <= found[0].keys():
+            if force:
+                return []
+            raise Trouble(
+                f"{path} is no log of this program: give another --log, or --force to replace it"
+            )
+        strange = next((n for n, row in enumerate(found[1:-1], 2) if not is_evaluation(row)), 0)
+        if strange and not force:
+            raise Trouble(
+                f"{path} is damaged, in line {strange}: mend it, or give another --log, or --force "
+                "to go on without such lines"
+            )
+        rows = zip(lines[1:], found[1:], strict=True)
+        return lines[:1] + [x for x, row in rows if is_evaluation(row) and row["step"] <= step]
 
     def write(self, row: dict[str, Any]) -> None:
         if self.path is not None:
@@ -72,6 +92,19 @@ class Log:
                     file.write(json.dumps(row) + "\n")
             except OSError as error:
                 raise Trouble(f"the log {self.path} cannot be written: {error}") from error
+
+
+def as_row(line: str) -> dict[str, Any]:
+    """The object that a line holds; an empty one where it holds something else."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def is_evaluation(row: dict[str, Any]) -> bool:
+    return isinstance(row.get("step"), int)
 
 
 @contextlib.contextmanager
@@ -209,6 +242,9 @@ def train(
 @click.option("--checkpoint-every", type=click.IntRange(min=1), metavar="STEPS")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one.")
 @click.option(
+    "--force", is_flag=True, help="Begin anew in files that are there, whatever they hold."
+)
+@click.option(
     "--log",
     "log_path",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -239,6 +275,7 @@ def main(
     checkpoint: Path | None,
     checkpoint_every: int | None,
     resume: bool,
+    force: bool,
     log_path: Path | None,
     monitor: Path | None,
     monitor_every: int,
@@ -248,10 +285,8 @@ def main(
     """Train the model in FILE: a .py that modnorm compile wrote, or a .mod."""
     if (resume or checkpoint_every) and checkpoint is None:
         raise click.UsageError("--resume and --checkpoint-every need --checkpoint FILE")
-    if checkpoint is not None and checkpoint.exists() and not resume:
-        raise Trouble(f"{checkpoint} is there already: add --resume to go on from it, or remove it")
-    if monitor is not None and monitor.exists() and not resume:
-        raise Trouble(f"{monitor} is there already: add --resume to go on with it, or remove it")
+    for path, option in ((checkpoint, "--checkpoint"), (log_path, "--log"), (monitor, "--monitor")):
+        expect_free(path, option, resume, force)
     if threads is not None:
         torch.set_num_threads(threads)
     device = check_device(options.pop("device"), checkpoint is not None)
@@ -278,9 +313,11 @@ def main(
         if resume and checkpoint is not None and checkpoint.exists():
             run.restore(checkpoint, screen.notice)
         if monitor is not None:
-            run.watch(monitor, monitor_every)
+            run.watch(monitor, monitor_every, force)
         screen.header(run, texts.describe(found), checkpoint if resume else None)
-        log = Log(log_path, settings, run.step)
+        if checkpoint is not None:
+            beside(checkpoint)
+        log = Log(log_path, settings, run.step, resume, force)
         every = eval_every or max(1, settings.steps // 10)
         code = train(run, screen, log, every, checkpoint, checkpoint_every)
     except torch.OutOfMemoryError as error:

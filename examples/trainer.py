@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import inspect
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -19,24 +18,16 @@ from typing import Any
 
 import click
 import torch
+from checkpoint import Trouble, differences, read, write
 
 import modnorm
 from modnorm.data.fetch import DataError
 from modnorm.data.tasks import Task, probe
 from modnorm.sweep.names import NORMED
 
+SCHEDULE = ("base_lrs", "last_epoch", "_last_lr")
+"""What a schedule goes on from."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
-
-
-class Trouble(click.ClickException):
-    """An error that the user can mend: one line on stderr (or text as it is), exit 1."""
-
-    def __init__(self, message: str, as_it_is: bool = False) -> None:
-        super().__init__(message)
-        self.as_it_is = as_it_is
-
-    def show(self, file: Any = None) -> None:
-        click.echo(self.message if self.as_it_is else f"error: {self.message}", err=True)
 
 
 @contextlib.contextmanager
@@ -179,13 +170,22 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         return forward
 
-    def watch(self, path: Path, every: int) -> None:
-        """Has the module's monitor write what steps do to the weights. Trouble if it cannot."""
+    def watch(self, path: Path, every: int, force: bool = False) -> None:
+        """Has the module's monitor write what steps do to the weights. Trouble if it cannot.
+
+        With `force`, a file that it cannot go on with gives way.
+        """
         made = getattr(self.module, "Monitor", None)
         if made is None:
             raise Trouble("the module has no Monitor: compile it anew with this modnorm")
         try:
-            self.monitor = made(self.optimizer, path, every=every, step=self.step)
+            try:
+                self.monitor = made(self.optimizer, path, every=every, step=self.step)
+            except ValueError as error:
+                if not force:
+                    raise Trouble(f"{error}; or --force to replace it") from error
+                path.unlink()
+                self.monitor = made(self.optimizer, path, every=every, step=self.step)
         except (OSError, ValueError, TypeError) as error:
             raise Trouble(str(error)) from error
 
@@ -240,60 +240,76 @@ class Run:
                 f"weights are no longer finite at step {self.step}, so {path} was left as it was: "
                 "give a smaller --lr"
             )
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with temporary.open("wb") as file:
-                torch.save(self.state(), file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except (OSError, RuntimeError) as error:
-            raise Trouble(f"the checkpoint {path} cannot be written: {error}") from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+        write(path, self.state())
 
     def restore(self, path: Path, notice: Callable[[str], None]) -> None:
-        """Goes on from a checkpoint. Raises Trouble where it is damaged or of another run."""
+        """Goes on from a checkpoint. Raises Trouble, and changes nothing, where it is damaged or of
+        another run."""
+        found, marked = read(path)
+        if not marked:
+            notice(f"{path.name} has no checksum, so that damage may go unseen")
+        self.expect_fitting(path, found)
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-            plan, settings = found["plan"], found["settings"]
-        except Exception as error:  # torch.load raises many kinds on a damaged file
-            raise Trouble(
-                f"{path} is damaged or no checkpoint of this program ({type(error).__name__})"
-            ) from error
-        if plan != self.module.PLAN_HASH:
-            raise Trouble(
-                f"{path} belongs to another plan ({plan[:12]}, this model's is "
-                f"{self.module.PLAN_HASH[:12]}): give the model it was made with, or another "
-                "--checkpoint"
-            )
-        now = asdict(self.settings)
-        other = [
-            f"{key} {settings.get(key)} there, {now[key]} here"
-            for key in now
-            if settings.get(key) != now[key]
-        ]
-        if other:
-            raise Trouble(
-                f"{path} was made with other settings ({'; '.join(other)}): give the same, or "
-                "another --checkpoint"
-            )
-        try:
-            self.model.load_state_dict(found["model"])
-            self.optimizer.load_state_dict(found["optimizer"])
-            self.schedule.load_state_dict(found["schedule"])
-            self.batches.set_state(found["batches"])
-            torch.set_rng_state(found["rng"])
-            if found["cuda_rng"]:
-                torch.cuda.set_rng_state_all(found["cuda_rng"])
-            self.step, self.loss_count = found["step"], found["loss_count"]
-            self.loss_sum.fill_(found["loss_sum"])
-        except (KeyError, ValueError, RuntimeError, TypeError) as error:
-            raise Trouble(f"{path} cannot be resumed: {str(error).splitlines()[0]}") from error
+            self.optimizer.load_state_dict(found["optimizer"])  # first: it may refuse
+        except Exception as error:  # of whatever kind, on what is no state of an optimizer
+            lines = str(error).splitlines() or [type(error).__name__]
+            raise Trouble(f"{path} cannot be resumed: {lines[0]}") from error
+        self.model.load_state_dict(found["model"])
+        self.schedule.load_state_dict(found["schedule"])
+        self.batches.set_state(found["batches"])
+        torch.set_rng_state(found["rng"])
+        if found["cuda_rng"]:
+            torch.cuda.set_rng_state_all(found["cuda_rng"])
+        self.step, self.loss_count = found["step"], found["loss_count"]
+        self.loss_sum.fill_(found["loss_sum"])
         for key, value in (("torch", torch.__version__), ("threads", torch.get_num_threads())):
             if found.get(key) != value:
                 notice(
                     f"{path.name} was made with {key} {found.get(key)}, this run has {value}: "
                     "it goes on, but perhaps not to the same last bit"
                 )
+
+    def expect_fitting(self, path: Path, found: Any) -> None:
+        """Looks through all of a checkpoint but the optimizer's part. Raises Trouble."""
+        damaged = f"{path} is damaged or no checkpoint of this program"
+        if not isinstance(found, dict) or not isinstance(found.get("plan"), str):
+            raise Trouble(f"{damaged}: it names no plan")
+        if not isinstance(settings := found.get("settings"), dict):
+            raise Trouble(f"{damaged}: it has no settings")
+        plan = found["plan"]
+        if plan != self.module.PLAN_HASH:
+            raise Trouble(
+                f"{path} belongs to another plan ({plan[:12]!r}, this model's is "
+                f"{self.module.PLAN_HASH[:12]}): give the model it was made with, or another "
+                "--checkpoint"
+            )
+        now = asdict(self.settings)
+        other = [
+            f"{key} {settings.get(key)!s:.80} there, {now[key]} here"
+            for key in now
+            if type(settings.get(key)) is not type(now[key]) or settings[key] != now[key]
+        ]
+        if other:
+            raise Trouble(
+                f"{path} was made with other settings ({'; '.join(other)}): give the same, or "
+                "another --checkpoint"
+            )
+        wanted = {key: value for key, value in self.state().items() if key != "optimizer"}
+        rest = {key: value for key, value in found.items() if key not in ("optimizer", "settings")}
+        if isinstance(schedule := rest.get("schedule"), dict):  # torch's versions add to it
+            wanted["schedule"] = {key: wanted["schedule"][key] for key in SCHEDULE}
+            rest["schedule"] = {key: schedule[key] for key in SCHEDULE if key in schedule}
+        wanted.pop("settings")
+        wrong = list(differences(rest, wanted, "the checkpoint"))
+        if "optimizer" not in found:
+            wrong.append("the checkpoint has no optimizer")
+        if not wrong and found["step"] > self.settings.steps:
+            wrong.append(f"it is of step {found['step']} of {self.settings.steps}")
+        for name in () if wrong else ("batches", "rng"):
+            try:
+                torch.Generator().set_state(found[name])
+            except RuntimeError as error:
+                wrong.append(f"{name} is no state of a generator: {str(error).splitlines()[0]}")
+        if wrong:
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+            raise Trouble(f"{damaged}: {wrong[0]}{more}")

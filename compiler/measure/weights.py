@@ -13,6 +13,7 @@ from modnorm.codegen.plan import Record, records
 from modnorm.measure.problems import CheckError, some
 from modnorm.ops.base import Atom
 from modnorm.passes.program import Program
+from modnorm.report.output import is_special
 
 WRAPPERS = ("_orig_mod.", "module.")
 """What `torch.compile` and `DistributedDataParallel` put before names."""
@@ -92,6 +93,8 @@ def load(path: str, model: torch.nn.Module) -> None:
 
 
 def _state_dict(path: str) -> dict[str, torch.Tensor]:
+    if is_special(path):
+        raise CheckError(f"cannot read the checkpoint `{path}`: it is no ordinary file")
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
