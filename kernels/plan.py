@@ -57,16 +57,18 @@ class Norm:
     @classmethod
     def scale(cls, u: Tensor, x: Tensor | None, iterations: int) -> float | Tensor:
         """`measure` for one weight on a CPU: its factor; the vector x is changed in place."""
-        new = None if x is None else x.unsqueeze(0)
-        for _ in range(iterations if cls.vector else 1):
-            factor, new = cls.measure(u.unsqueeze(0), new)
+        new, unit = None if x is None else x.unsqueeze(0), 1.0
+        u = u.unsqueeze(0)
+        for _ in range(iterations):
+            factor, new = cls.measure(u, new)
+        if not factor.any() and 0 < (top := u.abs().max().item()) < math.inf:
+            unit = math.ldexp(1.0, min(-math.frexp(top)[1], 126))  # the squares were 0
+            for _ in range(iterations):
+                factor, new = cls.measure(u * unit, new)
+            factor = factor * unit
         if x is not None and new is not None:
             x.copy_(new[0])
-        if not factor.any() and 0 < (top := u.abs().max().item()) < math.inf:
-            unit = math.ldexp(1.0, min(-math.frexp(top)[1], 126))  # its squares were 0
-            factor = unit * cls.measure(u.unsqueeze(0) * unit, new)[0]
-            return torch.where(factor.isfinite(), factor, 0.0)[0]
-        return factor[0]
+        return torch.where(factor.isfinite(), factor, 0.0)[0] if unit > 1 else factor[0]
 
     @classmethod
     def exact(cls, u: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .plan import reciprocal
 from .schemes import ACCURATE, Scheme
 
 # modnorm: begin
@@ -56,9 +55,9 @@ def polar(g: Tensor, scheme: Scheme, factor: float = 1.0, work: Any = None) -> T
     numbers = size.flatten().tolist() if g.is_cpu else [0.0]  # a GPU would have to be waited for
     if far := [i for i, number in enumerate(numbers) if not 1e-24 < number < 1e24]:
         for part in (g[i : i + 1] for i in far) if g.is_cpu else [g]:
-            norm = torch.linalg.vector_norm(part, dim=(1, 2), keepdim=True)
-            power = torch.frexp(norm).exponent.neg().clamp(max=100)  # rounds nothing
-            part.mul_(torch.ldexp((reciprocal(norm) > 0).to(part.dtype), power))
+            top = part.abs().amax((1, 2), keepdim=True)  # its square may be 0
+            power = torch.frexp(top).exponent.neg().clamp(max=100)  # rounds nothing
+            part.mul_(torch.ldexp((top > 0).to(part.dtype), power))
         size = squared(x.copy_(g), gram, z)
     for step, (a, b, c) in enumerate(table, 1):
         if step > 1:

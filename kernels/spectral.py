@@ -20,12 +20,12 @@ class Spectral(Norm):
     Of a stack (groups, out, in) every matrix is measured and scaled by itself. σ_max is bounded
     from below by power iteration from the vector x (in,), and by the longest row. A vector that is
     nearly a singular one stays where it is when another direction grows past it, since it holds
-    nothing of that one: so every step starts from x with a part of a long row of the new u.
+    nothing of that one: so every step starts from a long row of the new u too.
     """
 
     vector = True
     kernel = 0
-    part = 0.5  # of a row in the start, beside x
+    part = 0.5  # of a row beside x, where one matrix starts from both at once
     settled = 1.1  # by how much less than this σ grows in the last iteration for one matrix
     most = 8  # iterations, there and of a new vector
 
@@ -41,18 +41,18 @@ class Spectral(Norm):
             assert flat is not None
             return factor.view(*u.shape[:-2], 1, 1), flat.view_as(x)
         lengths = torch.linalg.vector_norm(u, dim=2)
-        longest, at = lengths.max(1, keepdim=True)
-        row = u.gather(1, at.unsqueeze(2).expand(-1, 1, u.shape[2])).squeeze(1)
-        row = row * (cls.part * reciprocal(longest))
-        start = torch.where((row * x).sum(1, keepdim=True) < 0, x - row, x + row)
-        left = times(u, start)
-        left *= reciprocal(torch.linalg.vector_norm(left, dim=1, keepdim=True))
-        right = torch.bmm(left.unsqueeze(1), u)
-        sigma = torch.linalg.vector_norm(right, dim=2, keepdim=True)
+        longest, at = lengths.max(1)
+        rows = u.gather(1, at.view(-1, 1, 1).expand(-1, 1, u.shape[2]))
+        rows = rows * reciprocal(longest).view(-1, 1, 1)
+        left = torch.bmm(torch.cat([x.unsqueeze(1), rows], 1), u.mT)  # this way round it is fast
+        left *= reciprocal(torch.linalg.vector_norm(left, dim=2, keepdim=True))
+        right = torch.bmm(left, u)
+        sigma, best = torch.linalg.vector_norm(right, dim=2, keepdim=True).max(1, keepdim=True)
+        right = right.gather(1, best.expand(-1, 1, u.shape[2]))
         inverse = reciprocal(sigma)
         new = torch.where(inverse > 0, right * inverse, x.unsqueeze(1)).squeeze(1)
-        whole = torch.linalg.vector_norm(lengths, dim=1, keepdim=True) / math.sqrt(min(u.shape[1:]))
-        inverse = reciprocal(torch.maximum(sigma, torch.maximum(longest, whole).unsqueeze(2)))
+        whole = torch.linalg.vector_norm(lengths, dim=1) / math.sqrt(min(u.shape[1:]))
+        inverse = reciprocal(torch.maximum(sigma, torch.maximum(longest, whole).view(-1, 1, 1)))
         return inverse * math.sqrt(u.shape[1] / u.shape[2]), new
 
     @classmethod
@@ -117,17 +117,6 @@ class Spectral(Norm):
         factor = math.sqrt(u.shape[-2] / u.shape[-1])
         scheme = scheme or Scheme("plain", ACCURATE)
         return polar(u.flatten(0, -3), scheme, factor, work).view(u.shape)
-
-
-def times(u: Tensor, x: Tensor) -> Tensor:
-    """u[i] @ x[i] for matrices u (k, out, in) and vectors x (k, in)."""
-    # On a CPU, torch's batched product with columns is slow for matrices above 4096 entries or so.
-    if u.device.type != "cpu" or u.shape[0] == 1 or u[0].numel() <= 4096:
-        return torch.bmm(u, x.unsqueeze(2)).squeeze(2)
-    y = u.new_empty(u.shape[:2])
-    for matrix, vector, out in zip(u.unbind(), x.unbind(), y.unbind(), strict=True):
-        torch.mv(matrix, vector, out=out)
-    return y
 
 
 def largest(u: Tensor) -> Tensor:

@@ -21,21 +21,28 @@ LR, DECAY = 0.1, 0.05
 def estimate(u: Tensor, x: Tensor, iterations: int, alone: bool) -> tuple[Tensor, Tensor]:
     """What bounds σ_max of a matrix from below, and the next vector.
 
-    Power iteration starts from x with half of the longest row, on the side of x. A matrix alone
-    goes on from there until σ grows by less than a tenth; one of a stack does so each time.
+    Power iteration of a matrix alone starts from x with half of the longest row, on the side of x,
+    and goes on until σ grows by less than a tenth; for one of a stack it starts from both, each
+    time, and the larger σ counts.
     """
     lengths = u.norm(dim=1)
     row = u[lengths.argmax()] / lengths.max() / 2
+    if not alone:
+        for _ in range(iterations):
+            lefts = [u @ start for start in (x, row)]
+            rights = [u.T @ left / (left.norm() or 1) for left in lefts]
+            right = max(rights, key=lambda right: float(right.norm()))
+            sigma, x = right.norm(), right / right.norm()
+        return torch.stack([sigma, lengths.max(), u.norm() / math.sqrt(min(u.shape))]).max(), x
     sigma = torch.zeros(())
     for n in range(1, 9):
-        start = x if alone and n > 1 else x + (row if float(row @ x) >= 0 else -row)
+        start = x if n > 1 else x + (row if float(row @ x) >= 0 else -row)
         left = u @ start
         right = u.T @ left
         sigma, x = right.norm() / left.norm(), right / right.norm()
-        if n >= iterations and (not alone or sigma < 1.1 * left.norm() / start.norm()):
+        if n >= iterations and sigma < 1.1 * left.norm() / start.norm():
             break
-    bounds = [sigma, lengths.max()] + ([] if alone else [u.norm() / math.sqrt(min(u.shape))])
-    return torch.stack(bounds).max(), x
+    return torch.maximum(sigma, lengths.max()), x
 
 
 def normed(

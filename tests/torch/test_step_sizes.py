@@ -1,0 +1,215 @@
+"""No step is far from its size: where power iteration gets stuck, and for every spectrum."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from optimizer_cases import give_gradients, parameters
+from torch import Tensor, nn
+
+import modnorm
+from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD
+from modnorm.kernels.plan import Weight
+from modnorm.kernels.polar import polar
+from modnorm.kernels.schemes import choose
+
+POWER: list[Any] = [NormedAdam, NormedSGD]
+SHAPES = [  # outputs, inputs, examples
+    *((16, 16, 16), (16, 16, 64), (4, 16, 16), (16, 4, 16), (32, 32, 32), (64, 64, 64)),
+    *((8, 64, 32), (64, 8, 32), (1, 32, 32), (32, 1, 32), (128, 64, 64), (10, 100, 50)),
+]
+
+
+class Regression:
+    """A linear model on inputs of RMS 1 that share a direction, full batch, from zero.
+
+    Its mean squared error is 2-smooth in the modular norm of the weight, whose target is 1.
+    """
+
+    def __init__(self, kind: Any, out: int, width: int, count: int, **options: Any) -> None:
+        draw = torch.Generator().manual_seed(0)
+        x = 1 + 0.5 * torch.randn(count, width, generator=draw, dtype=torch.float64)
+        self.x = x / x.square().mean(1, keepdim=True).sqrt()
+        self.y = torch.randn(count, out, generator=draw, dtype=torch.float64)
+        self.w = nn.Parameter(torch.zeros(out, width, dtype=torch.float64))
+        plan = (Weight("w", "Linear", (out, width), "spectral", 1.0, 1.0),)
+        self.optimizer: NormedOptimizer = kind([("w", self.w)], plan=plan, **options)
+
+    def loss(self) -> float:
+        return float((self.x @ self.w.detach().T - self.y).square().mean())
+
+    def step(self) -> float:
+        """The norm of the step."""
+        before = self.w.detach().clone()
+        self.w.grad = 2 * (self.x @ before.T - self.y).T @ self.x / self.y.numel()
+        self.optimizer.step()
+        return norm(self.w.detach() - before)
+
+
+def norm(u: Tensor) -> float:
+    return math.sqrt(u.shape[1] / u.shape[0]) * float(torch.linalg.matrix_norm(u.double(), 2))
+
+
+@pytest.fixture(params=["one by one", "stacked"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How batches are computed on a CPU, and on other devices without kernels."""
+    if request.param == "stacked":
+        monkeypatch.setattr(NormedOptimizer, "_stacks", lambda self, device: True)
+    return str(request.param)
+
+
+@pytest.mark.parametrize("kind", POWER)
+def test_no_step_of_a_convex_problem_is_above_twice_its_size(kind: Any, engine: str) -> None:
+    """166 times its size was found where the kept vector could not leave a direction."""
+    for shape, lr in product(SHAPES, (0.02, 0.1, 0.5)):
+        problem = Regression(kind, *shape, lr=lr)
+        sizes = [problem.step() / lr for _ in range(60)]
+        assert min(sizes) >= 1 - 1e-9, (shape, lr)
+        assert max(sizes) < 2, (shape, lr)
+        assert sum(sizes) / len(sizes) < 1.15, (shape, lr)
+
+
+@pytest.mark.parametrize("kind", [NormedSGD, DualizedSGD])
+def test_automatic_steps_never_raise_the_loss_of_their_own_batch(kind: Any) -> None:
+    for shape in SHAPES:
+        problem = Regression(kind, *shape, lr="auto", smoothness=2.0)
+        loss = problem.loss()
+        for _ in range(80):
+            problem.step()
+            before, loss = loss, problem.loss()
+            assert loss <= before * (1 + 1e-12), shape
+
+
+@pytest.mark.parametrize("kind", POWER)
+def test_a_gpt_steps_by_its_sizes_from_the_first_step_on(kind: Any) -> None:
+    module = modnorm.compile("examples/gpt.mod", d_embed=32, heads=4, blocks=2, context=32)
+    names: dict[str, Any] = {}
+    exec(module, names)
+    model = names["GPT"](generator=torch.Generator().manual_seed(0))
+    optimizer = kind(model.named_parameters(), lr=0.4, plan=names["PLAN"])
+    text = torch.tensor([ord(c) % 65 for c in Path(torch.__file__).read_text("utf-8")])
+    draw, seen = torch.Generator().manual_seed(1), list[float]()
+    for step in range(300):
+        at = torch.randint(len(text) - 33, (8, 1), generator=draw) + torch.arange(33)
+        optimizer.param_groups[0]["lr"] = 0.4 * (1 - step / 300)
+        found = model(text[at[:, :-1]]).flatten(0, 1)
+        nn.functional.cross_entropy(found, text[at[:, 1:]].flatten()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seen += optimizer.slack().values()
+    assert max(seen) < 2
+    assert sum(seen) / len(seen) < 1.1
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [(NormedAdam, {"betas": (0.0, 0.99)}), (NormedSGD, {"momentum": 0.0})]
+)
+@pytest.mark.parametrize("batch", [1, 16])
+def test_a_vector_orthogonal_to_the_update_starts_anew(
+    kind: Any, options: Any, batch: int, engine: str
+) -> None:
+    """One-hot inputs: what one example's gradient leaves as vector misses all of the next's."""
+    draw = torch.Generator().manual_seed(0)
+    plan = [("0", 64, 256), ("1", 8, 64)]
+    named = [(n, nn.Parameter(torch.randn(a, b, generator=draw) / 16)) for n, a, b in plan]
+    records = [Weight(n, "Linear", (a, b), "spectral", 1.0, 1.0) for n, a, b in plan]
+    optimizer = kind(named, lr=1e-3, plan=records, **options)
+    (_, first), (_, last) = named
+    for _ in range(60):
+        token = torch.randint(256, (batch,), generator=draw)
+        x = nn.functional.one_hot(token, 256).float()
+        loss = nn.functional.cross_entropy(torch.tanh(x @ first.T) @ last.T, token % 8)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert all(1 - 1e-5 <= size < 2 for size in optimizer.slack().values())
+
+
+# --- one map ---------------------------------------------------------------------------------
+
+
+def spectra(count: int) -> list[Tensor]:
+    """Singular values with a condition number of 1000, of odd kinds."""
+    even = torch.logspace(0, -3, count, dtype=torch.float64)
+    one_small, one_large = torch.ones(count).double(), torch.full((count,), 1e-3).double()
+    one_small[-1], one_large[0] = 1e-3, 1.0
+    return [even, one_small, one_large] if count > 1 else [torch.ones(1).double()]
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 9), (4, 4), (16, 64), (33, 33), (64, 16), (128, 128), (65, 300), (512, 256)]
+)
+def test_singular_values_end_near_one_at_every_shape(shape: tuple[int, int]) -> None:
+    count = min(shape)
+    draw = torch.Generator().manual_seed(count)
+    for s in spectra(count):
+        u, v = (
+            torch.linalg.qr(torch.randn(side, count, generator=draw, dtype=torch.float64))[0]
+            for side in shape
+        )
+        g = ((u * s) @ v.T).float().unsqueeze(0)
+        values = torch.linalg.svdvals(polar(g, choose(shape))[0].double())
+        assert float(values.min()) >= 0.9
+        assert float(values.max()) <= 1.05
+
+
+@pytest.mark.parametrize("width", [8, 31, 32, 64, 65, 128])
+def test_an_update_has_one_size_at_every_width(width: int) -> None:
+    plan = (Weight("w", "Linear", (width, width), "spectral", 1.0, 1.0),)
+    named = parameters(plan=plan)
+    optimizer = DualizedSGD(named, lr=0.1, plan=plan)
+    for step in range(3):
+        before = named[0][1].detach().clone()
+        give_gradients(named, step)
+        optimizer.step()
+        assert norm(before - named[0][1].detach()) / 0.1 == pytest.approx(1, abs=0.1)
+
+
+# --- small gradients -------------------------------------------------------------------------
+
+KINDS: list[Any] = [NormedAdam, NormedSGD, DualizedSGD]
+SMALL = [
+    Weight("a", "Linear", (6, 4), "spectral", 1.0, 0.5),
+    Weight("embed", "Embed", (6, 4), "row_rms", 1.0, 0.5),
+    Weight("bias", "Bias", (6,), "rms", 1.0, 0.5),
+    Weight("conv", "Conv2D", (4, 3, 3, 3), "spectral_taps", 1.0, 0.5),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scale", [1e-19, 1e-25, 1e-32])
+@pytest.mark.parametrize("w", SMALL, ids=lambda w: w.name)
+def test_small_gradients_move_weights_as_large_ones_do(kind: Any, scale: float, w: Weight) -> None:
+    if kind is DualizedSGD and not w.norm.startswith("spectral"):
+        pytest.skip("told in the next test")
+    moved = []
+    for size in (1.0, scale):
+        named = parameters(plan=(w,))
+        start = named[0][1].detach().clone()
+        optimizer = kind(named, lr=0.1, plan=(w,))
+        give_gradients(named, scale=size)
+        optimizer.step()
+        assert not optimizer.skipped
+        moved.append(start - named[0][1].detach())
+    if kind is not NormedAdam:  # whose eps makes another update of small gradients
+        torch.testing.assert_close(*moved, rtol=1e-3, atol=1e-5)
+    size, small = (float(x.norm()) for x in moved)
+    assert size / 3 < small < 3 * size
+
+
+@pytest.mark.parametrize("kind", POWER)
+def test_gradients_of_which_nothing_is_left_are_counted_and_said_once(kind: Any) -> None:
+    w = SMALL[0]
+    named = parameters(plan=(w,))
+    optimizer = kind(named, lr=0.1, plan=(w,))
+    named[0][1].grad = torch.full((6, 4), 1e-45)
+    with pytest.warns(UserWarning, match="so small that nothing of them is left") as said:
+        optimizer.step()
+    optimizer.step()  # a second warning would be an error
+    assert len(said) == 1
+    assert optimizer.skipped == {"a": 2}
