@@ -134,7 +134,7 @@ def check_function(text: Text) -> None:
     assert unstable == ""
     assert far(interpreted(case, case.reading, weights), expected, 1e-9) == ""
     module = case.load()
-    model = getattr(module, module.MODEL)(dtype=torch.float64)
+    model = getattr(module, module.MODEL)(dtype=torch.float64).requires_grad_()
     named = dict(model.named_parameters())
     names = [str(target.key) for target in case.targets]
     assert named.keys() == set(names)
@@ -233,6 +233,7 @@ def check_plan(text: Text) -> None:
     assert len({id(p) for _, p in named}) == len(named) == len(model.state_dict())
     assert {n: tuple(p.shape) for n, p in named} == {n: w.shape for n, w in plan.items()}
     for name, parameter in named:
+        assert parameter.requires_grad == (plan[name].target != 0)
         norm = expected[name].op.weight_norm(parameter.detach().double()).item()
         assert norm == pytest.approx(0 if plan[name].atom == "Bias" else 1, abs=1e-5)
     assert grouped(text, [name for name, _ in named]) == grouped(text, list(plan))
@@ -266,6 +267,7 @@ def check_steps(text: Text) -> None:
     for kind in (module.NormedAdam, module.NormedSGD, module.DualizedSGD):
         generator = torch.Generator().manual_seed(3)
         model = getattr(module, module.MODEL)(dtype=torch.float64, generator=generator)
+        model.requires_grad_()  # weights of mass 0 stay even so
         named = dict(model.named_parameters())
         optimizer = kind(named.items(), lr=lr, missing="skip")
         before = {name: p.detach().clone() for name, p in named.items()}
