@@ -446,7 +446,8 @@ class NormedOptimizer(Resumable):
         lr, decay = float(group["lr"]), group["weight_decay"]
         for item, state, p, u in zip(items, states, weights, updates, strict=True):
             w = item[2]
-            factor = NORMS[w.norm].scale(u, state.get("vector"), self._iterations(group, w))
+            often = self._iterations(group, item[1], w)
+            factor = NORMS[w.norm].scale(u, state.get("vector"), often)
             if not (isinstance(factor, float) and factor > 0):
                 if unusable(factor, u):
                     self._spoiled.append(item)
@@ -465,9 +466,10 @@ class NormedOptimizer(Resumable):
         u = memory[: math.prod(shape)].view(shape)
         views = list(u.unbind())
         torch._foreach_copy_(views, updates)
+        often = max(self._iterations(group, p, w) for _, p, w in items)
         vectors = [state["vector"] for state in states if "vector" in state]
         new = torch.stack(vectors) if vectors else None
-        for _ in range(max(self._iterations(group, w) for _, _, w in items)):
+        for _ in range(often):
             factor, new = NORMS[w.norm].measure(u, new)
         factors = list(factor.unbind())
         if new is not None:
@@ -478,14 +480,21 @@ class NormedOptimizer(Resumable):
             torch._foreach_mul_(weights, [1 - lr * w.target * decay for _, _, w in items])
         torch._foreach_addcmul_(weights, views, factors, [-lr * w.target for _, _, w in items])
 
-    def _iterations(self, group: Any, w: Weight) -> int:
-        """Steps of power iteration in this step: more for a vector's first."""
+    def _iterations(self, group: Any, p: Tensor, w: Weight) -> int:
+        """Steps of power iteration in this step: more for a vector's first, before which it is 0.
+
+        Then it is drawn: rows alone may be singular vectors, in a matrix of signs say.
+        """
         if not (norm := NORMS[w.norm]).vector:
             return 1
+        often: int = group["iterations"]
         if w.name not in self._new_vectors:
-            return group["iterations"]
+            return often
         self._new_vectors.discard(w.name)
-        return max(norm.most, group["iterations"])
+        seed, vector = torch.Generator().manual_seed(0), self.state[p]["vector"]
+        noise = torch.randn(vector.shape, generator=seed, device="cpu")
+        vector.copy_(noise.div_(noise.norm()))
+        return max(norm.most, often)
 
     def reach(self, group: Any, w: Weight) -> float:
         """What the norm of an update of size 1 is at most, but for errors of estimates."""
@@ -500,7 +509,7 @@ class NormedOptimizer(Resumable):
             grad = grad.to(state["vector"].dtype, memory_format=torch.contiguous_format)
             (u,) = self._update(group, [moments], [grad], [torch.zeros_like(grad)])
             new = state["vector"].unsqueeze(0)
-            for _ in range(self._iterations(group, w)):
+            for _ in range(self._iterations(group, p, w)):
                 _, new = NORMS[w.norm].measure(u.unsqueeze(0), new)
             state["vector"].copy_(new[0])
 

@@ -56,8 +56,9 @@ def polar(g: Tensor, scheme: Scheme, factor: float = 1.0, work: Any = None) -> T
     if far := [i for i, number in enumerate(numbers) if not 1e-24 < number < 1e24]:
         for part in (g[i : i + 1] for i in far) if g.is_cpu else [g]:
             top = part.abs().amax((1, 2), keepdim=True)  # its square may be 0
-            power = torch.frexp(top).exponent.neg().clamp(max=100)  # rounds nothing
-            part.mul_(torch.ldexp((top > 0).to(part.dtype), power))
+            power, some = torch.frexp(top).exponent.neg(), (top > 0).to(part.dtype)
+            half = power // 2  # twice, since the whole may be no number; it rounds nothing
+            part.mul_(torch.ldexp(some, half)).mul_(torch.ldexp(some, power - half))
         size = squared(x.copy_(g), gram, z)
     for step, (a, b, c) in enumerate(table, 1):
         if step > 1:

@@ -41,7 +41,8 @@ class Spectral(Norm):
             assert flat is not None
             return factor.view(*u.shape[:-2], 1, 1), flat.view_as(x)
         lengths = torch.linalg.vector_norm(u, dim=2)
-        longest, at = lengths.max(1)
+        at = lengths.bfloat16().argmax(1)  # of rows alike but for rounding, the first
+        longest = lengths.gather(1, at.unsqueeze(1)).squeeze(1)
         rows = u.gather(1, at.view(-1, 1, 1).expand(-1, 1, u.shape[2]))
         rows = rows * reciprocal(longest).view(-1, 1, 1)
         left = torch.bmm(torch.cat([x.unsqueeze(1), rows], 1), u.mT)  # this way round it is fast
@@ -70,7 +71,7 @@ class Spectral(Norm):
         first = int(math.frexp(x[0].item())[0] * 2**24) % apart if apart > 1 else 0
         rows = u[first::apart]
         lengths = torch.linalg.vector_norm(rows, dim=1)
-        at = int(lengths.argmax())
+        at = int(lengths.bfloat16().argmax())  # of rows alike but for rounding, the first
         longest, start, size = lengths[at].item(), x, 1.0
         if longest > math.sqrt(least):
             row, part = rows[at], cls.part / longest
@@ -90,6 +91,9 @@ class Spectral(Norm):
             if done >= iterations and sigma * size < cls.settled * math.sqrt(below):
                 break
             start, size = x, 1.0
+        if apart == 1:  # all rows were seen
+            whole = math.sqrt(torch.dot(lengths, lengths).item() / min(u.shape))
+            sigma = max(sigma, whole)
         return math.sqrt(u.shape[0] / u.shape[1]) / max(sigma, longest)
 
     @classmethod

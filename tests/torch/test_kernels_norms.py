@@ -20,8 +20,8 @@ from modnorm.kernels.plan import Norm, Weight, plan_hash
 from modnorm.kernels.polar import ACCURATE, polar
 from modnorm.kernels.rms import RMS
 from modnorm.kernels.row_rms import RowRMS
-from modnorm.kernels.schemes import Scheme
-from modnorm.kernels.spectral import Spectral, times
+from modnorm.kernels.schemes import BANDS, Scheme
+from modnorm.kernels.spectral import Spectral
 from modnorm.kernels.spectral_taps import SpectralTaps
 
 SHAPES: dict[type[Norm], tuple[int, ...]] = {
@@ -118,12 +118,13 @@ def test_dual_map_is_the_steepest_direction(norm: type[Norm]) -> None:
     g = torch.randn(2, *SHAPES[norm], dtype=torch.float64)
     dual = norm.dualize(g.clone())
     for one, t in zip(g.unbind(), dual.unbind(), strict=True):
-        assert 0.9955 <= exact_norm(norm, t) <= 1 + 1e-9
+        low, high = BANDS[ACCURATE] if norm.vector else (1 - 1e-9, 1 + 1e-9)
+        assert low <= exact_norm(norm, t) <= high
         best = float((one * t).sum())
         for _ in range(50):
             other = torch.randn_like(one) + 3 * t
             other /= exact_norm(norm, other)
-            assert float((one * other).sum()) <= best * 1.005
+            assert float((one * other).sum()) <= best / low
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(-18, 18), st.integers(0, 2**32 - 1))
@@ -132,26 +133,25 @@ def test_orthogonalize_against_the_svd(n: int, m: int, exponent: int, seed: int)
     generator = torch.Generator().manual_seed(seed)
     u, _ = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64))
     v, _ = torch.linalg.qr(torch.randn(m, n, generator=generator, dtype=torch.float64))
-    # Singular values over a range of 100: the bound of σ_max costs the rest of the 1/0.003.
-    s = torch.logspace(0, -2, n, dtype=torch.float64)
+    s = torch.logspace(0, -3, n, dtype=torch.float64)
     g = (u * s) @ v.mT * 10.0**exponent
     result = orthogonalize(g.float().unsqueeze(0))[0].double()
     inside = u.mT @ result @ v
     diagonal = torch.diagonal(inside)
-    assert (diagonal > 0.9955).all()
-    assert (diagonal < 0.9997).all()
+    low, high = BANDS[ACCURATE]
+    assert (diagonal > low).all()
+    assert (diagonal < high + 3e-4).all()
     assert (inside - torch.diag(diagonal)).abs().max() < 2e-3
-    torch.testing.assert_close(result, u @ v.mT, rtol=0, atol=7e-3)
 
 
 def test_orthogonalize_starts_from_a_tight_bound() -> None:
-    """σ_min/σ_max = 0.0031 among 64 is in reach, although σ_min/‖G‖_F is a mere 0.0004."""
+    """σ_min/σ_max = 0.001 among 64 is in reach, although σ_min/‖G‖_F is a mere 0.00013."""
     torch.manual_seed(0)
     u, _ = torch.linalg.qr(torch.randn(64, 64, dtype=torch.float64))
     v, _ = torch.linalg.qr(torch.randn(80, 64, dtype=torch.float64))
-    s = torch.cat([torch.ones(63), torch.tensor([0.0031])]).double()
+    s = torch.cat([torch.ones(63), torch.tensor([0.001])]).double()
     result = orthogonalize(((u * s) @ v.mT).unsqueeze(0))[0]
-    assert float(torch.diagonal(u.mT @ result @ v).min()) > 0.9955
+    assert float(torch.diagonal(u.mT @ result @ v).min()) > BANDS[ACCURATE][0]
 
 
 def test_orthogonalize_zero_beside_others() -> None:
@@ -162,13 +162,6 @@ def test_orthogonalize_zero_beside_others() -> None:
     assert torch.equal(result[1], torch.zeros(4, 6))
     assert result.isfinite().all()
     torch.testing.assert_close(result[[0, 2]], orthogonalize(g[[0, 2]]))
-
-
-@pytest.mark.parametrize("shape", [(3, 5, 7), (1, 90, 70), (4, 70, 90), (2, 1, 5000), (2, 5000, 1)])
-def test_times_on_both_of_its_paths(shape: tuple[int, int, int]) -> None:
-    torch.manual_seed(0)
-    u, x = torch.randn(shape, dtype=torch.float64), torch.randn(shape[0], shape[2]).double()
-    torch.testing.assert_close(times(u, x), (u @ x.unsqueeze(2)).squeeze(2))
 
 
 def test_plan_hash_depends_on_every_field() -> None:

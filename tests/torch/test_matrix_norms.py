@@ -69,7 +69,7 @@ def test_the_runtimes_maps_are_those_of_the_definitions(norm: str) -> None:
     u = draw(3, 5, 4)
     found = NORMS[norm].dualize(u.clone())
     for one, gradient in zip(found, u, strict=True):
-        tolerance = 0.005 if norm == "spectral" else 1e-12
+        tolerance = 0.093 if norm == "spectral" else 1e-12  # the band's width
         torch.testing.assert_close(one, op.dualize(gradient), rtol=tolerance, atol=tolerance)
     if norm != "spectral":
         factors, vectors = NORMS[norm].measure(u, None)
@@ -84,7 +84,7 @@ def test_the_heads_map_is_that_of_the_definition() -> None:
     u = draw(5, 2, 3, 4)
     found = NORMS["spectral"].dualize(u.clone())
     for one, gradient in zip(found, u, strict=True):
-        torch.testing.assert_close(one, op.dualize(gradient), rtol=0.005, atol=0.005)
+        torch.testing.assert_close(one, op.dualize(gradient), rtol=0.093, atol=0.093)
         assert NORMS["spectral"].exact(gradient[None]).item() == pytest.approx(
             op.weight_norm(gradient).item()
         )
@@ -206,7 +206,8 @@ def test_each_head_moves_by_its_target(kind: Any) -> None:
         p.grad = draw(3, 4, 6) * torch.tensor([1e-3, 1.0, 1e3]).view(3, 1, 1)
         optimizer.step()
     sigma = torch.linalg.matrix_norm(p.detach() - before, 2) * math.sqrt(6 / 4)
-    torch.testing.assert_close(sigma, torch.full_like(sigma, 0.125), rtol=0.005, atol=0)
+    within = 0.093 if kind is DualizedSGD else 0.005
+    torch.testing.assert_close(sigma, torch.full_like(sigma, 0.125), rtol=within, atol=0)
     if kind is not DualizedSGD:
         assert optimizer.slack()["w"] == pytest.approx(1, abs=1e-4)
 

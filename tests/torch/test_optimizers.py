@@ -31,7 +31,7 @@ def test_each_weight_moves_by_lr_times_target(kind: Any) -> None:
         elif kind is DualizedSGD:
             assert 0.907 * w.target <= moved <= 1.041 * w.target
         else:
-            assert w.target * (1 - 1e-4) <= moved <= 1.02 * w.target
+            assert w.target * (1 - 1e-4) <= moved <= 1.1 * w.target
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -26,7 +26,8 @@ def estimate(u: Tensor, x: Tensor, iterations: int, alone: bool) -> tuple[Tensor
     time, and the larger σ counts.
     """
     lengths = u.norm(dim=1)
-    row = u[lengths.argmax()] / lengths.max() / 2
+    row = u[lengths.bfloat16().argmax()]
+    row = row / row.norm() / 2
     if not alone:
         for _ in range(iterations):
             lefts = [u @ start for start in (x, row)]
@@ -42,7 +43,7 @@ def estimate(u: Tensor, x: Tensor, iterations: int, alone: bool) -> tuple[Tensor
         sigma, x = right.norm() / left.norm(), right / right.norm()
         if n >= iterations and sigma < 1.1 * left.norm() / start.norm():
             break
-    return torch.maximum(sigma, lengths.max()), x
+    return torch.stack([sigma, lengths.max(), u.norm() / math.sqrt(min(u.shape))]).max(), x
 
 
 def normed(
@@ -81,14 +82,22 @@ def normed(
     return scaled.reshape(u.shape), new.reshape(x.shape)
 
 
+def drawn() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
 @pytest.mark.parametrize("kind", [NormedAdam, NormedSGD])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.float64, 1e-11)])
 def test_ten_steps(kind: Any, dtype: torch.dtype, tolerance: float) -> None:
     named = parameters(dtype)
     optimizer = kind(named, lr=LR, weight_decay=DECAY, plan=PLAN)
     weights = {name: p.detach().double().clone() for name, p in named}
-    starts = {name: optimizer.state[p].get("vector") for name, p in named}
-    vectors = {name: None if x is None else x.double().clone() for name, x in starts.items()}
+    starts = {  # drawn in the first step, of length 1
+        w.name: torch.randn(p.shape[1:] if w.name != "heads.weight" else (2, 4), generator=drawn())
+        for w, (_, p) in zip(PLAN, named, strict=True)
+    }
+    starts = {name: x / x.norm() for name, x in starts.items()}
+    vectors: dict[str, Tensor | None] = {name: x.double() for name, x in starts.items()}
     first = {name: torch.zeros_like(x) for name, x in weights.items()}
     second = {name: torch.zeros_like(x) for name, x in weights.items()}
     for step in range(10):
@@ -263,4 +272,5 @@ def test_the_power_iteration_goes_on_from_step_to_step() -> None:
     p = dict(named)["a.weight"]
     assert p.grad is not None
     vector, right = optimizer.state[p]["vector"], torch.linalg.svd(p.grad)[2][0]
-    assert abs(float(vector @ right)) == pytest.approx(1, abs=1e-5)
+    assert abs(float(vector @ right)) > 0.98
+    assert all(1 - 1e-6 <= slack < 1.1 for slack in optimizer.slack().values())

@@ -32,7 +32,7 @@ BANDS = {
     3: (0.0122, 0.592, 1.406),
     4: (0.0031, 0.748, 1.242),
     5: (0.00102, 0.807, 1.160),
-    6: (0.003, 0.9955, 0.9994),
+    6: (0.00031, 0.907, 1.041),
 }
 """What the comments in `POLAR` claim: from which l on singular values end between which numbers."""
 SCHEMES = [Scheme(form, steps) for form in ("plain", "gram") for steps in POLAR]
@@ -75,7 +75,7 @@ def test_the_bands(steps: int) -> None:
     y = x.clone()
     for a, b, c in POLAR[steps]:
         y = a * y + b * y**3 + c * y**5
-    assert float(y.max()) <= high
+    assert float(y.max()) <= high + 1e-12
     assert float(y.min()) > 0
     assert float(y[x >= start].min()) >= low
     assert float(y[x >= start].max()) == pytest.approx(high, abs=6e-4)
@@ -212,12 +212,10 @@ def test_denormal_and_huge_numbers(scheme: Scheme, power: int) -> None:
     scale = 2.0**power
     torch.manual_seed(0)
     unit = torch.randn(2, 20, 30)
-    result = polar(unit * scale, scheme)
+    result = polar((unit * scale).float(), scheme)
     assert result.isfinite().all()
-    if scale < 1e-20:  # the square of such a norm is no number
-        assert float(result.abs().max()) == 0
-    else:
-        torch.testing.assert_close(result, polar(unit, scheme), rtol=0, atol=1e-5)
+    unit = ((unit * scale).double() / scale).float()  # the smallest are rounded themselves
+    torch.testing.assert_close(result, polar(unit, scheme), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -310,7 +308,7 @@ def test_steps(steps: int | None) -> None:
     assert named[0][1].grad is not None
     grad = named[0][1].grad.clone()
     optimizer.step()
-    wanted = Spectral.dualize(grad.unsqueeze(0), choose((40, 50), steps))[0]
+    wanted = Spectral.dualize(grad.unsqueeze(0), choose((40, 50), steps or ACCURATE))[0]
     torch.testing.assert_close(before - named[0][1].detach(), 0.5 * wanted, rtol=1e-4, atol=1e-5)
     assert optimizer.state_dict()["param_groups"][0]["steps"] == steps
 

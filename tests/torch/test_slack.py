@@ -81,7 +81,7 @@ def test_the_slack_goes_when_the_gradient_stays(kind: Any) -> None:
     for _ in range(150):
         give_gradients(named)
         optimizer.step()
-    assert all(1 - 1e-6 <= x <= 1.02 for x in optimizer.slack().values())
+    assert all(1 - 1e-6 <= x <= 1.1 for x in optimizer.slack().values())
 
 
 def test_slack_on_noise_is_small() -> None:
