@@ -220,6 +220,7 @@ CODES: dict[str, str] = {
     "W609": "pooling that changes nothing",
     "W610": "pooling that enlarges",
     "W611": "targets that are far apart",
+    "W612": "a bond whose sensitivity could not be checked",
     # advice: only in reports
     "A601": "attention whose logits grow with the size of a head",
     "A602": "heads without a norm of their own",

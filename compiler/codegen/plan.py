@@ -35,10 +35,10 @@ def later(weight: Weight, indices: tuple[int, ...]) -> float:
     return factor
 
 
-def records(program: Program) -> Iterator[Record]:
-    """Every weight, every copy, in execution order: the order of `PLAN`.
+def records(program: Program, *, planned: bool = True) -> Iterator[Record]:
+    """Every weight, every copy, in execution order: a shared one stands where it is first used.
 
-    A shared one stands where it is first used; if that is in a repetition, before it.
+    In the order of `PLAN` (`planned`) one that is first used in a repetition stands before it.
     """
     weights = {w.path: w for w in program.weights}
     seen: set[str] = set()
@@ -70,7 +70,7 @@ def records(program: Program) -> Iterator[Record]:
                     for run in value.runs:
                         yield from region(run.region, (*indices, 0), besides)
                     continue
-                for run in value.runs:
+                for run in value.runs if planned else ():
                     yield from region(run.region, (*indices, 0), f"{run.path}.")
                 for run in value.runs:
                     for index in range(run.count):

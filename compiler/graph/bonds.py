@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from modnorm.diagnostics import Span
+from modnorm.diagnostics import Diagnostic, Span
 from modnorm.graph.modules import Leaf
 from modnorm.graph.names import Namespace, is_operation, mentions
 from modnorm.graph.numbers import fits_float, show
@@ -67,7 +67,9 @@ def build_bond(
         evaluator.checked_nodes += nodes
         if nodes > MAX_NODES or evaluator.checked_nodes > MAX_CHECKED:
             return _too_many(evaluator, definition, nodes)
-        evaluator.checked_bonds[op] = op.check()
+        violation = evaluator.checked_bonds[op] = op.check()
+        if violation is None and (slope := op.undecided()) is not None:
+            _warn_of(evaluator, definition, slope, sensitivity)
     violation = evaluator.checked_bonds[op]
     if violation is None:
         return Leaf(op, span)
@@ -97,6 +99,21 @@ def _mend(violation: Violation, x: str) -> str:
     digits = 3 - math.ceil(math.log10(violation.holds))
     c = math.floor(violation.holds * 10.0**digits) / 10.0**digits  # rounded down
     return f"its slope grows with `{x}`: write `max(-{c:g}, min({x}, {c:g}))` for `{x}`"
+
+
+def _warn_of(evaluator: Evaluator, definition: tree.Bond, slope: float, sensitivity: Real) -> None:
+    """No slope above the declared one was found, and none is ruled out."""
+    least = f"slopes up to {slope:.4g}" if math.isfinite(slope) else "larger slopes"
+    evaluator.diagnostics.add(
+        Diagnostic(
+            "W612",
+            f"the sensitivity of `{definition.name}` could not be checked: {least} are not ruled"
+            f" out, and {show(sensitivity)} is declared",
+            definition.sensitivity.span,
+            hint="no steeper place was found; a formula with fewer `x` in it may be decided, as"
+            " `sigmoid(x)` is where `1 / (1 + exp(-x))` is not",
+        )
+    )
 
 
 def _count(formula: Node) -> int:

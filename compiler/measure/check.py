@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from types import ModuleType
 
 import torch
 
 from modnorm.codegen.plan import records
+from modnorm.diagnostics import Diagnostics
 from modnorm.graph.modules import Leaf
 from modnorm.measure import weights as own
 from modnorm.measure.certificates import Certificates
@@ -22,7 +23,9 @@ from modnorm.measure.search import EFFORTS
 from modnorm.measure.stretches import Stretches, Visit, reported, visits
 from modnorm.measure.updates import Changes, measure_changes
 from modnorm.measure.values import Ball, flatten
-from modnorm.passes.program import Program
+from modnorm.passes.certificate import Certificate
+from modnorm.passes.certify import Certify
+from modnorm.passes.program import Program, run_passes
 from modnorm.pipeline import Analysis
 from modnorm.report.words import as_float
 from modnorm.stack import room
@@ -134,6 +137,13 @@ class _Check:
             modules.append(finding)
             (violations if isinstance(row.module, Leaf) else around).extend(wrong)
         violations += around
+        at_norms = self.at_norms(norms) if fixed else None
+        if at_norms is not None:
+            pairs = zip(rows.values(), modules, strict=True)
+            modules = [
+                replace(m, certified_at_norms=proved(at_norms.parts[row.module.id].sensitivity))
+                for row, m in pairs
+            ]
         changes = measure_changes(
             program.tree, list(records(program)), weights, batch.value,
             root.out, self.generator, effort.here, alone, self.tick,
@@ -151,6 +161,8 @@ class _Check:
         ]
         if trusted and not outside:
             violations += self.update_breaches(changes, certificates)
+        if trusted and at_norms is not None:
+            violations += self.breach(changes, at_norms.kappa, "for weights of these norms")
         training = self.coordinates(variation) if options.vary else None
         return Findings(
             model=program.name,
@@ -170,6 +182,8 @@ class _Check:
             coordinates=training,
             notes=tuple(notes),
             violations=tuple(violations),
+            kappa_at_norms=None if at_norms is None else at_norms.kappa,
+            sensitivity_at_norms=None if at_norms is None else proved(at_norms.sensitivity),
         )
 
     # -- what is measured on ----------------------------------------------------------------
@@ -241,13 +255,7 @@ class _Check:
 
     def update_breaches(self, changes: Changes, certificates: Certificates) -> list[str]:
         """Updates that move the output further than what is certified."""
-        found = []
-        kappa = certificates.kappa
-        if kappa is not None and changes.steepest > kappa * (1 + TOLERANCE):
-            found.append(
-                f"an update of modular norm 1 moves the output by {changes.steepest:.6g}, which is"
-                f" more than the certified κ {kappa:.6g}"
-            )
+        found = self.breach(changes, certificates.kappa)
         alone: dict[str, float] = {}
         for record in records(self.program):
             path = record.weight.path
@@ -261,6 +269,29 @@ class _Check:
                 )
         return found
 
+    def breach(self, changes: Changes, kappa: float | None, what: str = "") -> list[str]:
+        """An update that moves the output further than a κ."""
+        if kappa is None or changes.steepest <= kappa * (1 + TOLERANCE):
+            return []
+        certified = f"certified {what} κ".replace("  ", " ")
+        return [
+            f"an update of modular norm 1 moves the output by {changes.steepest:.6g}, which is"
+            f" more than the {certified} {kappa:.6g}"
+        ]
+
+    def at_norms(self, norms: list[own.WeightNorm]) -> Certificate:
+        """What is certified where every weight's norm is at most the measured one.
+
+        Copies of a repetition have one bound, the largest of theirs.
+        """
+        largest: dict[str, float] = {}
+        for found in norms:
+            path = found.record.weight.path
+            largest[path] = max(largest.get(path, 0.0), found.norm * (1 + TOLERANCE))
+        certified = run_passes(self.program, (Certify(largest),), Diagnostics()).certificate
+        assert certified is not None
+        return certified
+
     def coordinates(self, variation: Variation) -> Training:
         """The coordinate check, at every value on the same data."""
 
@@ -268,6 +299,11 @@ class _Check:
             return self.batch(program, torch.Generator().manual_seed(self.options.seed), dtype)
 
         return coordinate_check(variation, self.importer, self.options, batch, self.tick)
+
+
+def proved(value: float | str) -> float | None:
+    """A bound, or None for the reason why there is none."""
+    return None if isinstance(value, str) else value
 
 
 def _worst(weight: WeightFinding) -> tuple[float, float]:

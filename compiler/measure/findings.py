@@ -24,7 +24,8 @@ class ModuleFinding:
     `low` and `high` are the norms of the smallest group and of the whole of the inputs met; `here`
     is the stretch at them, and `measured` the largest found in the ball of inputs. `certified` is
     None where nothing is certified, and `reason` says why; the stretches are None where the input
-    is of integers. `depth` is that of the named parts around it.
+    is of integers. `depth` is that of the named parts around it. `certified_at_norms` is what is
+    certified for weights of a checkpoint's norms, the largest of all copies.
     """
 
     path: str
@@ -44,6 +45,7 @@ class ModuleFinding:
     here: float | None
     copies: int
     verdict: Verdict
+    certified_at_norms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,11 @@ class Training:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that was measured of a model."""
+    """Everything that was measured of a model.
+
+    The two `_at_norms` are κ and the certified sensitivity of the whole for weights of the norms
+    that those of a checkpoint have; None without a checkpoint or without a proof.
+    """
 
     model: str
     source: str
@@ -127,6 +133,8 @@ class Findings:
     coordinates: Training | None
     notes: tuple[str, ...]
     violations: tuple[str, ...]
+    kappa_at_norms: float | None = None
+    sensitivity_at_norms: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The findings as objects that `json` can write; None for what is not finite."""

@@ -89,6 +89,11 @@ def _facts(findings: Findings) -> Iterator[tuple[str, str]]:
         f"{short(kappa)} certified" if kappa is not None
         else f"no bound: {clean(findings.kappa_reason)}"
     )  # fmt: skip
+    if findings.checkpoint is not None:
+        kappa, sensitivity = findings.kappa_at_norms, findings.sensitivity_at_norms
+        known = "no bound" if kappa is None else f"{short(kappa)} certified"
+        through = "" if sensitivity is None else f", sensitivity {short(sensitivity)}"
+        yield "at norms", f"{known}{through}: for weights of the norms measured"
     yield (
         "measured",
         (
@@ -108,8 +113,10 @@ def _constant(value: object) -> str:
 def _modules(findings: Findings, width: int) -> Iterator[RenderableType]:
     shown = [m for m in findings.modules if not _is_plain(m)]
     table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="dim")
-    numbers = ("input", "declared", "certified", "measured", "here")
-    rows = [(_extent(m), *(_number(v) for v in _values(m))) for m in shown]
+    trained = findings.checkpoint is not None
+    extra = ("at norms",) if trained else ()
+    numbers = ("input", "declared", "certified", *extra, "measured", "here")
+    rows = [(_extent(m), *(_number(v) for v in _values(m, trained))) for m in shown]
     taken = sum(
         max(len(title), *(len(row[i]) for row in rows)) + GAP for i, title in enumerate(numbers)
     )
@@ -121,7 +128,8 @@ def _modules(findings: Findings, width: int) -> Iterator[RenderableType]:
         mark, style, _ = MARKS.get(module.verdict, ("", "", ""))
         bold = "bold" if module.kind == "atom" else ""
         name = Text("  " * module.depth + _title(module), bold)
-        table.add_row(name, Text(mark, style), *row[:3], Text(row[3], style), row[4])
+        *before, measured, here = row
+        table.add_row(name, Text(mark, style), *before, Text(measured, style), here)
     yield table
     hidden = len(findings.modules) - len(shown)
     marked = {m.verdict for m in findings.modules} & MARKS.keys()
@@ -145,8 +153,9 @@ def _title(module: ModuleFinding) -> str:
     return module.name
 
 
-def _values(module: ModuleFinding) -> tuple[float | None, ...]:
-    return module.declared, module.certified, module.measured, module.here
+def _values(module: ModuleFinding, trained: bool) -> tuple[float | None, ...]:
+    at_norms = (module.certified_at_norms,) if trained else ()
+    return module.declared, module.certified, *at_norms, module.measured, module.here
 
 
 def _number(value: float | None) -> str:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Self
 
 from modnorm.ops.base import Advice, Bond, Misfit, Op, Sharpness, argument, expect_tensor
-from modnorm.ops.edges import LARGEST, Bound, Edge, Matrix, Measure, reached
+from modnorm.ops.edges import LARGEST, Bound, Edge, Form, Matrix, Measure, reached
 from modnorm.ops.families import LinearBond, magnitude
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import each, known, map_each
@@ -86,6 +86,21 @@ class Attention(Bond):
             (2, last): {(0, last): 1.0},
             (2, LARGEST): {(0, LARGEST): 1.0},
         }
+
+    def curvature(self, x: Sequence[Edge], type: Type) -> Form | str:
+        q, k, v = (edge.high(edge.last) for edge in x)
+        if not math.isfinite(q + k + v):
+            return "there is no bound on the size of its q, k and v"
+        s, last = abs(float(self.scale)), x[2].last
+        pairs = {
+            (0, 0): s * s * k * k * v,
+            (1, 1): s * s * q * q * v,
+            (0, 1): (s + s * s * q * k) * v,
+            (0, 2): s * k,
+            (1, 2): s * q,
+        }
+        pairs |= {(j, i): bend for (i, j), bend in pairs.items()}
+        return {((i, last), (j, last)): {(0, last): bend} for (i, j), bend in pairs.items()}
 
     def advice(self, x: Sequence[Edge], type: Type) -> tuple[Advice, ...]:
         size = magnitude(self.scale)

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
-from modnorm.ops.edges import Bound, Edge, Matrix, Measure, natural, reached, slots
+from modnorm.ops.edges import Bound, Edge, Form, Matrix, Measure, natural, reached, slots
 from modnorm.ops.types import Real, Tensor, TupleType, Type
 
 if TYPE_CHECKING:
@@ -216,8 +216,30 @@ class Op(ABC):
         out = slots(self.resolve(type)[1])
         return [{} for _ in out] if isinstance(gains, str) else reached(x, gains, out)
 
+    def at_zero(self, x: Sequence[Edge], type: Type) -> Mapping[Measure, float] | None:
+        """Bounds on the outputs for a zero input, 0 in measures that are left out.
+
+        None where none are known, so that `gains` say nothing of sizes.
+        """
+        return {} if self.__class__.sizes is Op.sizes else None
+
     def pushes(self, x: Sequence[Edge], type: Type) -> dict[Measure, float]:
         """How far a change of the weight by norm 1 moves the output, in each measure."""
+        return {}
+
+    def curvature(self, x: Sequence[Edge], type: Type) -> Form | str:
+        """How far the derivative in the input moves when the input does, within the bounds of `x`.
+
+        Every entry is a proved bound; a string says why there is none.
+        """
+        if self.sharpness is not None and self.sharpness.gamma == 0:
+            return {}
+        return (
+            "it is not smooth" if self.sharpness is None else "its second derivative has no bound"
+        )
+
+    def mixes(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        """How far the derivative in the input moves when the weight moves by norm 1."""
         return {}
 
     def advice(self, x: Sequence[Edge], type: Type) -> tuple[Advice, ...]:
@@ -364,6 +386,10 @@ class Atom(Op):
         """For an output that is linear in the weight: what `gains` make of the input's size."""
         return linear_pushes(self, x, type)
 
+    def mixes(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        """For an output that is linear in the weight and in the input, or in their sum."""
+        return linear_mixes(self, x, type)
+
     @abstractmethod
     def weight_norm(self, weight: torch.Tensor) -> torch.Tensor:
         """The exact norm of a weight, a scalar tensor: the definition, by singular values."""
@@ -398,6 +424,16 @@ class Reader(Op):
     def pushes(self, x: Sequence[Edge], type: Type) -> dict[Measure, float]:
         """As an atom's: the output is linear in the weight that is read."""
         return linear_pushes(self, x, type)
+
+    def mixes(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        return linear_mixes(self, x, type)
+
+
+def linear_mixes(op: Op, x: Sequence[Edge], type: Type) -> Matrix | str:
+    """`mixes` of an operation whose only second derivative is that in weight and input."""
+    if op.sharpness is None or op.sharpness.alpha:
+        return "it is not linear in its weight"
+    return op.gains(x, type) if op.sharpness.beta else {}
 
 
 def linear_pushes(op: Op, x: Sequence[Edge], type: Type) -> dict[Measure, float]:

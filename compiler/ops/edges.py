@@ -60,6 +60,11 @@ Matrix: TypeAlias = Mapping[Key, Mapping[Key, float]]
 
 A slot of the input without a row has no influence.
 """
+Form: TypeAlias = Mapping[tuple[Key, Key], Mapping[Key, float]]
+"""How far an output's derivative in the input moves when the input does: for moves of two inputs
+by 1, each in one of its own measures, in each measure of the output. Of one pair of slots the
+measures are alternatives; pairs are summed, (i, j) and (j, i) for i ≠ j too.
+"""
 Bounds: TypeAlias = Mapping[Measure, Bound]
 
 
@@ -222,6 +227,15 @@ def between(*pairs: tuple[Measure, Measure, float]) -> dict[Key, dict[Key, float
     found: dict[Key, dict[Key, float]] = {}
     for source, target, gain in pairs:
         found.setdefault((0, source), {})[0, target] = gain
+    return found
+
+
+def entrywise(edge: Edge, bend: float, i: int = 0, j: int = 0) -> Form:
+    """Of a product of two moves, entry by entry: one of them counts by its largest entry."""
+    found: dict[tuple[Key, Key], dict[Key, float]] = {}
+    for m in edge.tracked:
+        for pair in (((i, LARGEST), (j, m)), ((i, m), (j, LARGEST))):
+            found.setdefault(pair, {})[0, m] = bend
     return found
 
 

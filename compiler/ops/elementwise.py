@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from modnorm.ops.base import Bond, Misfit, Op, Sharpness, argument, expect_tensor
-from modnorm.ops.edges import LARGEST, Bound, Edge, Matrix, Measure, between, conversion
+from modnorm.ops.edges import LARGEST, Bound, Edge, Form, Matrix, Measure, between, conversion
 from modnorm.ops.families import Elementwise, magnitude
+from modnorm.ops.formula_tree import Apply, Constant, Node, X
 from modnorm.ops.registry import register
 from modnorm.ops.text import as_float, copied, times
 from modnorm.ops.types import Real, Tensor, Type
@@ -108,6 +109,10 @@ class GELU(Elementwise):
     def sharpness(self) -> Sharpness | None:
         return Sharpness(0.0, 0.0, 0.797885)  # √(2/π) = 0.79788456…, at 0
 
+    def curve(self) -> Node | None:
+        normal = Apply("erf", (Apply("*", (Constant(HALF_POWER), X())),))
+        return Apply("*", (X(), Apply("*", (Constant(0.5), Apply("+", (Constant(1), normal))))))
+
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         return x * (1 + (x / 2**0.5).erf()) / 2
 
@@ -137,6 +142,9 @@ class SiLU(Elementwise):
     def sharpness(self) -> Sharpness | None:
         return Sharpness(0.0, 0.0, 0.5)
 
+    def curve(self) -> Node | None:
+        return Apply("*", (X(), Apply("sigmoid", (X(),))))
+
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         return x / (1 + (-x).exp())
 
@@ -161,8 +169,8 @@ class Tanh(Elementwise):
     def sharpness(self) -> Sharpness | None:
         return Sharpness(0.0, 0.0, 0.769801)  # 4/(3√3) = 0.76980035…
 
-    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
-        return [{m: Bound(0.0, min(x[0].high(m), 1.0)) for m in x[0].tracked}]
+    def curve(self) -> Node | None:
+        return Apply("tanh", (X(),))
 
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
         return (self, -1) if scalars[0] == -1 else None
@@ -219,6 +227,10 @@ class Softmax(Bond):
                 LARGEST: Bound(0.0, 1.0),
             }
         ]
+
+    def curvature(self, x: Sequence[Edge], type: Type) -> Form | str:
+        largest, total = (0, LARGEST), (0, Measure(x[0].last.axes, True))
+        return {(largest, largest): {total: float(self.scale) ** 2}}
 
     @property
     def sharpness(self) -> Sharpness | None:

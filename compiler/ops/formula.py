@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from modnorm.ops.base import Bond, Sharpness, expect_tensor
-from modnorm.ops.edges import LARGEST, Bound, Edge, Matrix, Measure, each_measure, product
-from modnorm.ops.formula_bounds import steepest
-from modnorm.ops.formula_check import Program, Violation, check
+from modnorm.ops.base import Sharpness, expect_tensor
+from modnorm.ops.families import Curve, Entrywise
+from modnorm.ops.formula_check import Program, Violation, check, undecided
 from modnorm.ops.formula_tree import Apply, Constant, Node, X, build
 from modnorm.ops.text import number
 from modnorm.ops.types import Real, Type
@@ -26,7 +25,7 @@ LEVEL = {"+": SUM, "-": SUM, "*": PRODUCT, "/": PRODUCT}
 
 
 @dataclass(frozen=True)
-class Formula(Bond):
+class Formula(Entrywise):
     """y = f(x) for each entry, with the formula f that a `bond` statement gives.
 
     Its sensitivity is declared with it, and checked numerically when the file is compiled.
@@ -64,27 +63,17 @@ class Formula(Bond):
 
     @property
     def certified(self) -> Real | str:
-        return self.steepest(math.inf)
+        slope = self.most(1, math.inf)
+        if math.isfinite(slope):
+            return slope
+        return "no bound on its slope was found for inputs of any size"
 
-    def steepest(self, high: float) -> float | str:
-        """A proved bound on the slope for entries of size at most `high`, or why there is none."""
-        if 0 < high < 1e300:  # of a few sizes, so that equal ones are looked at once
-            high = max(high, 2 ** (math.ceil(8 * math.log2(high)) / 8))
-        bound = steepest(self.formula, high)
-        if math.isfinite(bound):
-            return bound
-        where = f"for inputs up to {high:.4g}" if math.isfinite(high) else "for inputs of any size"
-        return f"no bound on its slope was found {where}"
+    def curve(self) -> Node | None:
+        return self.formula
 
-    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
-        bound = self.steepest(x[0].high(LARGEST))
-        return bound if isinstance(bound, str) else each_measure(x, bound)
-
-    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
-        bound, offset = self.steepest(x[0].high(LARGEST)), abs(self.evaluate(0.0))
-        if isinstance(bound, str) or not math.isfinite(offset):
-            return [{}]
-        return [{m: Bound(0.0, offset + product(bound, x[0].high(m))) for m in x[0].tracked}]
+    def known(self) -> Curve:
+        start = abs(self.evaluate(0.0))
+        return Curve(start if math.isfinite(start) else math.inf)
 
     @property
     def sharpness(self) -> Sharpness | None:
@@ -97,6 +86,10 @@ class Formula(Bond):
     def check(self, sensitivity: Real | None = None) -> Violation | None:
         """Where f is steeper than declared, or undefined; None where no such place is found."""
         return check(self.formula, self.declared if sensitivity is None else sensitivity)
+
+    def undecided(self) -> float | None:
+        """A slope above the declared one that could not be ruled out; None where all could."""
+        return undecided(self.formula, self.declared)
 
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         import torch

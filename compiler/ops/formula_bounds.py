@@ -1,9 +1,8 @@
-"""A proved bound on the slope of a formula, by interval arithmetic.
+"""Proved bounds on a formula's values, slopes and second derivatives, by interval arithmetic.
 
-Every piece of the domain gives an interval that holds all values and one that holds all slopes;
-pieces in which the slope may be large are halved until the bound is close to a slope that occurs.
-Results are rounded outwards. Source: Moore, Kearfott & Cloud, Introduction to Interval Analysis
-(SIAM 2009).
+Every piece of the domain gives intervals that hold all of them; pieces in which one may be large
+are halved until the bound is close to a size that occurs. Results are rounded outwards. Source:
+Moore, Kearfott & Cloud, Introduction to Interval Analysis (SIAM 2009).
 """
 
 from __future__ import annotations
@@ -18,14 +17,16 @@ from typing import NamedTuple
 from modnorm.ops.formula_tree import FUNCTIONS, Apply, Constant, Node, X
 
 PIECES = 600
-"""Evaluations, at most. What is not close by then is a bound all the same."""
+"""Halvings, at most. What is not close by then is a bound all the same."""
 CLOSE = 1.002
 """A bound within this factor of a slope that occurs is good enough."""
 ROUNDING = 4 * 2.0**-52
 """Relative rounding of an operation or of a library function, taken to be at most this."""
 TINY = 2.0**-1000
 FAR = 1024.0
-"""An unbounded domain is cut here, to look more closely at its middle."""
+"""A domain is cut here, to look more closely at its middle."""
+STEPS = 16
+"""Sizes of domains that are looked at, for a factor of 2."""
 
 
 class Interval(NamedTuple):
@@ -43,11 +44,12 @@ class Interval(NamedTuple):
         return 0.0 if self.low <= 0 <= self.high else min(abs(self.low), abs(self.high))
 
 
-class Both(NamedTuple):
-    """What holds all values of a part on a piece, and all its slopes."""
+class Jet(NamedTuple):
+    """What holds all values of a part on a piece, all its slopes and all second derivatives."""
 
     value: Interval
     slope: Interval
+    bend: Interval
 
 
 class Undefined(Exception):
@@ -55,12 +57,13 @@ class Undefined(Exception):
 
 
 ZERO, ONE = Interval(0.0, 0.0), Interval(1.0, 1.0)
+ANY = Interval(-math.inf, math.inf)
 
 
 def _out(low: float, high: float) -> Interval:
     """The interval rounded outwards; everything where an end is not a number."""
     if math.isnan(low) or math.isnan(high):
-        return Interval(-math.inf, math.inf)
+        return ANY
     low, high = min(low, high), max(low, high)  # a library's rounding is not monotone
     if math.isfinite(low):
         low -= abs(low) * ROUNDING + TINY
@@ -121,47 +124,63 @@ def _wave(function: Callable[[float], float], peak: float, a: Interval) -> Inter
     return _out(min(ends), max(ends))
 
 
-def _call(name: str, a: Interval) -> Both:
-    """A function's values and its slopes."""
+def _call(name: str, a: Interval) -> Jet:
+    """A function's values, its slopes and its second derivatives."""
     if name in ("log", "sqrt") and (a.low < 0 or (a.low == 0 and name == "log")):
         raise Undefined
     match name:
         case "abs":
             falls, rises = a.low < 0 or a == ZERO, a.high > 0 or a == ZERO
             slope = Interval(-1.0 if falls else 1.0, 1.0 if rises else -1.0)
-            return Both(Interval(a.least, a.size), slope)
+            corner = a.low <= 0 <= a.high  # at an end of a piece too: no piece sees both sides
+            return Jet(Interval(a.least, a.size), slope, ANY if corner else ZERO)
         case "exp":
             image = _rising(math.exp, a)
-            return Both(image, image)
+            return Jet(image, image, image)
         case "log":
-            return Both(_rising(math.log, a), _inverse(a))
+            slope = _inverse(a)
+            return Jet(_rising(math.log, a), slope, _minus(_square(slope)))
         case "sqrt":
             low, high = math.sqrt(a.low), math.sqrt(a.high)
-            return Both(
-                _out(low, high),
-                _out(0.5 / high if high else math.inf, 0.5 / low if low else math.inf),
-            )
+            slope = _out(0.5 / high if high else math.inf, 0.5 / low if low else math.inf)
+            steep = _times(_scaled(-2.0, slope), _square(slope))  # -1/(4·a^(3/2)) = -2·slope³
+            return Jet(_out(low, high), slope, steep)
         case "tanh":
             image = _rising(math.tanh, a)
-            return Both(image, _hump(lambda x: _safe(math.cosh, x) ** -2, a))
+            slope = _hump(lambda x: _safe(math.cosh, x) ** -2, a)
+            return Jet(image, slope, _times(_scaled(-2.0, image), slope))
         case "sigmoid":
             image = _rising(FUNCTIONS["sigmoid"], a)
-            return Both(image, _hump(lambda x: _safe(math.cosh, x / 2) ** -2 / 4, a))
+            slope = _hump(lambda x: _safe(math.cosh, x / 2) ** -2 / 4, a)
+            return Jet(image, slope, _times(_plus(ONE, _scaled(-2.0, image)), slope))
         case "erf":
             image = _rising(math.erf, a)
-            return Both(image, _hump(lambda x: 2 / math.sqrt(math.pi) * math.exp(-x * x), a))
-        case "sin":
-            return Both(_wave(math.sin, math.pi / 2, a), _wave(math.cos, 0.0, a))
-        case "cos":
-            return Both(_wave(math.cos, 0.0, a), _minus(_wave(math.sin, math.pi / 2, a)))
+            slope = _hump(lambda x: 2 / math.sqrt(math.pi) * math.exp(-x * x), a)
+            return Jet(image, slope, _times(_scaled(-2.0, a), slope))
+        case "sin" | "cos":
+            sine, cosine = _wave(math.sin, math.pi / 2, a), _wave(math.cos, 0.0, a)
+            if name == "sin":
+                return Jet(sine, cosine, _minus(sine))
+            return Jet(cosine, _minus(sine), _minus(cosine))
     raise AssertionError(name)
 
 
-def _power(a: Interval, exponent: float) -> Both:
-    """aⁿ for a constant n, and its slope n·aⁿ⁻¹."""
-    return Both(
-        _raised(a, exponent), _times(Interval(exponent, exponent), _raised(a, exponent - 1))
-    )
+def _scaled(factor: float, a: Interval) -> Interval:
+    return _times(Interval(factor, factor), a)
+
+
+def _square(a: Interval) -> Interval:
+    return _raised(a, 2.0)
+
+
+def _power(a: Interval, exponent: float) -> Jet:
+    """aⁿ for a constant n, its slope n·aⁿ⁻¹ and its second derivative."""
+    try:
+        second = exponent * (exponent - 1)
+        bend = _scaled(second, _raised(a, exponent - 2)) if second else ZERO
+    except Undefined:
+        bend = ANY  # at 0, where the slope may be well defined
+    return Jet(_raised(a, exponent), _scaled(exponent, _raised(a, exponent - 1)), bend)
 
 
 def _raised(a: Interval, exponent: float) -> Interval:
@@ -185,60 +204,69 @@ def _raised(a: Interval, exponent: float) -> Interval:
     return _out(*ends)
 
 
-def bounds(node: Node, x: Interval) -> Both:
-    """What holds all values and all slopes of a formula on a piece.
+def bounds(node: Node, x: Interval) -> Jet:
+    """What holds all values, slopes and second derivatives of a formula on a piece.
 
     Raises:
         Undefined: if it may be undefined there.
     """
     match node:
         case X():
-            return Both(x, ONE)
+            return Jet(x, ONE, ZERO)
         case Constant(value=value):
-            return Both(_out(float(value), float(value)), ZERO)
+            return Jet(_out(float(value), float(value)), ZERO, ZERO)
         case Apply(function="-", arguments=(argument,)):
-            inner = bounds(argument, x)
-            return Both(_minus(inner.value), _minus(inner.slope))
+            return _negative(bounds(argument, x))
         case Apply(function=name, arguments=(argument,)):
-            inner = bounds(argument, x)
-            image, slope = _call(name, inner.value)
-            return Both(image, _times(slope, inner.slope))
+            return _chain(name, bounds(argument, x))
         case Apply(function="**", arguments=(base, Constant(value=exponent))):
             inner = bounds(base, x)
-            image, slope = _power(inner.value, float(exponent))
-            return Both(image, _times(slope, inner.slope))
+            return _through(_power(inner.value, float(exponent)), inner)
         case Apply(function=name, arguments=(first, second)):
             return _pair(name, bounds(first, x), bounds(second, x))
     raise AssertionError(node)
 
 
-def _pair(name: str, a: Both, b: Both) -> Both:
+def _negative(a: Jet) -> Jet:
+    return Jet(*map(_minus, a))
+
+
+def _pair(name: str, a: Jet, b: Jet) -> Jet:
     match name:
         case "+":
-            return Both(_plus(a.value, b.value), _plus(a.slope, b.slope))
+            return Jet(*map(_plus, a, b))
         case "-":
-            return Both(_plus(a.value, _minus(b.value)), _plus(a.slope, _minus(b.slope)))
+            return Jet(*map(_plus, a, _negative(b)))
         case "*":
             slope = _plus(_times(a.slope, b.value), _times(a.value, b.slope))
-            return Both(_times(a.value, b.value), slope)
+            outer = _plus(_times(a.bend, b.value), _times(a.value, b.bend))
+            bend = _plus(outer, _scaled(2.0, _times(a.slope, b.slope)))
+            return Jet(_times(a.value, b.value), slope, bend)
         case "/":
             inverse = _inverse(b.value)
-            down = Both(inverse, _minus(_times(_times(inverse, inverse), b.slope)))
-            return _pair("*", a, down)
+            square = _times(inverse, inverse)
+            third = _scaled(2.0, _times(square, inverse))
+            return _pair("*", a, _through(Jet(inverse, _minus(square), third), b))
         case "**":
-            exponent = _pair("*", b, Both(*_chain("log", a)))
-            return Both(*_chain("exp", exponent))
+            return _chain("exp", _pair("*", b, _chain("log", a)))
         case "min" | "max":
             return _extreme(name, a, b)
     raise AssertionError(name)
 
 
-def _chain(name: str, a: Both) -> Both:
-    image, slope = _call(name, a.value)
-    return Both(image, _times(slope, a.slope))
+def _chain(name: str, a: Jet) -> Jet:
+    return _through(_call(name, a.value), a)
 
 
-def _extreme(name: str, a: Both, b: Both) -> Both:
+def _through(f: Jet, a: Jet) -> Jet:
+    """The chain rule: `f` is what a function does to the values of `a`."""
+    if a.slope == ONE and a.bend == ZERO:
+        return f
+    bend = _plus(_times(f.bend, _square(a.slope)), _times(f.slope, a.bend))
+    return Jet(f.value, _times(f.slope, a.slope), bend)
+
+
+def _extreme(name: str, a: Jet, b: Jet) -> Jet:
     """The smaller or the larger of two: its slope is that of either, where it is not clear."""
     if name == "min":
         a, b = b, a  # now `b` is chosen where it is the smaller
@@ -254,42 +282,90 @@ def _extreme(name: str, a: Both, b: Both) -> Both:
             return b
         value = Interval(max(a.value.low, b.value.low), max(a.value.high, b.value.high))
     slope = Interval(min(a.slope.low, b.slope.low), max(a.slope.high, b.slope.high))
-    return Both(value, slope)
+    return Jet(value, slope, ANY)
 
 
-@lru_cache(maxsize=256)
-def steepest(formula: Node, high: float) -> float:
-    """A proved bound on |f'| for |x| ≤ high, which may be infinite; infinite where there is none.
+class Most(NamedTuple):
+    """How large a derivative can be: at most `bound`; at `x` it is at least `known`."""
 
-    A formula that is not smooth has the bound of the slopes on both sides.
+    bound: float
+    known: float
+    x: float
+
+
+def bound(formula: Node, high: float, order: int) -> float:
+    """A proved bound on |f|, |f'| or |f''| (order 0, 1, 2) for |x| ≤ high, which may be infinite.
+
+    A formula that is not smooth has the bound of the slopes on both sides, and none on |f''|.
     """
-    pieces: list[tuple[float, Interval]] = []
-    known = 0.0  # a slope that occurs
+    if 0 < high < 1e300:  # of a few sizes, so that equal ones are looked at once
+        high = max(high, 2 ** (math.ceil(STEPS * math.log2(high)) / STEPS))
+    return largest(formula, high, order).bound
 
-    def look(piece: Interval) -> None:
-        try:
-            size = bounds(formula, piece).slope.size
-        except Undefined:
-            size = math.inf
-        heappush(pieces, (-size, piece))
 
+@lru_cache(maxsize=1024)
+def largest(
+    formula: Node, high: float, order: int = 1, enough: float = 0.0, pieces: int = PIECES
+) -> Most:
+    """A proved bound on |f|, |f'| or |f''| (order 0, 1, 2) for |x| ≤ high.
+
+    With `enough` it is looked for until it is at most that, or until more than that occurs.
+    `pieces` is the number of halvings, at most.
+    """
+    left: list[tuple[float, Interval]] = []
+    most, at = 0.0, 0.0  # a size that occurs, and where
     ends = [-high, -1.0, 0.0, 1.0, high] if high > 1 else [-high, 0.0, high]
-    if math.isinf(high):
+    if high > FAR:
         ends = [-high, -FAR, *ends[1:-1], FAR, high]
-    for low, top in pairwise(ends):
-        look(Interval(low, top))
-    for _ in range(PIECES):
-        worst, piece = pieces[0]
+    for x in ends:
+        here = _point(formula, x)
+        if here is not None and here[order].least > most:
+            most, at = here[order].least, x
+    for piece in pairwise(ends):
+        heappush(left, (-_size(formula, Interval(*piece), order)[0], Interval(*piece)))
+    for _ in range(pieces):
+        worst, piece = left[0]
         middle = _middle(piece)
-        if middle is None or -worst <= known * CLOSE:
+        near = enough if enough else most * CLOSE
+        if middle is None or -worst <= near or most > enough > 0:
             break
-        known = max(known, _slope_at(formula, middle))
-        if -worst <= known * CLOSE:
-            break
-        heappop(pieces)
-        look(Interval(piece.low, middle))
-        look(Interval(middle, piece.high))
-    return -pieces[0][0]
+        heappop(left)
+        for half in (Interval(piece.low, middle), Interval(middle, piece.high)):
+            size, known = _size(formula, half, order)
+            heappush(left, (-size, half))
+            if known > most:
+                most, at = known, half.low / 2 + half.high / 2
+    return Most(-left[0][0], most, at)
+
+
+def _size(formula: Node, piece: Interval, order: int) -> tuple[float, float]:
+    """A bound on a piece, and a size in its middle. The next derivative may give a better bound."""
+    middle = piece.low / 2 + piece.high / 2
+    here = _point(formula, middle)
+    known = 0.0 if here is None else here[order].least
+    try:
+        jet = bounds(formula, piece)
+    except Undefined:
+        return math.inf, known
+    size = jet[order].size
+    if here is not None and order < 2 and size > known:
+        far = max(middle - piece.low, piece.high - middle) * jet[order + 1].size
+        size = min(size, (here[order].size + far) * (1 + ROUNDING))
+    return size, known
+
+
+def _point(formula: Node, x: float) -> Jet | None:
+    if not math.isfinite(x):
+        return None
+    try:
+        return bounds(formula, Interval(x, x))
+    except Undefined:
+        return None
+
+
+def steepest(formula: Node, high: float) -> float:
+    """A proved bound on |f'| for |x| ≤ high; infinite where there is none."""
+    return largest(formula, high).bound
 
 
 def _middle(piece: Interval) -> float | None:
@@ -299,12 +375,3 @@ def _middle(piece: Interval) -> float | None:
         return 2 * end if abs(end) < 1e150 else None
     middle = piece.low / 2 + piece.high / 2
     return middle if piece.low < middle < piece.high else None
-
-
-def _slope_at(formula: Node, x: float) -> float:
-    """The least that the slope at a point can be, in absolute value."""
-    try:
-        low, high = bounds(formula, Interval(x, x)).slope
-    except Undefined:
-        return 0.0
-    return Interval(low, high).least

@@ -1,4 +1,5 @@
-"""The declared sensitivity of a formula against its slope, by dual numbers and by differences.
+"""The declared sensitivity of a formula against its slope: by dual numbers and by differences, and
+by interval arithmetic, which a narrow place between the points does not escape.
 
 A dual number (value, slope) carries the derivative along; arithmetic follows IEEE 754, as torch's
 does: an overflow is infinite, an undefined result is not a number.
@@ -12,6 +13,7 @@ from heapq import nlargest
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
+from modnorm.ops.formula_bounds import largest
 from modnorm.ops.formula_tree import FUNCTIONS, Apply, Constant, Node, X
 from modnorm.ops.types import Real
 
@@ -22,8 +24,15 @@ DENSE = 100.0
 """Half the width of the range in which a formula must be finite."""
 GROWS = 1e-3
 """Relative growth of a slope beyond `DENSE` from which on it is no limit that is approached."""
+PIECES = 1200
+"""Halvings in the search for a bound by intervals."""
 ROUNDS = 6
 PEAKS = 6
+WIDE = 1e6
+"""Half the width of the range in which slopes are compared."""
+RULED_OUT = 1.05
+"""The interval bound may exceed the declared sensitivity by this factor: it is never
+quite sharp, and takes long where it would have to be."""
 
 
 class Violation(NamedTuple):
@@ -216,8 +225,8 @@ OUTWARD = sorted(range(len(GRID)), key=lambda i: abs(GRID[i]))
 def check(formula: Node, sensitivity: Real) -> Violation | None:
     """The worst violation of a declared sensitivity, or None where none was found.
 
-    Slopes are sampled from -10⁶ to 10⁶, densely up to ±100, and refined around the steepest places.
-    Beyond ±100 a formula may overflow, but must be defined.
+    Slopes are sampled from -10⁶ to 10⁶, densely up to ±100, and refined around the steepest places;
+    where that finds none, intervals may. Beyond ±100 a formula may overflow, but must be defined.
     """
     program = Program(formula)
     values = [0.0] * len(GRID)
@@ -241,13 +250,33 @@ def check(formula: Node, sensitivity: Real) -> Violation | None:
         found.append(_refine(program, GRID[max(i, 0)], GRID[min(j, len(GRID) - 1)]))
     most = float(sensitivity) * (1 + TOLERANCE)
     if not any(slope > most for slope, _ in found):
+        found += _between(formula, sensitivity, most)
+    if not any(slope > most for slope, _ in found):
         return None
     breaks = min(abs(x) for slope, x in found if slope > most)
     holds = max((abs(x) for _, x in found if abs(x) < breaks), default=0.0)
     near = [f for f in found if abs(f[1]) <= max(breaks, DENSE)]
     worst, at = max(near, key=lambda f: (f[0], -abs(f[1])))
-    reason = f"at x = {_short(at)} its slope is {worst:.6g} ({RANGE})"
+    digits = next(d for d in (4, 6, 9, 12, 17) if abs(float(f"{at:.{d}g}") - at) <= 1e-6 * abs(at))
+    reason = f"at x = {at:.{digits}g} its slope is {worst:.6g} ({RANGE})"
     return Violation(worst, at, reason, max(slope for slope, _ in found), holds)
+
+
+def _between(formula: Node, sensitivity: Real, most: float) -> list[tuple[float, float]]:
+    """Slopes above `most` that intervals find between the points, the steepest last, and where."""
+    for high, pieces in ((DENSE, PIECES), (WIDE, PIECES // 16)):
+        first = largest(formula, high, 1, float(sensitivity) * RULED_OUT, pieces)
+        if first.known > most:
+            on = largest(formula, high, 1, 0.0, pieces)
+            return [(found.known, found.x) for found in (first, on)]
+    return []
+
+
+def undecided(formula: Node, sensitivity: Real) -> float | None:
+    """The slope up to ±100 that cannot be ruled out, where it is above the declared sensitivity."""
+    enough = float(sensitivity) * RULED_OUT
+    bound = largest(formula, DENSE, 1, enough, PIECES).bound
+    return bound if bound > enough else None
 
 
 def _steepness(program: Program, x: float, slope: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
@@ -98,6 +98,9 @@ class WeightedSum(Bond):
     @property
     def sharpness(self) -> Sharpness | None:
         return LINEAR
+
+    def at_zero(self, x: Sequence[Edge], type: Type) -> Mapping[Measure, float] | None:
+        return {}
 
     def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
         return joined(x, self.coefficients)
@@ -238,6 +241,9 @@ class Select(Bond):
         sizes = [len(slots(member)) for member in type.members]
         start = sum(sizes[: self.i])
         return range(start, start + sizes[self.i])
+
+    def at_zero(self, x: Sequence[Edge], type: Type) -> Mapping[Measure, float] | None:
+        return {}
 
     def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
         chosen = self._slots(type)

@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from modnorm.ops.base import Advice, Misfit, Op, Sharpness, argument
-from modnorm.ops.edges import LARGEST, Bound, Edge, Matrix, Measure, between, conversion
+from modnorm.ops.edges import LARGEST, Bound, Edge, Form, Key, Matrix, Measure, between, conversion
 from modnorm.ops.families import AlongAxes, LinearBond
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import indices
@@ -99,6 +99,20 @@ class Normalization(AlongAxes):
         gain = 1 / divisor if divisor > 1 / sys.float_info.max else math.inf
         measures = dict.fromkeys((groups, *edge.tracked))
         return between(*((m, m, gain) for m in measures if set(groups.axes) <= set(m.axes)))
+
+    def curvature(self, x: Sequence[Edge], type: Type) -> Form | str:
+        (edge,) = x
+        groups = self._groups(edge)
+        square = self._least(edge) ** 2 + float(self.eps)
+        if square <= 1 / sys.float_info.max:
+            return f"its {self.divides_by} can be 0"
+        bend = 1.1548 / square  # 2/√3, rounded up; eps is one more entry, which does not move
+        found: dict[tuple[Key, Key], dict[Key, float]] = {}
+        for m in dict.fromkeys((groups, *edge.tracked)):
+            if set(groups.axes) <= set(m.axes):
+                for pair in (((0, groups), (0, m)), ((0, m), (0, groups))):
+                    found.setdefault(pair, {})[0, m] = bend
+        return found
 
     def advice(self, x: Sequence[Edge], type: Type) -> tuple[Advice, ...]:
         reason = self.gains(x, type)

@@ -271,7 +271,7 @@ class AdaptiveAvgPool(LinearBond):
 
     Where `size` does not divide h and w the windows overlap, as in torch's adaptive pooling. The
     sensitivity 1 is in the norm that takes the largest pixel; measured by the RMS over all pixels,
-    overlapping windows exceed it slightly (1.06 from 3 to 2).
+    overlapping windows exceed it: 1.125 from 3 × 3 to 2 × 2, 1.147 from 8 × 8 to 5 × 5.
     """
 
     name = "AdaptiveAvgPool"

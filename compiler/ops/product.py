@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import permutations
 from operator import mul
 from typing import TYPE_CHECKING, Any, Self
 
 from modnorm.ops.base import Advice, Bond, Misfit, Op, Sharpness
-from modnorm.ops.edges import LARGEST, Bound, Edge, Matrix, Measure, product
+from modnorm.ops.edges import (
+    LARGEST,
+    Bound,
+    Edge,
+    Form,
+    Key,
+    Matrix,
+    Measure,
+    entrywise,
+    product,
+)
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import members
 from modnorm.ops.text import parts
@@ -57,6 +68,9 @@ class Product(Bond):
     def sharpness(self) -> Sharpness | None:
         return Sharpness(0.0, 0.0, 1.0)
 
+    def at_zero(self, x: Sequence[Edge], type: Type) -> Mapping[Measure, float] | None:
+        return {}
+
     def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
         return {(i, m): {(0, m): _others(x, i)} for i, edge in enumerate(x) for m in edge.tracked}
 
@@ -66,6 +80,15 @@ class Product(Bond):
             ways = (product(edge.high(measure), _others(x, i)) for i, edge in enumerate(x))
             found[measure] = Bound(0.0, min(ways))
         return [found]
+
+    def curvature(self, x: Sequence[Edge], type: Type) -> Form | str:
+        found: dict[tuple[Key, Key], dict[Key, float]] = {}
+        for i, j in permutations(range(len(x)), 2):
+            others = reduce(
+                product, (e.high(LARGEST) for k, e in enumerate(x) if k not in (i, j)), 1.0
+            )
+            found |= {k: dict(row) for k, row in entrywise(x[0], others, i, j).items()}
+        return found
 
     def advice(self, x: Sequence[Edge], type: Type) -> tuple[Advice, ...]:
         most = max(_others(x, i) for i in range(len(x)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -72,6 +72,9 @@ class Mul(Bond):
     @property
     def sharpness(self) -> Sharpness | None:
         return LINEAR
+
+    def at_zero(self, x: Sequence[Edge], type: Type) -> Mapping[Measure, float] | None:
+        return {}
 
     def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
         return each_measure(x, float(self.sensitivity))

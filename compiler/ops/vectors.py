@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -86,6 +86,9 @@ class Bias(Vector):
             low, high = x[0].low(measure), x[0].high(measure)
             found[measure] = Bound(max(low - by, 0.0), high + by)
         return [found]
+
+    def at_zero(self, x: Sequence[Edge], type: Type) -> Mapping[Measure, float] | None:
+        return self.pushes(x, type)
 
     def pushes(self, x: Sequence[Edge], type: Type) -> dict[Measure, float]:
         (edge,) = x

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from modnorm.diagnostics import Span
+from modnorm.ops.base import Sharpness
 from modnorm.ops.edges import Measure
 
 
@@ -65,6 +66,8 @@ class Certificate:
     It holds while every weight's norm is at most 1 and every input's, in `source`, too. None where
     there is no bound; `reasons` says why. `parts` is by id of the module tree, `weights` by the
     template of a weight's path. `inputs` and `outputs` are the measures of the model's tensors.
+    `sharpness` bounds the second derivatives in the same norms, for updates of modular norm 1 and
+    inputs that move by 1; infinite where there is no bound.
     """
 
     inputs: tuple[Measure, ...]
@@ -76,14 +79,19 @@ class Certificate:
     reasons: tuple[Reason, ...]
     parts: Mapping[int, PartBound]
     weights: Mapping[str, WeightBound]
+    sharpness: Sharpness
 
 
 @dataclass(frozen=True)
 class Smoothness:
-    """A loss behind a model: σ, τ and λ = σ·α + τ; `reason` says why one is missing."""
+    """A loss behind a model: σ, τ and λ; `reason` says why one is missing.
+
+    `certified`: λ = σ·α + τ·κ², with what is proved. Else it is σ·α + τ, with the declared α.
+    """
 
     loss: str
     reason: str = ""
     sigma: float | None = None
     tau: float | None = None
     smoothness: float | None = None
+    certified: bool = False

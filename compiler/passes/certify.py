@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, TypeAlias
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Label, Span
@@ -24,6 +24,7 @@ from modnorm.graph.modules import Leaf, Module, Repeat, Tuple, children
 from modnorm.ops.base import Advice
 from modnorm.ops.edges import LARGEST, ONE_HOT, Edge, Measure, letter, moved, product, slots
 from modnorm.ops.types import Size, Symbol, Type
+from modnorm.passes.bends import certified_sharpness
 from modnorm.passes.certificate import Certificate, PartBound, Reason, WeightBound
 from modnorm.passes.frames import Frame, Frames
 from modnorm.passes.gains import Vector, adjoint, at, power, row_at, series
@@ -47,16 +48,17 @@ class Certify:
     """Bound every value, and prove κ and the sensitivity of every part, or say why there is none.
 
     A model with images is looked at twice, with their norms in P and in R; the smaller κ counts.
+    `norms` are bounds on the weights' norms, by template of their paths: 1 where none is given.
     """
 
     name: ClassVar[str] = "certify"
+    norms: Mapping[str, float] = field(default_factory=dict)
 
     def run(self, program: Program, diagnostics: Diagnostics) -> Program:
-        certifier = _Certifier(program, whole=False)
+        certifier = _Certifier(program, False, self.norms)
         found = certifier.certificate()
-        types = {t for pair in program.types.values() for t in pair}
-        if any(len(getattr(t, "shape", ())) == 4 for t in types):
-            in_whole = _Certifier(program, whole=True)
+        if certifier.frames.images:
+            in_whole = _Certifier(program, True, self.norms)
             other = in_whole.certificate()
             if _size(other.kappa) < _size(found.kappa):
                 certifier, found = in_whole, other
@@ -77,9 +79,9 @@ def _size(kappa: float | None) -> float:
 
 
 class _Certifier:
-    def __init__(self, program: Program, whole: bool) -> None:
+    def __init__(self, program: Program, whole: bool, norms: Mapping[str, float]) -> None:
         self.program = program
-        self.frames = Frames(program, whole)
+        self.frames = Frames(program, whole, norms)
         self.weights = {weight.path: weight for weight in program.weights}
         self.parts: dict[int, PartBound] = {}
         self.kappas: dict[str, float] = {}
@@ -108,6 +110,7 @@ class _Certifier:
             () if bounded else tuple(self.reasons(frame)),
             self.parts,
             {path: self.weight(path) for path in self.kappas},
+            certified_sharpness(program, self.frames, frame, out),
         )
 
     def find_outer(self) -> None:

@@ -8,7 +8,7 @@ hold for their inputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeAlias
@@ -25,25 +25,40 @@ from modnorm.graph.modules import (
     Tare,
     Tuple,
 )
-from modnorm.ops.edges import Bound, Edge, Matrix, Measure, natural, slots
+from modnorm.ops.edges import (
+    Bound,
+    Edge,
+    Key,
+    Matrix,
+    Measure,
+    moved,
+    natural,
+    product,
+    reached,
+    slots,
+)
 from modnorm.ops.types import Tensor, Type
+from modnorm.passes import growth
 from modnorm.passes.certificate import Reason
 from modnorm.passes.gains import after, beside, power
+from modnorm.passes.growth import Affine
 from modnorm.passes.program import Program
 
 FOLLOWED = 24
-"""After so many copies of a repetition one bound for all later ones is tried."""
+"""So many copies of a repetition are followed one by one."""
 MOST = 1024
-"""Copies that are followed one by one, at most."""
+"""Groups of copies that share their bounds, at most."""
 LOOKS = 8_000
 """Operations whose outputs are bounded, at most, beside one look at each position: repetitions may
 stand in repetitions."""
-NEAR = 0.01
+NEAR = 0.005
 """Copies with bounds closer than this, relatively, are looked at together."""
+STILL = 1e-9
+"""A bound that rises by less, relatively, in one copy may be that of a stack that does not grow."""
+COARSER = 64
+"""After so many groups, and again after each so many, their bounds may differ by `NEAR` more."""
 CLOSE = 1e-12
 """Bounds closer than this, relatively, may be those of a stack that has settled."""
-ROUNDING = 1e-14
-"""Relative rounding of what one copy computes, taken to be at most this."""
 
 Edges: TypeAlias = tuple[Edge, ...]
 Stretches: TypeAlias = list[tuple[Edges, int]]
@@ -70,15 +85,22 @@ class Frame:
 
 
 class Frames:
-    """Makes the frames of a typed module tree. `whole`: images are spoken of in R, not P."""
+    """Makes the frames of a typed module tree. `whole`: images are spoken of in R, not P.
 
-    def __init__(self, program: Program, whole: bool) -> None:
+    `norms` are bounds on the weights' norms, by template of their paths; 1 where there is none.
+    """
+
+    def __init__(
+        self, program: Program, whole: bool, norms: Mapping[str, float] | None = None
+    ) -> None:
+        self.norms = norms or {}
         self.types = program.types
         self.source = program.source
         self.whole = whole
         self.looks = 0
         self.most = LOOKS + len(program.types)
         self.entered: dict[Hashable, Stretches] = {}
+        self.images = False  # whether `whole` makes a difference
         self.mentions = [program.span]
         self.places: dict[int, Span] = {}  # of every operation, in the model's own file
 
@@ -90,6 +112,7 @@ class Frames:
         found = []
         for tensor in slots(type):
             measure = natural(tensor, whole=self.whole)
+            self.images |= len(tensor.shape) == 4
             low = 1.0 if tensor.dtype == "int" else 0.0
             found.append(Edge(tensor, {measure: Bound(low, 1.0)}).completed())
         return tuple(found)
@@ -135,10 +158,10 @@ class Frames:
         return Frame(module, x, y, gains, tuple(parts), reason)
 
     def leaf(self, leaf: Leaf, x: Edges) -> Frame:
-        op, type = leaf.op, self.types[leaf.id][0]
+        op = leaf.op
         place = self.places[leaf.id] = self.mention(leaf.span)
         y = self.sizes(leaf, x)
-        gains, reason = op.gains(x, type), None
+        gains, reason = self.gains(leaf, x), None
         if isinstance(gains, str):
             reason = Reason(leaf.path, op.label, place, gains, leaf.span)
             row = {(j, self.natural(edge)): math.inf for j, edge in enumerate(y)}
@@ -149,11 +172,46 @@ class Frames:
         self.looks += 1
         into, out = self.types[leaf.id]
         bounds = leaf.op.sizes(x, into)
+        if self.norm(leaf) != 1:
+            bounds = self.weighed(leaf, x, slots(out))
         headed = leaf.op.per_head
         if headed is None:
             headed = any(edge.headed for edge in x)
-        pairs = zip(slots(out), bounds, strict=True)
+        tensors = slots(out)
+        self.images |= not headed and any(len(t.shape) == 4 for t in tensors)
+        pairs = zip(tensors, bounds, strict=True)
         return tuple(Edge(t, b, headed).completed() for t, b in pairs)
+
+    def norm(self, leaf: Leaf) -> float:
+        """The bound on the norm of the weight that an operation uses."""
+        return 1.0 if leaf.weight is None else self.norms.get(leaf.weight, 1.0)
+
+    def gains(self, leaf: Leaf, x: Edges) -> Matrix | str:
+        """The operation's gains, for weights within their bounds."""
+        type, norm = self.types[leaf.id][0], self.norm(leaf)
+        gains = leaf.op.gains(x, type)
+        if isinstance(gains, str) or norm == 1:
+            return gains
+        mixes = leaf.op.mixes(x, type)
+        if isinstance(mixes, str):
+            return f"{mixes}, and the weight's norm is not 1"
+        if not mixes:  # the weight is added
+            return gains
+        return {k: {j: product(norm, g) for j, g in row.items()} for k, row in gains.items()}
+
+    def weighed(self, leaf: Leaf, x: Edges, out: Sequence[Tensor]) -> list[dict[Measure, Bound]]:
+        """Bounds on an output that is linear in the weight: without it, and what it adds."""
+        type, gains = self.types[leaf.id][0], self.gains(leaf, x)
+        if isinstance(gains, str):
+            return [{} for _ in out]
+        found = reached(x, gains, out)
+        if leaf.op.mixes(x, type):
+            return found
+        push = {(0, m): product(self.norm(leaf), by) for m, by in leaf.op.pushes(x, type).items()}
+        return [
+            {m: Bound(0.0, b.high + moved(push, (j, m), out)) for m, b in own.items()}
+            for j, own in enumerate(found)
+        ]
 
     # -- values alone --------------------------------------------------------------------------
 
@@ -212,56 +270,105 @@ class Frames:
         return self.entered[key]
 
     def followed(self, body: Module, count: int, x: Edges) -> Stretches:
-        """Those stretches, by following the bounds from copy to copy."""
+        """Those stretches: the first copies one by one, then many at a time."""
         if count > 1 and self.looks > self.most:
             return [(tuple(map(_lost, x)), count)]
         found = [x]
         while len(found) < count:
             x = self.flow(body, found[-1])
-            left = count - len(found)
-            if _alike(x, found[-1], CLOSE):
-                last: Edges | None = found[-1]
-                if not _within(x, found[-1]):
-                    last = self.settled(body, found[-1], x, left)
-                if last is not None:
-                    return [*_grouped(found[:-1]), (last, left + 1)]
-            if len(found) == FOLLOWED and (kept := self.invariant(body, found[-2:], x)) is not None:
-                return [*_grouped(found), (kept, left)]
-            if len(found) == MOST or self.looks > self.most:
-                return [*_grouped(found), (tuple(map(_lost, x)), left)]
+            if len(found) == FOLLOWED or self.looks > self.most or _alike(x, found[-1], CLOSE):
+                break
             found.append(x)
-        return _grouped(found)
+        if len(found) < count and _alike(x, found[-1], CLOSE) and _within(x, found[-1]):
+            return [*_grouped(found[:-1]), (found[-1], count - len(found) + 1)]
+        groups, left = _grouped(found), count - len(found)
+        while left:
+            if len(groups) >= MOST or self.looks > self.most:
+                return [*groups, (tuple(map(_lost, x)), left)]
+            # where they change a lot, more coarsely: the number of groups grows with the logarithm
+            box, copies, x = self.together(body, x, left, NEAR * (1 + len(groups) // COARSER))
+            groups.append((box, copies))
+            left -= copies
+        return groups
 
-    def settled(self, body: Module, x: Edges, y: Edges, copies: int) -> Edges | None:
-        """Bounds for all later copies of a stack whose bounds change by their rounding only.
-
-        They leave room for the rounding of that many copies, and must not grow by more than that of
-        one where they are looked at: a stack that magnifies a small excess is followed on.
-        """
-        room = 1 + 2 * ROUNDING * (copies + 1)
-        wide = tuple(
-            a.rebounded(
-                {
-                    m: Bound(min(a.low(m), b.low(m)) / room, max(a.high(m), b.high(m)) * room)
-                    for m in a.tracked
-                }
-            )
-            for a, b in zip(x, y, strict=True)
+    def together(
+        self, body: Module, x: Edges, copies: int, room: float
+    ) -> tuple[Edges, int, Edges]:
+        """As many copies as have nearly the same bounds: these, their number, what comes out."""
+        if all(map(_is_lost, x)):
+            return x, copies, x
+        y = self.flow(body, x)
+        rises = any(
+            after.high(m) > edge.high(m) * (1 + STILL)
+            for after, edge in zip(y, x, strict=True)
+            for m in edge.tracked
         )
-        return wide if _within(self.flow(body, wide), wide, ROUNDING) else None
+        up = room if rises else STILL
+        lows = [{m: edge.low(m) * (1 - room) for m in edge.tracked} for edge in x]
+        highs = {key: size * (1 + up) for key, size in growth.sizes(x).items()}
+        out, line = self.growth(body, _bounded(x, lows, highs))
+        if not all(
+            edge.low(m) >= low
+            for edge, own in zip(out, lows, strict=True)
+            for m, low in own.items()
+        ):
+            lows = [dict.fromkeys(own, 0.0) for own in lows]
+            _, line = self.growth(body, _bounded(x, lows, highs))
+        found = growth.stretch(line, growth.sizes(x), up, room, copies)
+        if found.count == 1:
+            return x, 1, y
+        return _bounded(x, lows, found.most), found.count, _bounded(x, lows, found.end)
 
-    def invariant(self, body: Module, before: list[Edges], x: Edges) -> Edges | None:
-        """Bounds of `x` or more that the body's output keeps too, if such are found.
+    def growth(self, module: Module, x: Edges) -> tuple[Edges, Affine]:
+        """The bounds on a part's output, and how they follow from its input's inside of `x`."""
+        match module:
+            case Leaf(op=op):
+                y = self.sizes(module, x)
+                type = self.types[module.id][0]
+                start = op.at_zero(x, type)
+                if start:
+                    start = {m: product(self.norm(module), by) for m, by in start.items()}
+                return y, growth.of_operation(x, y, self.gains(module, x), start)
+            case Compose(steps=steps):
+                return self.grown(steps, x)
+            case Tuple(members=members):
+                out: list[Edge] = []
+                lines: dict[Key, growth.Line] = {}
+                for member in members:
+                    y, own = self.growth(member, x)
+                    lines |= {(len(out) + j, m): line for (j, m), line in own.items()}
+                    out += y
+                return tuple(out), lines
+            case Repeat(runs=runs):
+                total: Affine | None = None
+                for run in runs:
+                    for entering, count in self.stretches(run.body, run.count, x):
+                        x, one = self.growth(run.body, entering)
+                        copies = growth.power(one, count)
+                        total = copies if total is None else growth.after(total, copies)
+                assert total is not None
+                return x, total
+            case Scope(body=body) | Shared(body=body) | Tare(body=body):
+                return self.growth(body, x)
+            case Hole():
+                raise AssertionError("a hole got past the inference of shapes")
 
-        They are guessed from the last steps, as of a sequence that approaches its limit
-        geometrically, and then proved by one look.
-        """
-        for margin in (0.0, 1e-6, 1e-3, 0.1, 1.0, 10.0):
-            steps = zip(*before, x, strict=True)
-            guess = tuple(_limit(a, b, c, margin) for a, b, c in steps)
-            if _within(self.flow(body, guess), guess):
-                return guess
-        return None
+    def grown(self, steps: Sequence[Module], x: Edges) -> tuple[Edges, Affine]:
+        """The same of one part after the other."""
+        total: Affine | None = None
+        for step in steps:
+            x, one = self.growth(step, x)
+            total = one if total is None else growth.after(total, one)
+        assert total is not None
+        return x, total
+
+
+def _bounded(x: Edges, lows: list[dict[Measure, float]], highs: Mapping[Key, float]) -> Edges:
+    """Values of the same kinds with other bounds."""
+    return tuple(
+        edge.rebounded({m: Bound(min(own[m], highs[i, m]), highs[i, m]) for m in edge.tracked})
+        for i, (edge, own) in enumerate(zip(x, lows, strict=True))
+    )
 
 
 def _alike(x: Edges, y: Edges, near: float) -> bool:
@@ -274,10 +381,10 @@ def _alike(x: Edges, y: Edges, near: float) -> bool:
     )
 
 
-def _within(x: Edges, y: Edges, room: float = 0.0) -> bool:
-    """Whether the bounds of `x` imply those of `y`, but for a relative excess."""
+def _within(x: Edges, y: Edges) -> bool:
+    """Whether the bounds of `x` imply those of `y`."""
     return all(
-        a.high(m) <= b.high(m) * (1 + room) and a.low(m) * (1 + room) >= b.low(m)
+        a.high(m) <= b.high(m) and a.low(m) >= b.low(m)
         for a, b in zip(x, y, strict=True)
         for m in b.bounds
     )
@@ -290,19 +397,6 @@ def _lost(edge: Edge) -> Edge:
 
 def _is_lost(edge: Edge) -> bool:
     return all(math.isinf(bound.high) for bound in edge.bounds.values())
-
-
-def _limit(first: Edge, second: Edge, third: Edge, margin: float) -> Edge:
-    """Where three steps may lead, and a little further; nothing is known from below."""
-    bounds = {}
-    for measure in third.tracked:
-        high = third.high(measure)
-        step = high - second.high(measure)
-        last = second.high(measure) - first.high(measure)
-        if 0 < step < last:
-            high += step * step / (last - step)
-        bounds[measure] = Bound(0.0, high * (1 + margin))
-    return third.rebounded(bounds)
 
 
 def _grouped(found: list[Edges]) -> Stretches:

@@ -9,8 +9,8 @@ have one by the constants between measures. Every rule here keeps bounds bounds.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeAlias, TypeVar
 
 from modnorm.ops.edges import (
     Key,
@@ -28,6 +28,7 @@ from modnorm.ops.types import Tensor
 Vector: TypeAlias = Mapping[Key, float]
 """How far the model's output moves when a tensor moves by 1 in a measure."""
 Types: TypeAlias = Sequence[Tensor]
+Row = TypeVar("Row", bound=Hashable)
 
 
 def identity(types: Types) -> Matrix:
@@ -45,9 +46,14 @@ def row_at(matrix: Matrix, key: Key, types: Types) -> dict[Key, float]:
     return best
 
 
-def after(first: Matrix, second: Matrix, types: Types, out: Types) -> Matrix:
-    """`second @ first`; `types` are those of the tensors between them, `out` those at the end."""
-    found: dict[Key, dict[Key, float]] = {}
+def after(
+    first: Mapping[Row, Mapping[Key, float]], second: Matrix, types: Types, out: Types
+) -> dict[Row, dict[Key, float]]:
+    """`second @ first`, row by row, whatever the rows are of.
+
+    `types` are those of the tensors between the two, `out` those at the end.
+    """
+    found: dict[Row, dict[Key, float]] = {}
     for key, row in first.items():
         parts: dict[int, dict[Key, float]] = {}
         for middle, gain in _entering(row, second, types).items():

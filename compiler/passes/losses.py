@@ -1,6 +1,6 @@
 """How smooth a training loss is behind the model, from the model's sharpness.
 
-With λ = σ·α + τ the loss of an update of modular norm η is at most its linear part plus λ/2·η².
+With λ = σ·α + τ·κ² the loss of an update of modular norm η is at most its linear part plus λ/2·η².
 Source: Large et al. 2024 (arXiv 2405.14813), section 4; docs/mathematics.md.
 """
 
@@ -21,7 +21,10 @@ LARGE = "it is too large for a float"
 
 @dataclass(frozen=True)
 class Loss:
-    """λ of a loss behind the model, with the declared sharpness; `loss` is a name of `LOSSES`."""
+    """λ of a loss behind the model: the proved one, or else with the declared sharpness and κ = 1.
+
+    `loss` is a name of `LOSSES`.
+    """
 
     loss: str
     name: ClassVar[str] = "loss"
@@ -62,11 +65,21 @@ class Loss:
         return found
 
     def smoothness(self, program: Program, found: Constants) -> Smoothness:
-        sharpness = program.sharpness[program.tree.id]
-        if sharpness is None:
-            why = "an operation is not smooth, or a weight is used more than once"
+        certificate, declared = program.certificate, program.sharpness[program.tree.id]
+        assert certificate is not None
+        alpha, kappa = certificate.sharpness.alpha, certificate.kappa
+        if kappa is not None and math.isfinite(alpha):
+            proved = found.sigma * alpha + found.tau * kappa * kappa
+            if not math.isfinite(proved):
+                return Smoothness(self.loss, LARGE, *found)
+            return Smoothness(self.loss, "", *found, proved, certified=True)
+        if declared is None:
+            why = (
+                "an operation is not smooth, or a weight is used more than once where nothing is"
+                " proved"
+            )
             return Smoothness(self.loss, why, *found)
-        smoothness = found.sigma * sharpness.alpha + found.tau
+        smoothness = found.sigma * declared.alpha + found.tau
         if not math.isfinite(smoothness):
             return Smoothness(self.loss, LARGE, *found)
         return Smoothness(self.loss, "", *found, smoothness)

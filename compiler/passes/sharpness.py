@@ -92,7 +92,7 @@ def within(rule: Callable[..., Second], *parts: Any) -> Second | None:
 
 @dataclass(frozen=True)
 class SharpnessPass:
-    """Compose the declared second-order bounds.
+    """Compose the declared second-order constants: bounds where the declared sensitivities are.
 
     None where an operation is not smooth, or a weight is used more than once.
     """

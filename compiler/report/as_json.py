@@ -20,7 +20,7 @@ from modnorm.graph.modules import (
     children,
 )
 from modnorm.graph.place import instance
-from modnorm.ops.base import Atom
+from modnorm.ops.base import Atom, Sharpness
 from modnorm.ops.types import Real
 from modnorm.passes.certificate import Certificate, PartBound, Reason
 from modnorm.passes.masses import divide
@@ -35,14 +35,10 @@ def report(analysis: Analysis) -> dict[str, Any]:
 
     `atoms` has every copy of every weight, in execution order. `tree` has a repetition once, and
     what stands in it belongs to one copy. A shared module stands where its mass is counted; other
-    mentions of it have mass 0 and no children. A number without a finite value is None. `file`
-    stands beside a `line` where that line is not in the source itself.
+    mentions of it have mass 0 and no children. `sharpness` is the declared one. A number without a
+    finite value is None. `file` stands beside a `line` where that line is not in the source itself.
     """
     program = analysis.program
-    sharpness = program.sharpness[program.tree.id]
-    triple = None
-    if sharpness is not None:
-        triple = {"alpha": sharpness.alpha, "beta": sharpness.beta, "gamma": sharpness.gamma}
     return {
         "model": program.name,
         "source": program.source.name,
@@ -51,7 +47,8 @@ def report(analysis: Analysis) -> dict[str, Any]:
         "sensitivity": _number(program.sensitivity),
         "certified_sensitivity": _number(_bound(program, program.tree).sensitivity),
         "kappa": _certificate(program).kappa,
-        "sharpness": triple,
+        "sharpness": _sharpness(program.sharpness[program.tree.id]),
+        "certified_sharpness": _sharpness(_certificate(program).sharpness),
         "weights": program.entries,
         "loss": None if program.smoothness is None else dataclasses.asdict(program.smoothness),
         "certificate": _proof(program),
@@ -59,6 +56,13 @@ def report(analysis: Analysis) -> dict[str, Any]:
         "tree": _tree(program),
         "diagnostics": [dict(to_json(d)) for d in in_order(analysis.diagnostics)],
     }
+
+
+def _sharpness(found: Sharpness | None) -> dict[str, Any] | None:
+    """None where nothing is known of α, which is what updates need."""
+    if found is None or not math.isfinite(found.alpha):
+        return None
+    return {key: _number(value) for key, value in dataclasses.asdict(found).items()}
 
 
 def _certificate(program: Program) -> Certificate:
@@ -134,7 +138,7 @@ def _constant(value: object) -> object:
 def _atoms(program: Program) -> Iterator[dict[str, Any]]:
     whole = program.mass
     fixed: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}  # what all copies have alike
-    for record in records(program):
+    for record in records(program, planned=False):
         weight = record.weight
         if weight.path not in fixed:
             op = weight.op

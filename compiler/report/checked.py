@@ -32,6 +32,7 @@ class Measured:
     certified: float | None
     measured: float | None
     verdict: str
+    certified_at_norms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,10 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Checked:
-    """What `check` found out about a model; `scalings` only where it varied a param."""
+    """What `check` found out about a model; `scalings` only where it varied a param.
+
+    `kappa_at_norms` and `sensitivity_at_norms` are certified for weights of a checkpoint's norms.
+    """
 
     model: str
     kappa: float | None
@@ -67,6 +71,8 @@ class Checked:
     scalings: tuple[Scaling, ...]
     violations: tuple[str, ...]
     params: Mapping[str, object] = field(default_factory=dict)
+    kappa_at_norms: float | None = None
+    sensitivity_at_norms: float | None = None
 
 
 def read_check(path: str | PathLike[str]) -> Checked:
@@ -122,6 +128,8 @@ class _Reader:
             tuple(self.scalings(found.get("coordinates"))),
             tuple(map(_violation, self.listed(found, "violations", "the file"))),
             self.params(found.get("params")),
+            self.number(found, "kappa_at_norms", "the file"),
+            self.number(found, "sensitivity_at_norms", "the file"),
         )
 
     def params(self, found: object) -> dict[str, object]:
@@ -187,6 +195,7 @@ class _Reader:
             self.number(entry, "certified", where),
             self.number(entry, "measured", where),
             self.text(entry, "verdict", where),
+            self.number(entry, "certified_at_norms", where),
         )
 
     def text(

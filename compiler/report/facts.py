@@ -45,14 +45,21 @@ def facts(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("certified", bound(found, "certified_sensitivity")),
         ("κ", bound(found, "kappa")),
     ]
-    if found["sharpness"] is not None:
-        triple = found["sharpness"]
-        signs = {"α": "alpha", "β": "beta", "γ": "gamma"}
-        text = "  ".join(f"{sign} {number(triple[key])}" for sign, key in signs.items())
-        rows.append(("sharpness", text))
+    rows += [(name, sharpness(triple)) for name, triple in sharpnesses(found).items()]
     if found.get("loss"):
         rows.append((found["loss"]["loss"], smoothness(found["loss"])))
     return [(name, value) for name, value in rows if value]
+
+
+def sharpnesses(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """α, β and γ, as far as there are any: declared and certified."""
+    keys = {"declared sharpness": "sharpness", "certified sharpness": "certified_sharpness"}
+    return {name: found[key] for name, key in keys.items() if found.get(key) is not None}
+
+
+def sharpness(triple: dict[str, Any], digits: int = 4) -> str:
+    signs = {"α": "alpha", "β": "beta", "γ": "gamma"}
+    return "  ".join(f"{sign} {number(triple[key], digits)}" for sign, key in signs.items())
 
 
 def smoothness(loss: dict[str, Any]) -> str:

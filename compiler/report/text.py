@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
@@ -9,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modnorm.graph.numbers import show
+from modnorm.ops.base import Sharpness
 from modnorm.passes.certificate import Certificate
 from modnorm.passes.program import Program
 from modnorm.pipeline import Analysis
@@ -72,15 +74,24 @@ def _facts(program: Program) -> Iterator[tuple[str, str]]:
     if program.certificate is not None:
         yield from _proved(program.certificate)
     sharpness = program.sharpness[program.tree.id]
+    label = "sharpness"
     if sharpness is not None:
-        triple = (sharpness.alpha, sharpness.beta, sharpness.gamma)
-        signs = zip("αβγ", triple, strict=True)
-        yield "sharpness", "  ".join(f"{sign} {short(value)}" for sign, value in signs)
+        yield label, f"{_triple(sharpness)}  declared"
+        label = ""
+    proved = program.certificate and program.certificate.sharpness
+    if proved and math.isfinite(proved.alpha):
+        yield label, f"{_triple(proved)}  certified"
     if (loss := program.smoothness) is not None:
         known = {"σ": loss.sigma, "τ": loss.tau, "λ": loss.smoothness}
         text = "  ".join(f"{sign} {short(v)}" for sign, v in known.items() if v is not None)
-        reason = f"no λ: {loss.reason}" if loss.reason else ""
+        kind = "certified" if loss.certified else "declared"
+        reason = f"no λ: {loss.reason}" if loss.reason else kind
         yield loss.loss, "  ".join(filter(None, (text, reason)))
+
+
+def _triple(found: Sharpness) -> str:
+    triple = zip("αβγ", (found.alpha, found.beta, found.gamma), strict=True)
+    return "  ".join(f"{s} {short(v) if math.isfinite(v) else '–'}" for s, v in triple)
 
 
 def _proved(found: Certificate) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modnorm.ops.formula_bounds import Interval, Undefined, bounds, steepest
+from modnorm.ops.formula_bounds import Interval, Undefined, bounds, largest, steepest
 from modnorm.ops.formula_check import Program
 from modnorm.ops.formula_tree import Apply, Constant, Node, X
 
@@ -109,3 +109,58 @@ def test_a_slope_that_grows_has_no_bound_on_all_numbers(formula: Node) -> None:
 )
 def test_where_a_formula_is_undefined_or_vertical_there_is_no_bound(formula: Node) -> None:
     assert steepest(formula, 1.0) == math.inf
+
+
+@given(formulas(), ENDS, ENDS, st.floats(0, 1))
+def test_second_derivatives_on_a_piece_lie_in_their_interval(
+    formula: Node, one: float, other: float, part: float
+) -> None:
+    """Against differences of slopes: their quotient is a second derivative somewhere between."""
+    low, high = sorted((one, other))
+    x = low + part * (high - low)
+    step = 1e-3 * (high - low)
+    sides = max(x - step, low), min(x + step, high)
+    if not sides[0] < sides[1]:
+        return
+    try:
+        bend = bounds(formula, Interval(low, high)).bend
+    except Undefined:
+        return
+    (_, a), (_, b) = (Program(formula)(side) for side in sides)
+    if not math.isfinite(bend.size) or not math.isfinite(a + b):
+        return
+    width = sides[1] - sides[0]
+    room = 1e-9 * (1 + abs(a) + abs(b)) / width + 1e-6 * bend.size
+    assert bend.low - room <= (b - a) / width <= bend.high + room
+
+
+GELU = call("*", X(), call("+", Constant(1), call("erf", call("/", X(), Constant(2**0.5)))))
+BENDS = [
+    (call("tanh", X()), math.inf, 4 / (3 * math.sqrt(3))),
+    (call("tanh", X()), 0.25, 2 * math.tanh(0.25) * (1 - math.tanh(0.25) ** 2)),
+    (call("sigmoid", X()), math.inf, 1 / (6 * math.sqrt(3))),
+    (call("*", Constant(0.5), GELU), 30.0, math.sqrt(2 / math.pi)),
+    (SILU, 30.0, 0.5),
+    (call("exp", X()), 2.0, math.exp(2)),
+    (call("**", X(), Constant(3)), 2.0, 12.0),
+    (call("/", Constant(1), call("+", Constant(1), call("*", X(), X()))), 5.0, 2.0),
+]
+
+
+@pytest.mark.parametrize(("formula", "high", "bend"), BENDS, ids=lambda v: str(v)[:30])
+def test_bounds_are_close_to_the_largest_second_derivative(
+    formula: Node, high: float, bend: float
+) -> None:
+    bound = largest(formula, high, 2).bound
+    assert bend * (1 - 1e-12) <= bound <= bend * 1.003
+
+
+@pytest.mark.parametrize("name", ["abs", "max"])
+def test_a_corner_has_no_bound_on_its_second_derivative(name: str) -> None:
+    corner = call("abs", X()) if name == "abs" else call("max", X(), Constant(0))
+    assert largest(corner, 1.0, 2).bound == math.inf
+
+
+def test_values_are_bounded_too() -> None:
+    assert largest(call("tanh", X()), 2.0, 0).bound == pytest.approx(math.tanh(2), rel=1e-9)
+    assert largest(SILU, 1.0, 0).bound == pytest.approx(1 / (1 + math.exp(-1)), rel=1e-3)

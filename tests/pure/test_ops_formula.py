@@ -15,6 +15,7 @@ from modnorm.diagnostics import Diagnostics, Source
 from modnorm.ops.base import Misfit
 from modnorm.ops.formula import Formula
 from modnorm.ops.formula_tree import BadFormula
+from modnorm.pipeline import analyse_text
 from modnorm.syntax import tree
 from modnorm.syntax.parser import parse
 
@@ -136,6 +137,7 @@ SOUND: list[tuple[str, float]] = [
 def test_the_check_knows_the_steepest_slope(text: str, sharp: float) -> None:
     """A sensitivity that holds passes, and one that is a thousandth too small does not."""
     assert formula(text, sharp * (1 + 1e-6)).check() is None
+    assert formula(text, sharp * (1 + 1e-6)).undecided() is None or "exp(-10" in text
     violation = formula(text, sharp * 0.999).check()
     assert violation is not None
     assert violation.slope == pytest.approx(sharp, rel=1e-4)
@@ -197,3 +199,26 @@ def test_the_check_is_exact_for_shifted_and_scaled_tanh(
     violation = formula(text, sharp * Fraction(99, 100), **constants).check()
     assert violation is not None
     assert violation.slope == pytest.approx(float(sharp), rel=1e-3)
+
+
+NARROW = "exp(-100000000 * (x - {0}) ** 2) / 10000"
+"""Slope √(2/e), met within 0.0001 of one place only."""
+
+
+@pytest.mark.parametrize("place", [1.23456789, -77.123456, 0.000321, 99.98765])
+def test_a_steep_place_between_the_points_is_found(place: float) -> None:
+    violation = formula(NARROW.format(place), 0.1).check()
+    assert violation is not None
+    assert violation.x == pytest.approx(place, abs=4e-4)
+    assert 0.1 < violation.slope <= math.sqrt(2 / math.e)
+    assert formula(NARROW.format(place), 0.858).check() is None
+    assert formula(NARROW.format(place), 0.858).undecided() is None
+
+
+def test_a_slope_that_cannot_be_ruled_out_is_told_of() -> None:
+    text = "bond S(x) = 1 / (1 + exp(-10 * x)) sensitivity 5/2\nmodel M = S @ Linear(4, 4)"
+    (warning,) = analyse_text(f"input x: float[batch, 4]\n{text}").diagnostics
+    assert warning.code == "W612"
+    assert "`S`" in warning.message
+    text = text.replace("1 / (1 + exp(-10 * x))", "sigmoid(10 * x)")
+    assert not analyse_text(f"input x: float[batch, 4]\n{text}").diagnostics

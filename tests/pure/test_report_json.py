@@ -21,6 +21,7 @@ KEYS = [
     "certified_sensitivity",
     "kappa",
     "sharpness",
+    "certified_sharpness",
     "weights",
     "loss",
     "certificate",
@@ -148,10 +149,23 @@ def test_atoms_are_the_plan() -> None:
     for program in (GPT, ODD, TIED):
         analysis = analysed(program)
         atoms = report(analysis)["atoms"]
-        plan = list(records(analysis.program))
+        plan = list(records(analysis.program, planned=False))
         assert [atom["weight"] for atom in atoms] == [record.name for record in plan]
         assert [atom["target"] for atom in atoms] == [record.target for record in plan]
         assert len({atom["path"] for atom in atoms}) == len(atoms)
+
+
+def test_a_shared_weight_inside_a_repetition_stands_where_it_is_first_used() -> None:
+    text = """
+    input x: float[batch, 4]
+    shared cell = Linear(4)
+    def body = Linear(4) @ cell @ Linear(4)
+    model M = body ** 2
+    """
+    atoms = [atom["path"] for atom in report(analysed(text))["atoms"]]
+    (cell,) = [i for i, path in enumerate(atoms) if "cell" in path]
+    assert cell == 1, atoms  # between the first copy's own two
+    assert len(atoms) == 5
 
 
 def test_a_repetition_is_one_node() -> None:

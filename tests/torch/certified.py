@@ -13,8 +13,16 @@ from torch.func import jvp
 
 from modnorm.codegen.plan import records
 from modnorm.ops.edges import ONE_HOT
+from modnorm.pipeline import analyse_text
+from tests.plain import unroll
 
 TINY = 1e-30
+
+
+def case_of(text: str) -> Case:
+    """A program given as text, compiled."""
+    program = analyse_text(text).program
+    return Case(text, program, unroll(program.tree), None, [])  # type: ignore[arg-type]
 
 
 class Measured:
@@ -37,6 +45,8 @@ class Measured:
         for i in self.floats:
             self.inputs[i] = self.free(self.inputs[i].shape)
         self.moves = [self.free(self.inputs[i].shape) for i in self.floats]
+        self.more = [self.free(shape) for shape in shapes]
+        self.others = [self.free(self.inputs[i].shape) for i in self.floats]
 
     def free(self, shape: Any) -> torch.Tensor:
         scale = 3.0 ** torch.randint(-1, 2, (), generator=self.generator).item()
@@ -44,7 +54,8 @@ class Measured:
         return x.requires_grad_()
 
     def parameters(self) -> list[torch.Tensor]:
-        return [*self.weights, *self.updates, *self.moves, *(self.inputs[i] for i in self.floats)]
+        inputs = (self.inputs[i] for i in self.floats)
+        return [*self.weights, *self.updates, *self.moves, *self.more, *self.others, *inputs]
 
     def named(self, tensors: list[torch.Tensor], sizes: list[float]) -> dict[str, torch.Tensor]:
         """Weights of norms `sizes`, by name."""
@@ -89,6 +100,31 @@ class Measured:
 
         points = tuple(x[i] for i in self.floats)
         return self.size(jvp(run, points, tuple(d / total for d in self.moves))[1])
+
+    def bend(self, first: bool, second: bool) -> torch.Tensor:
+        """How far the output's derivative moves: along an update of modular norm 1 (True) or a move
+        of the input by 1 (False), and along another of either."""
+        targets = [record.target for record in self.records]
+        measures = [self.certificate.inputs[i] for i in self.floats]
+
+        def direction(update: bool, tensors: list[torch.Tensor], moves: list[torch.Tensor]) -> Any:
+            weights = self.named(tensors, targets if update else [0.0] * len(targets))
+            sizes = [m.of(d) for m, d in zip(measures, moves, strict=True)]
+            total = torch.stack(sizes).sum() if sizes else 1.0
+            return weights, [0 * d if update else d / total for d in moves]
+
+        x = list(self.x())
+
+        def run(weights: dict[str, torch.Tensor], floats: list[torch.Tensor]) -> Any:
+            inputs = list(x)
+            for i, value in zip(self.floats, floats, strict=True):
+                inputs[i] = value
+            return self.run(weights, tuple(inputs))
+
+        one = direction(first, self.updates, self.moves)
+        other = direction(second, self.more, self.others)
+        at = (self.own(), [x[i] for i in self.floats])
+        return self.size(jvp(lambda *p: jvp(run, p, one)[1], at, other)[1])
 
     def output_size(self) -> torch.Tensor:
         return self.size(self.run(self.own(), self.x()))

@@ -9,7 +9,17 @@ from typing import Any
 from modnorm.report import against
 from modnorm.report.checked import Checked
 from modnorm.report.diagnostics import clean
-from modnorm.report.facts import UNKNOWN, constant, number, params, reason_parts, smoothness, why
+from modnorm.report.facts import (
+    UNKNOWN,
+    constant,
+    number,
+    params,
+    reason_parts,
+    sharpness,
+    sharpnesses,
+    smoothness,
+    why,
+)
 from modnorm.report.html.source import message
 from modnorm.report.nodes import pattern
 from modnorm.report.words import plural
@@ -53,13 +63,19 @@ def tiles(found: dict[str, Any], checked: Checked | None) -> str:
     cards.append(("declared sensitivity", number(found["sensitivity"], 5), about, ""))
     if checked is not None and checked.measured_kappa is not None:
         cards.append(("measured κ", number(checked.measured_kappa, 5), "by gradient ascent", ""))
+    if checked is not None:
+        about = "certified for weights of the norms measured"
+        for label, bound in (
+            ("κ at norms", checked.kappa_at_norms),
+            ("sensitivity at norms", checked.sensitivity_at_norms),
+        ):
+            if bound is not None:
+                cards.append((label, number(bound, 5), about, ""))
     cards.append(("mass", number(found["mass"], 5), "shares of it set the targets", ""))
     size = plural(found["weights"], "parameter")
     cards.append(("weights", f"{len(found['atoms']):,}", size, ""))
-    if found["sharpness"] is not None:
-        signs = {"α": "alpha", "β": "beta", "γ": "gamma"}
-        triple = (f"{sign} {number(found['sharpness'][key], 3)}" for sign, key in signs.items())
-        cards.append(("sharpness", " ".join(triple), "second-order bounds", "long"))
+    for label, triple in sharpnesses(found).items():
+        cards.append((label, sharpness(triple, 3), "second-order bounds", "long"))
     if found.get("loss"):
         loss = found["loss"]
         value = number(loss.get("smoothness"), 5)
