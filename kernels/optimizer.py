@@ -7,6 +7,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ STATE_TYPES = dict.fromkeys((torch.float16, torch.bfloat16, torch.float32), torc
 STATE_TYPES[torch.float64] = torch.float64
 GRADIENTS = "gradients with NaN, infinity or numbers too large to square"
 WRITTEN = "weights or moments with NaN or infinity, or a step that would make them so"
+LOW = 0.004  # a learning rate from here on is not taken for a habit from another optimizer
 TURNS = 16  # so often, counted in steps, a weight is looked at for what no norm shows
 Batch = tuple[list[Item], Tensor, list[Tensor]]  # weights, memory for their u, its parts
 
@@ -60,7 +62,8 @@ class NormedOptimizer(Resumable):
         mass 0, or with requires_grad=False, need none. With "skip" weights may be left out of
         params: pass those that are trained, and the others stay as they are.
     iterations: steps of power iteration a step, 1 to 10, where the norm is estimated by them.
-    lr: "auto" makes a step size anew in each step (see `automatic_step`), left in the groups'
+    lr: the modular norm of a step, 0.1 to 1 for most models; a far smaller one gives a warning.
+        "auto" makes a step size anew in each step (see `automatic_step`), left in the groups'
         "step_size"; a group's or a schedule's lr is then a factor of it, 1.0 at first.
     smoothness: for that, the loss's name in SMOOTHNESS, by default "cross_entropy", or its λ.
     """
@@ -77,6 +80,13 @@ class NormedOptimizer(Resumable):
         self.skipped: dict[str, int] = {}
         self._items, self._known, self._aside = [], {}, {}
         super().__init__(params, automatic(options))
+        lr = options["lr"]
+        if isinstance(lr, Real) and 0 < float(lr) < LOW:
+            warnings.warn(
+                f"lr={lr} is far below any that works: it is the modular norm of a step, and good "
+                "ones are 0.1 to 1, whatever the model's size",
+                stacklevel=3,
+            )
         self.match(whole=True)
         if not any(p.requires_grad for _, p, _ in self._items):
             raise ValueError(
@@ -453,7 +463,7 @@ class NormedOptimizer(Resumable):
                     self._spoiled.append(item)
                     continue
                 moves = factor if isinstance(factor, float) else bool(factor.any())
-                if not moves and item[1].grad.any():
+                if not moves and item[1].grad is not None and item[1].grad.any():
                     self._tiny.append(w.name)
             self._factors[w.name] = factor
             apply(p, u, factor, lr * w.target, decay)
@@ -560,7 +570,7 @@ class NormedAdam(NormedOptimizer):
     moments = ("exp_avg", "exp_avg_sq")
 
     def __init__(
-        self, params: Any, lr: float | Tensor | str, betas: tuple[float, float] = (0.9, 0.99),
+        self, params: Any, lr: float | Tensor | str = 0.4, betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-15, weight_decay: float = 0.0, nonfinite: str = "raise",
         missing: str = "raise", iterations: int = 1, plan: Iterable[Weight] | None = None,
         smoothness: float | str | None = None,
@@ -598,7 +608,7 @@ class NormedSGD(NormedOptimizer):
     """u is a running average of the gradients; see NormedOptimizer."""
 
     def __init__(
-        self, params: Any, lr: float | Tensor | str, momentum: float = 0.9,
+        self, params: Any, lr: float | Tensor | str = 0.4, momentum: float = 0.9,
         weight_decay: float = 0.0, nonfinite: str = "raise", missing: str = "raise",
         iterations: int = 1, plan: Iterable[Weight] | None = None,
         smoothness: float | str | None = None,
@@ -621,9 +631,9 @@ class DualizedSGD(NormedOptimizer):
     dual = True
 
     def __init__(
-        self, params: Any, lr: float | Tensor | str, momentum: float = 0.8, nesterov: bool = True,
-        weight_decay: float = 0.0, nonfinite: str = "raise", missing: str = "raise",
-        steps: int | None = None, plan: Iterable[Weight] | None = None,
+        self, params: Any, lr: float | Tensor | str = 0.4, momentum: float = 0.8,
+        nesterov: bool = True, weight_decay: float = 0.0, nonfinite: str = "raise",
+        missing: str = "raise", steps: int | None = None, plan: Iterable[Weight] | None = None,
         smoothness: float | str | None = None,
     ) -> None:  # fmt: skip
         super().__init__(

@@ -108,8 +108,9 @@ class Spectral(Norm):
             lengths = torch.linalg.vector_norm(u, dim=1)
             at = lengths.argmax()
             torch.div(u[at], lengths[at], out=x)
-        factor = unit * cls.scale(u, x, iterations)
-        return factor if factor < 1e38 else 0.0  # of an update that is hardly a number any more
+        factor: Any = unit * cls.scale(u, x, iterations)
+        # Above it the update is hardly a number any more.
+        return float(factor) if factor < 1e38 else 0.0
 
     @classmethod
     def exact(cls, u: Tensor) -> Tensor:

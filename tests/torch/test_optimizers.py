@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -184,3 +185,14 @@ def test_a_small_model_trains() -> None:
             optimizer.step()
             losses.append(float(loss.detach()))
         assert losses[-1] < 0.1 * losses[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_learning_rate_out_of_habit_gets_a_warning(kind: Any) -> None:
+    with pytest.warns(UserWarning, match=r"lr=0\.001 is far below any that works"):
+        kind(parameters(), lr=1e-3, plan=PLAN)
+    assert kind(parameters(), plan=PLAN).param_groups[0]["lr"] == 0.4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for lr in (0.0, 0.01, 0.4):  # 0 is where a warm-up may begin
+            kind(parameters(), lr=lr, plan=PLAN)
