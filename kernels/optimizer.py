@@ -244,7 +244,8 @@ class NormedOptimizer(Resumable):
             group, p, w = item
             if w.target and p.requires_grad:
                 if (grad := p.grad) is not None:
-                    if known_rate(group) * w.target > torch.finfo(STATE_TYPES[p.dtype]).max:
+                    most = torch.finfo(STATE_TYPES[p.dtype]).max
+                    if group["nonfinite"] == "raise" and known_rate(group) * w.target > most:
                         large.append(f"{w.name} (target {w.target:.3g})")
                     if grad.layout != torch.strided:
                         raise ValueError(
@@ -361,7 +362,9 @@ class NormedOptimizer(Resumable):
                 views.append(room[used : used + size].view(shape))
                 used += size
         vectors = [(w.name, self.state.get(p, {}).get("vector")) for _, p, w in self._items]
-        self._new_vectors = {name for name, x in vectors if x is not None and not x.any()}
+        self._new_vectors = {
+            name for name, x in vectors if x is not None and (x.is_meta or not x.any())
+        }
         self._turn = 0
         self._batches, self._room = dict(batches), dict[str, Tensor]()
         self._on_gpu = {p for like in on_gpu.values() for _, p, _ in like}
@@ -456,7 +459,7 @@ class NormedOptimizer(Resumable):
         lr, decay = float(group["lr"]), group["weight_decay"]
         for item, state, p, u in zip(items, states, weights, updates, strict=True):
             w = item[2]
-            often = self._iterations(group, item[1], w)
+            new, often = w.name in self._new_vectors, self._iterations(group, item[1], w)
             factor = NORMS[w.norm].scale(u, state.get("vector"), often)
             if not (isinstance(factor, float) and factor > 0):
                 if unusable(factor, u):
@@ -465,6 +468,9 @@ class NormedOptimizer(Resumable):
                 moves = factor if isinstance(factor, float) else bool(factor.any())
                 if not moves and item[1].grad is not None and item[1].grad.any():
                     self._tiny.append(w.name)
+                if not moves and new:  # it has seen nothing
+                    state["vector"].zero_()
+                    self._new_vectors.add(w.name)
             self._factors[w.name] = factor
             apply(p, u, factor, lr * w.target, decay)
 

