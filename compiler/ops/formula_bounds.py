@@ -27,6 +27,9 @@ FAR = 1024.0
 """A domain is cut here, to look more closely at its middle."""
 STEPS = 16
 """Sizes of domains that are looked at, for a factor of 2."""
+LARGEST = 1e300
+LEVELS = [2.0 ** 2**j for j in range(1, 10)] + [LARGEST]
+"""Domains that are looked at first, each the square of the one before."""
 
 
 class Interval(NamedTuple):
@@ -298,8 +301,14 @@ def bound(formula: Node, high: float, order: int) -> float:
 
     A formula that is not smooth has the bound of the slopes on both sides, and none on |f''|.
     """
-    if 0 < high < 1e300:  # of a few sizes, so that equal ones are looked at once
-        high = max(high, 2 ** (math.ceil(STEPS * math.log2(high)) / STEPS))
+    if not 0 < high < LARGEST:
+        return largest(formula, high, order).bound
+    wide = next(level for level in LEVELS if level >= high)
+    most = largest(formula, wide, order)
+    if abs(most.x) <= high and most.bound <= most.known * CLOSE:
+        return most.bound  # the largest anywhere near is inside: sizes beyond it need no search
+    # of a few sizes, so that equal ones are looked at once
+    high = max(high, 2 ** (math.ceil(STEPS * math.log2(high)) / STEPS))
     return largest(formula, high, order).bound
 
 
@@ -338,6 +347,7 @@ def largest(
     return Most(-left[0][0], most, at)
 
 
+@lru_cache(maxsize=4096)
 def _size(formula: Node, piece: Interval, order: int) -> tuple[float, float]:
     """A bound on a piece, and a size in its middle. The next derivative may give a better bound."""
     middle = piece.low / 2 + piece.high / 2
@@ -354,6 +364,7 @@ def _size(formula: Node, piece: Interval, order: int) -> tuple[float, float]:
     return size, known
 
 
+@lru_cache(maxsize=4096)
 def _point(formula: Node, x: float) -> Jet | None:
     if not math.isfinite(x):
         return None

@@ -59,7 +59,7 @@ def test_rows_say_where_they_are(gpt: Any) -> None:
     assert places == [*range(1, len(places) + 1)]
     assert len(gpt.all("[role=treeitem][tabindex='0']")) == 1
     cells = [cell.text for cell in gpt.row("linear", -1).find_elements("css selector", "span.num")]
-    assert cells == ["1", "1", "0.1429"]
+    assert cells == ["1", "1", "0.08333"]
 
 
 def test_keys_move_in_the_tree(gpt: Any) -> None:
@@ -186,7 +186,7 @@ def test_the_plot_along_depth_by_keys(gpt: Any) -> None:
     gpt.js("arguments[0].focus()", plot)
     gpt.keys(Keys.HOME, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
     readout = gpt.one("#depth-plot .readout").text
-    assert readout.startswith(f"block.*{QUERY} (copy 1 of 4): target 0.7143")
+    assert readout.startswith(f"block.*{QUERY} (copy 1 of 4): target 0.8333")
     gpt.keys(Keys.ENTER)
     assert gpt.selected() == f"block.*{QUERY}"
     gpt.keys(Keys.END)
