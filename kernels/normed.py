@@ -211,7 +211,8 @@ def reduce_matrix(x, part, count, height, factor, SHAPES: tl.constexpr, s: tl.co
     SHAPE: tl.constexpr = SHAPES[s]
     T: tl.constexpr = SHAPE[4]
     C: tl.constexpr = SHAPE[5]
-    Z: tl.constexpr = SHAPE[6] * T * C
+    CHUNKS: tl.constexpr = SHAPE[6]
+    Z: tl.constexpr = CHUNKS * T * C
     PART: tl.constexpr = 2 * Z + 2 * T + 1
     tap = tl.arange(0, T)
     squares = tl.zeros((T,), tl.float32)
@@ -224,23 +225,23 @@ def reduce_matrix(x, part, count, height, factor, SHAPES: tl.constexpr, s: tl.co
         bound = tl.maximum(bound, tl.load(part + k * PART + 2 * Z + T + tap))
         bad += tl.load(part + k * PART + 2 * Z + 2 * T)
     scale = inverse(tl.sqrt(squares))[:, None]
-    for chunk in tl.static_range(SHAPE[6]):
+    for chunk in tl.static_range(CHUNKS):
         right = add_up(part, count, chunk, SHAPE) * scale
         columns = add_up(part + Z, count, chunk, SHAPE)
         norm += tl.sum(right * right, 1)
         bound = tl.maximum(bound, tl.max(columns, 1))
         whole += tl.sum(columns, 1)
-        if SHAPE[6] > 1:
+        if CHUNKS > 1:
             tl.store(part + inner(chunk, SHAPE), right)
             tl.store(part + Z + inner(chunk, SHAPE), columns)
     sides = tl.minimum(height.to(tl.float32), SHAPE[2])
     bound = tl.maximum(bound, tl.maximum(norm, whole / sides))
     stuck = (norm < 0.25 * bound)[:, None]
-    if SHAPE[6] > 1:
+    if CHUNKS > 1:
         tl.debug_barrier()
-    for chunk in tl.static_range(SHAPE[6]):
+    for chunk in tl.static_range(CHUNKS):
         at, inside = position(chunk * C, SHAPE)
-        if SHAPE[6] > 1:
+        if CHUNKS > 1:
             right = tl.load(part + inner(chunk, SHAPE))
             columns = tl.load(part + Z + inner(chunk, SHAPE))
         new = tl.where(stuck, tl.sqrt(columns), right)

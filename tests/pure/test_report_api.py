@@ -149,15 +149,18 @@ LINE = "input x: float[batch, 8] model M = Linear(4, 8)"
 
 
 def test_a_program_may_be_given_as_text() -> None:
-    text = modnorm.compile(MLP)
-    assert text == modnorm.compile("mlp.mod").replace("mlp.mod", "<text>")
+    (mark, text), (_, other) = (
+        modnorm.compile(program).split("\n", 1) for program in (MLP, "mlp.mod")
+    )
+    assert mark.startswith("# made by modnorm, sha256")  # over the rest, the source's name included
+    assert text == other.replace("mlp.mod", "<text>")
     assert "Source: <text>" in text
     assert "class M(" in modnorm.compile(LINE)
     assert modnorm.report(MLP).json["atoms"] == modnorm.report("mlp.mod").json["atoms"]
     assert modnorm.report(GPT, blocks=2).json["params"]["blocks"] == 2
     assert modnorm.explain(MLP, "*").weights == modnorm.explain("mlp.mod", "*").weights
-    other = modnorm.report("mlp.mod", against=MLP.replace("model MLP", "model Other"))
-    assert "Other" in str(other)
+    renamed = MLP.replace("model MLP", "model Other")
+    assert "Other" in str(modnorm.report("mlp.mod", against=renamed))
 
 
 def test_mistakes_in_a_text_say_so() -> None:
