@@ -98,7 +98,8 @@ def of_normed() -> Iterator[dict[str, Any]]:
             for name, (adam, master, dtype) in variants.items():
                 if name != "adam" and device != "sm_90":
                     continue
-                shapes = tuple(shape_of(*pair, device, master) for pair in kinds.items())
+                every = (shape_of(*pair, device, master) for pair in kinds.items())
+                shapes = tuple(dict.fromkeys(every))
                 kind = getattr(triton.language, {"fp32": "float32", "bf16": "bfloat16"}[dtype])
                 constants = {
                     "SHAPES": shapes,
