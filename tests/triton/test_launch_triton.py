@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from modnorm.kernels import launch
 from modnorm.kernels.launch import Launches
+from modnorm.kernels.norms import NORMS
 from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD
 from modnorm.kernels.plan import Weight
 
@@ -57,21 +58,45 @@ def values(named: Named) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in named}
 
 
+def matrices(x: Tensor) -> Tensor:
+    """The matrices of a weight whose norm is spectral, one by one: of a stack or of the taps."""
+    return x.flatten(2).movedim(2, 0) if x.ndim == 4 else x.view(-1, *x.shape[-2:])
+
+
 @both
 def test_as_without_kernels(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every direction; steps by an estimated norm are as long up to what both may be off."""
     launched, plain = parameters(), parameters()
-    first = run(kind, launched, 3)
+    options: Any = {"lr": 0.1, "plan": PLAN, "weight_decay": 0.2}
+    first, second = kind(launched, **options), kind(plain, **options)
+    for step in range(3):
+        before = values(launched)
+        for named, optimizer in ((launched, first), (plain, second)):
+            monkeypatch.setattr(
+                NormedOptimizer, "launches", Launches if optimizer is first else None
+            )
+            give_gradients(named, step)
+            optimizer.step()
+        for record, (name, p), (_, q) in zip(PLAN, launched, plain, strict=True):
+            shrunk = before[name] * (1 - 0.1 * record.target * 0.2)
+            x, y = p.detach() - shrunk, q.detach() - shrunk
+            if NORMS[record.norm].vector and record.target:
+                x, y = matrices(x), matrices(y)
+                longer = torch.linalg.matrix_norm(x) / torch.linalg.matrix_norm(y)
+                assert ((longer > 1 / 1.5) & (longer < 1.5)).all()
+                y = y * longer[:, None, None]
+            torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6, msg=name)
+            q.data.copy_(p.detach())
     assert [len(run.items) for run in first._launched] == [10]
     assert not first._batches
-    monkeypatch.setattr(NormedOptimizer, "launches", None)
-    second = run(kind, plain, 3)
     assert not second._launched
-    for (name, p), (_, q) in zip(launched, plain, strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+    for (_, p), (_, q) in zip(launched, plain, strict=True):
         for key, x in second.state.get(q, {}).items():
-            torch.testing.assert_close(first.state[p][key], x, rtol=1e-5, atol=1e-6)
+            if key != "vector":
+                torch.testing.assert_close(first.state[p][key], x, rtol=1e-5, atol=1e-6)
     for name, slack in second.slack().items():
-        assert first.slack()[name] == pytest.approx(slack, rel=1e-4)
+        assert 1 - 1e-4 <= slack < 1.5
+        assert 1 - 1e-4 <= first.slack()[name] < 1.5
 
 
 @both
@@ -234,7 +259,8 @@ def test_columns_are_left_to_plain_torch(
         (batches,) = optimizer._batches.values()
         assert len([item for batch in batches for item in batch[0]]) == (1 if launches else 11)
         runs.append(named)
-    for (name, p), (_, q) in zip(*runs, strict=True):
-        tolerance = 1e-5 if dtype == torch.float32 else 0.01
-        torch.testing.assert_close(p, q, rtol=tolerance, atol=tolerance, msg=name)
+    for record, (name, p), (_, q) in zip(plan, *runs, strict=True):
+        if not NORMS[record.norm].vector:  # others are estimated in another way
+            tolerance = 1e-5 if dtype == torch.float32 else 0.01
+            torch.testing.assert_close(p, q, rtol=tolerance, atol=tolerance, msg=name)
     assert (dict(runs[0])["column"] != 1).any()
