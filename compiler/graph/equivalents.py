@@ -233,13 +233,13 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
     _missing("pad ZeroPad2d ZeroPadding2D ReflectionPad2d Cropping2D roll", "`Conv2D` pads itself"),
     _missing("gather scatter index_select take masked_fill tril triu cumsum sort argsort"),
     # pooling and images
-    Equivalent("MaxPool2d MaxPooling2D max_pool", "MaxPool(size)"),
+    Equivalent("MaxPool2d MaxPooling2D max_pool", "MaxPool(kernel)"),
     Equivalent(
         "AdaptiveAvgPool2d",
         "AdaptiveAvgPool(size)",
         note="to size × size pixels",
     ),
-    Equivalent("AvgPool2d AveragePooling2D avg_pool", "AvgPool(size)"),
+    Equivalent("AvgPool2d AveragePooling2D avg_pool", "AvgPool(kernel)"),
     Equivalent("GlobalAveragePooling2D GlobalAvgPool2d", "Flatten @ AdaptiveAvgPool"),
     Equivalent("GlobalAveragePooling1D", "Mean(1)"),
     Equivalent("reduce_mean", "Mean(1)", note="the axis is an argument"),

@@ -95,7 +95,7 @@ SMOOTH = {
 @pytest.mark.parametrize("name", SMOOTH)
 def test_second_derivatives_are_bounded_and_nearly_met(name: str) -> None:
     type, expression, near = SMOOTH[name]
-    found = check_sharpness(case_of(f"input x: {type}\nmodel M = {expression}"), steps=50)
+    found = check_sharpness(case_of(f"input x: {type}\nmodel M = {expression}"), steps=20)
     assert found.keys() == BENDS.keys()
     most, proved = found["alpha"]
     assert near * proved <= most
@@ -116,7 +116,7 @@ def test_second_derivatives_of_shared_weights_are_bounded(name: str) -> None:
     text = (
         f"input x: float[batch, 4]\nshared cell = Linear(4)\n{definition}\nmodel M = {expression}"
     )
-    most, proved = check_sharpness(case_of(text), steps=50)["alpha"]
+    most, proved = check_sharpness(case_of(text), steps=20)["alpha"]
     assert near * proved <= most
 
 

@@ -19,6 +19,10 @@ from modnorm.pipeline import analyse_text
 from modnorm.report.checked import read_check
 
 
+STEPS = 30
+"""Of an ascent that looks for the largest of something."""
+
+
 def at_norms(text: str, **norms: float) -> Certificate:
     program = analyse_text(text).program
     found = run_passes(program, (Certify(norms),), Diagnostics()).certificate
@@ -86,9 +90,9 @@ def test_weights_of_other_norms_move_nothing_further_than_certified(seed: int) -
     assert isinstance(found.sensitivity, float)
     order = [sizes[record.name] for record in measured.records]
     measured.own = lambda: measured.named(measured.weights, order)  # type: ignore[method-assign]
-    update = measured.driven_up(measured.update_effect, 100)
-    move = measured.driven_up(measured.input_effect, 100)
-    bend = measured.driven_up(lambda: measured.bend(True, True), 100)
+    update = measured.driven_up(measured.update_effect, STEPS)
+    move = measured.driven_up(measured.input_effect, STEPS)
+    bend = measured.driven_up(lambda: measured.bend(True, True), STEPS)
     assert 0.1 * found.kappa <= update <= found.kappa * (1 + 1e-9)
     assert 0.1 * found.sensitivity <= move <= found.sensitivity * (1 + 1e-9)
     assert 0.02 * found.sharpness.alpha <= bend <= found.sharpness.alpha * (1 + 1e-9)
