@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 from heapq import heappop, heappush
-from itertools import pairwise
+from itertools import pairwise, starmap
 from typing import NamedTuple
 
 from modnorm.ops.formula_tree import FUNCTIONS, Apply, Constant, Node, X
@@ -23,13 +23,12 @@ CLOSE = 1.002
 ROUNDING = 4 * 2.0**-52
 """Relative rounding of an operation or of a library function, taken to be at most this."""
 TINY = 2.0**-1000
-FAR = 1024.0
-"""A domain is cut here, to look more closely at its middle."""
+MARKS = (1.0, 1024.0)
+"""A domain is cut at these, to look more closely at its middle."""
 STEPS = 16
 """Sizes of domains that are looked at, for a factor of 2."""
-LARGEST = 1e300
-LEVELS = [2.0 ** 2**j for j in range(1, 10)] + [LARGEST]
-"""Domains that are looked at first, each the square of the one before."""
+LEVELS = [2.0 ** 2**j for j in range(1, 9)]
+"""Domains that are looked at first, each the square of the one before. Larger ones have no end."""
 
 
 class Interval(NamedTuple):
@@ -301,8 +300,8 @@ def bound(formula: Node, high: float, order: int) -> float:
 
     A formula that is not smooth has the bound of the slopes on both sides, and none on |f''|.
     """
-    if not 0 < high < LARGEST:
-        return largest(formula, high, order).bound
+    if not 0 < high <= LEVELS[-1]:
+        return largest(formula, math.inf if high > 0 else high, order).bound
     wide = next(level for level in LEVELS if level >= high)
     most = largest(formula, wide, order)
     if abs(most.x) <= high and most.bound <= most.known * CLOSE:
@@ -321,17 +320,15 @@ def largest(
     With `enough` it is looked for until it is at most that, or until more than that occurs.
     `pieces` is the number of halvings, at most.
     """
-    left: list[tuple[float, Interval]] = []
-    most, at = 0.0, 0.0  # a size that occurs, and where
-    ends = [-high, -1.0, 0.0, 1.0, high] if high > 1 else [-high, 0.0, high]
-    if high > FAR:
-        ends = [-high, -FAR, *ends[1:-1], FAR, high]
-    for x in ends:
+    inside = max((mark for mark in MARKS if mark < high), default=0.0)
+    found, most, at = _begun(formula, order, inside)
+    left = list(found)
+    for x in (-high, high):
         here = _point(formula, x)
         if here is not None and here[order].least > most:
             most, at = here[order].least, x
-    for piece in pairwise(ends):
-        heappush(left, (-_size(formula, Interval(*piece), order)[0], Interval(*piece)))
+    for piece in (Interval(-high, -inside), Interval(inside, high)):
+        heappush(left, (-_size(formula, piece, order)[0], piece))
     for _ in range(pieces):
         worst, piece = left[0]
         middle = _middle(piece)
@@ -347,7 +344,23 @@ def largest(
     return Most(-left[0][0], most, at)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
+def _begun(
+    formula: Node, order: int, high: float
+) -> tuple[list[tuple[float, Interval]], float, float]:
+    """The pieces inside of a mark with their sizes as a heap, a size that occurs, and where."""
+    ends = sorted({side * mark for mark in MARKS if mark <= high for side in (-1, 1)} | {0.0})
+    left: list[tuple[float, Interval]] = []
+    most, at = 0.0, 0.0
+    for x in ends:
+        here = _point(formula, x)
+        if here is not None and here[order].least > most:
+            most, at = here[order].least, x
+    for piece in starmap(Interval, pairwise(ends)):
+        heappush(left, (-_size(formula, piece, order)[0], piece))
+    return left, most, at
+
+
 def _size(formula: Node, piece: Interval, order: int) -> tuple[float, float]:
     """A bound on a piece, and a size in its middle. The next derivative may give a better bound."""
     middle = piece.low / 2 + piece.high / 2
@@ -364,7 +377,6 @@ def _size(formula: Node, piece: Interval, order: int) -> tuple[float, float]:
     return size, known
 
 
-@lru_cache(maxsize=4096)
 def _point(formula: Node, x: float) -> Jet | None:
     if not math.isfinite(x):
         return None
