@@ -28,7 +28,7 @@ MARKS = (1.0, 1024.0)
 STEPS = 16
 """Sizes of domains that are looked at, for a factor of 2."""
 LEVELS = [2.0 ** 2**j for j in range(1, 9)]
-"""Domains that are looked at first, each the square of the one before. Larger ones have no end."""
+"""Domains that are looked at first, each the square of the one before."""
 
 
 class Interval(NamedTuple):
@@ -300,14 +300,16 @@ def bound(formula: Node, high: float, order: int) -> float:
 
     A formula that is not smooth has the bound of the slopes on both sides, and none on |f''|.
     """
-    if not 0 < high <= LEVELS[-1]:
-        return largest(formula, math.inf if high > 0 else high, order).bound
-    wide = next(level for level in LEVELS if level >= high)
-    most = largest(formula, wide, order)
-    if abs(most.x) <= high and most.bound <= most.known * CLOSE:
-        return most.bound  # the largest anywhere near is inside: sizes beyond it need no search
+    if not 0 < high < 1e300:
+        return largest(formula, high, order).bound
+    steps = 1 / 32  # huge sizes are of fewer kinds
+    if high <= LEVELS[-1]:
+        steps = STEPS
+        most = largest(formula, next(level for level in LEVELS if level >= high), order)
+        if abs(most.x) <= high and most.bound <= most.known * CLOSE:
+            return most.bound  # the largest far around is inside: its neighbours need no search
     # of a few sizes, so that equal ones are looked at once
-    high = max(high, 2 ** (math.ceil(STEPS * math.log2(high)) / STEPS))
+    high = max(high, 2 ** min(math.ceil(steps * math.log2(high)) / steps, 1000))
     return largest(formula, high, order).bound
 
 
