@@ -72,7 +72,8 @@ class Spectral(Norm):
         rows = u[first::apart]
         lengths = torch.linalg.vector_norm(rows, dim=1)
         at = int(lengths.bfloat16().argmax())  # of rows alike but for rounding, the first
-        longest, start, size = lengths[at].item(), x, 1.0
+        longest: float = lengths[at].item()
+        start, size = x, 1.0
         if longest > math.sqrt(least):
             row, part = rows[at], cls.part / longest
             along = torch.dot(row, x).item()

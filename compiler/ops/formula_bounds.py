@@ -27,7 +27,7 @@ MARKS = (1.0, 1024.0)
 """A domain is cut at these, to look more closely at its middle."""
 STEPS = 16
 """Sizes of domains that are looked at, for a factor of 2."""
-LEVELS = [2.0 ** 2**j for j in range(1, 9)]
+LEVELS = [2.0**2**j for j in range(1, 9)]
 """Domains that are looked at first, each the square of the one before."""
 
 

@@ -18,7 +18,6 @@ from modnorm.passes.program import run_passes
 from modnorm.pipeline import analyse_text
 from modnorm.report.checked import read_check
 
-
 STEPS = 30
 """Of an ascent that looks for the largest of something."""
 
