@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -60,7 +61,8 @@ class Spectral(Norm):
     def scale(cls, u: Tensor, x: Tensor | None, iterations: int) -> float | Tensor:
         """`measure` for one weight on a CPU; for a matrix as often as σ still grows by a tenth.
 
-        Of a large matrix it looks at some 16 rows or more, others in every step.
+        Of a large matrix it looks at some 16 rows or more, others in every step, since a pass over
+        all of it would cost a tenth of the step; what stands in the rest has a part in `spread`.
         """
         assert x is not None
         if u.ndim > 2:
@@ -78,6 +80,8 @@ class Spectral(Norm):
             row, part = rows[at], cls.part / longest
             along = torch.dot(row, x).item()
             start = x.add(row, alpha=math.copysign(part, along))
+            if apart > 1:
+                start += spread(x.numel(), x.dtype)
             size = math.sqrt(torch.dot(start, start).item())
         sigma = 0.0
         for done in range(1, cls.most + 1):
@@ -123,6 +127,13 @@ class Spectral(Norm):
         factor = math.sqrt(u.shape[-2] / u.shape[-1])
         scheme = scheme or Scheme("plain", ACCURATE)
         return polar(u.flatten(0, -3), scheme, factor, work).view(u.shape)
+
+
+@cache
+def spread(length: int, dtype: torch.dtype) -> Tensor:
+    """A vector with a part in every direction, fixed and of half the length of a singular one."""
+    noise = torch.randn(length, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return noise.mul_(0.5 / noise.norm()).to(dtype)
 
 
 def largest(u: Tensor) -> Tensor:
