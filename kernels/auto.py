@@ -80,7 +80,7 @@ def automatic_step(optimizer: Any, ready: set[int]) -> None:
                 continue
             names = [w.name for _, _, w in items]
             if not room.keys() >= set(names):
-                room |= {name: torch.empty_like(u) for name, u in zip(names, views, strict=True)}
+                room |= {name: torch.empty_like(u) for name, u in zip(names, updates, strict=True)}
             ds = [room[name].zero_() for name in names]
             often = {"iterations": max(4, items[0][0].get("iterations", 0))}
             apart = {"lr": -1.0, "weight_decay": 0.0, **often}

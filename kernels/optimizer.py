@@ -22,6 +22,7 @@ from .schemes import ACCURATE, BANDS, BATCH, Scheme, Schemes
 from .state import (
     Item,
     Resumable,
+    check_keys,
     check_options,
     differences,
     known_rate,
@@ -80,11 +81,11 @@ class NormedOptimizer(Resumable):
         self.skipped: dict[str, int] = {}
         self._items, self._known, self._aside = [], {}, {}
         super().__init__(params, automatic(options))
-        lr = options["lr"]
-        if isinstance(lr, Real) and 0 < float(lr) < LOW:
+        rates = [group["lr"] for group in self.param_groups]
+        if low := [lr for lr in rates if isinstance(lr, Real) and 0 < float(lr) < LOW]:
             warnings.warn(
-                f"lr={lr} is far below any that works: it is the modular norm of a step, and good "
-                "ones are 0.1 to 1, whatever the model's size",
+                f"lr={low[0]} is far below any that works: it is the modular norm of a step, and "
+                "good ones are 0.1 to 1, whatever the model's size",
                 stacklevel=3,
             )
         self.match(whole=True)
@@ -101,6 +102,7 @@ class NormedOptimizer(Resumable):
         """A group more, of weights that are in none yet. ValueError, and nothing changed, else."""
         if self._items and len(self._items) == len(self.plan):
             raise ValueError("no weight of the plan is left: give the constructor all groups")
+        check_keys(param_group, self.defaults, type(self).__name__)
         super().add_param_group(param_group)
         if self._items:
             try:
@@ -328,7 +330,7 @@ class NormedOptimizer(Resumable):
 
     def _group(self) -> None:
         """Make, for each device, batches of weights of one group and type, with memory for u."""
-        self._types = self._types or {w.name: p.dtype for _, p, w in self._items}
+        self._types = {w.name: p.dtype for _, p, w in self._items} | self._types
         alike: dict[Any, list[Item]] = defaultdict(list)
         on_gpu: dict[Any, list[Item]] = defaultdict(list)
         for item in self._items:

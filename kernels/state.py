@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import math
 from collections.abc import Iterable
 from numbers import Integral, Real
@@ -62,6 +63,18 @@ def plan_names(names: list[str], plan: Iterable[Weight]) -> list[str]:
 def some(names: list[str]) -> str:
     """The first few, and how many there are."""
     return ", ".join(names[:5]) + (f", … ({len(names)} in all)" if len(names) > 5 else "")
+
+
+def check_keys(group: Any, defaults: dict[str, Any], kind: str) -> None:
+    """ValueError for an option that the optimizer has not, or that is misspelt.
+
+    Other keys are others': schedulers and wrappers keep things in groups.
+    """
+    for key in () if not isinstance(group, dict) else group.keys() - defaults.keys():
+        near = [key] if key in RANGES else difflib.get_close_matches(key, defaults, 1, 0.85)
+        if near:
+            known = "" if near == [key] else f": did you mean {near[0]!r}?"
+            raise ValueError(f"{kind} has no option {key!r} for a group{known}")
 
 
 def check_options(group: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import os
 import pickle
 import re
@@ -369,6 +370,66 @@ def test_a_weight_may_come_back_in_a_group_of_its_own() -> None:
     with pytest.raises(ValueError, match="no weight of the plan is left"):
         optimizer.add_param_group({"params": [("x", nn.Parameter(torch.zeros(2)))]})
     assert [len(group["params"]) for group in optimizer.param_groups] == [len(PLAN) - 1, 1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_group_may_be_added_after_a_step(kind: Any) -> None:
+    """Layers that are unfrozen one by one, say."""
+    named = parameters()
+    for _, p in named[2:]:
+        p.requires_grad_(False)
+    optimizer = kind(named[:2], lr=0.1, plan=PLAN, missing="skip")
+    give_gradients(named[:2], 0)
+    optimizer.step()
+    for _, p in named[2:]:
+        p.requires_grad_(True)
+    optimizer.add_param_group({"params": named[2:], "lr": 0.2})
+    before = values(named)
+    give_gradients(named, 1)
+    optimizer.step()
+    moved = {name for name, p in named if not torch.equal(p, before[name])}
+    assert moved == {w.name for w in PLAN if w.target}
+    saved = optimizer.state_dict()
+    again = kind(named[:2], lr=0.1, plan=PLAN, missing="skip")
+    again.add_param_group({"params": named[2:]})
+    again.load_state_dict(saved)
+
+
+def test_options_that_there_are_not_are_refused_in_groups() -> None:
+    named = parameters()
+    for key, said in (
+        ("momentm", r"NormedSGD has no option 'momentm' for a group: did you mean 'momentum'\?"),
+        ("betas", r"NormedSGD has no option 'betas' for a group$"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            NormedSGD([{"params": named, key: 0.5}], lr=0.1, plan=PLAN)
+    optimizer = NormedSGD([{"params": named, "my_label": "all", "initial_lr": 1.0}], plan=PLAN)
+    assert optimizer.param_groups[0]["my_label"] == "all"
+
+
+def test_a_rate_of_habit_is_warned_of_in_any_group() -> None:
+    named = parameters()
+    with pytest.warns(UserWarning, match=r"lr=0\.001 is far below any that works"):
+        NormedAdam([{"params": named[:3], "lr": 1e-3}, {"params": named[3:]}], plan=PLAN)
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+def test_an_automatic_step_leaves_out_a_weight_that_is_not_finite(policy: str) -> None:
+    named = parameters()
+    optimizer = NormedAdam(named, lr="auto", smoothness=1.0, plan=PLAN, nonfinite=policy)
+    name, spoiled = named[2]
+    with torch.no_grad():
+        spoiled.view(-1)[0] = math.nan
+    give_gradients(named, 0)
+    before = values(named)
+    if policy == "raise":
+        with pytest.raises(FloatingPointError, match=name):
+            optimizer.step()
+    else:
+        optimizer.step()
+        assert optimizer.skipped == {name: 1}
+    assert torch.equal(spoiled.view(-1)[1:], before[name].view(-1)[1:])
+    assert not torch.equal(named[3][1], before[named[3][0]])
 
 
 def test_strangers_in_a_group_are_refused() -> None:
