@@ -13,7 +13,7 @@ Prints a Markdown table. Step sizes are medians over the seeds, a training loss 
 the last 50 steps, ± is half the seeds' range, and "to swept" the ratio of held-out losses. λ is
 the bound that the file knows, or the median of what the runs with that bound and a constant
 factor have met: the curvature of every tenth batch's loss along the step,
-2·(change of the loss + η·slope)/η². All of it runs on one thread.
+2·(change of the loss + η·slope)/η², over the square of the norm that steps are taken to have. All of it runs on one thread.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ def train(
     model = getattr(module, module.MODEL)(generator=torch.Generator().manual_seed(seed))
     optimizer = getattr(module, kind)(model.named_parameters(), **options)
     (group,) = optimizer.param_groups
+    reach = max(optimizer.reach(group, w) for w in optimizer.plan if w.target)
     whole, batches = group["lr"], torch.Generator().manual_seed(seed)
     losses, sizes, curvatures = list[float](), list[float](), list[float]()
     for step in range(steps):
@@ -114,8 +115,8 @@ def train(
         if "smoothness" in group and not falls and step % 10 == 0 and sizes[-1]:
             with torch.no_grad():
                 change = task.loss(model(x), y).item() - losses[-1]
-            # The step is η = slope/λ.
-            curvatures.append(2 * (change / sizes[-1] ** 2 + group["smoothness"]))
+            # The step is η = slope/(λ·reach²), and so is one with what was met for λ.
+            curvatures.append(2 * (change / (sizes[-1] * reach) ** 2 + group["smoothness"]))
     with torch.no_grad():
         held_out = statistics.fmean(task.loss(model(x), y).item() for x, y in task.held_out())
     return Trained(statistics.fmean(losses[-TAIL:]), held_out, sizes, curvatures)
