@@ -13,7 +13,8 @@ Prints a Markdown table. Step sizes are medians over the seeds, a training loss 
 the last 50 steps, ± is half the seeds' range, and "to swept" the ratio of held-out losses. λ is
 the bound that the file knows, or the median of what the runs with that bound and a constant
 factor have met: the curvature of every tenth batch's loss along the step,
-2·(change of the loss + η·slope)/η², over the square of the norm that steps are taken to have. All of it runs on one thread.
+2·(change of the loss + η·slope)/η², over the square of the norm that steps are taken to have. All
+of it runs on one thread.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ class Spectral(Norm):
 
 @cache
 def spread(length: int, dtype: torch.dtype) -> Tensor:
-    """A vector with a part in every direction, fixed, of a fifth of the length of a singular one."""
+    """A fixed vector with a part in every direction, a fifth as long as a singular one."""
     noise = torch.randn(length, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return noise.mul_(0.2 / noise.norm()).to(dtype)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from modnorm.codegen.forward import place_of
 from modnorm.graph.dataflow import Apply, Loop, Region
@@ -35,21 +35,28 @@ def later(weight: Weight, indices: tuple[int, ...]) -> float:
     return factor
 
 
-def records(program: Program, *, planned: bool = True) -> Iterator[Record]:
+def records(program: Program, *, planned: bool = True) -> list[Record]:
     """Every weight, every copy, in execution order: a shared one stands where it is first used.
 
     In the order of `PLAN` (`planned`) one that is first used in a repetition stands before it.
     """
     weights = {w.path: w for w in program.weights}
     seen: set[str] = set()
+    found: list[Record] = []
 
-    def region(
-        inside: Region, indices: tuple[int, ...], besides: str | None = None
-    ) -> Iterator[Record]:
+    @cache
+    def parts(inside: Region) -> list[Apply | Loop]:
+        values = [inside[number] for number in inside.numbers()]
+        return [
+            value
+            for value in values
+            if isinstance(value, Loop) or (isinstance(value, Apply) and isinstance(value.op, Atom))
+        ]
+
+    def region(inside: Region, indices: tuple[int, ...], besides: str | None = None) -> None:
         """With `besides`, only the weights that are not of copies at that path."""
-        for number in inside.numbers():
-            value = inside[number]
-            if isinstance(value, Apply) and isinstance(value.op, Atom):
+        for value in parts(inside):
+            if isinstance(value, Apply):
                 assert value.weight is not None
                 if besides is not None and value.weight.startswith(besides):
                     continue
@@ -59,24 +66,21 @@ def records(program: Program, *, planned: bool = True) -> Iterator[Record]:
                 if path not in seen:
                     seen.add(path)
                     factor = later(weight, own)
-                    yield Record(
-                        path,
-                        weight,
-                        float(weight.downstream) * factor,
-                        float(weight.target) / factor,
-                    )
-            elif isinstance(value, Loop):
+                    downstream, target = float(weight.downstream), float(weight.target)
+                    found.append(Record(path, weight, downstream * factor, target / factor))
+            else:
                 if besides is not None and value.runs[0].path.startswith(besides):
                     for run in value.runs:
-                        yield from region(run.region, (*indices, 0), besides)
+                        region(run.region, (*indices, 0), besides)
                     continue
                 for run in value.runs if planned else ():
-                    yield from region(run.region, (*indices, 0), f"{run.path}.")
+                    region(run.region, (*indices, 0), f"{run.path}.")
                 for run in value.runs:
                     for index in range(run.count):
-                        yield from region(run.region, (*indices, index))
+                        region(run.region, (*indices, index))
 
-    yield from region(program.flow, ())
+    region(program.flow, ())
+    return found
 
 
 def plan_text(program: Program) -> str:

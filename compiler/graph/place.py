@@ -10,7 +10,8 @@ from __future__ import annotations
 import keyword
 import re
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Span
 from modnorm.graph.modules import (
@@ -91,8 +92,16 @@ def camel(name: str) -> str:
 
 def instance(template: str, indices: tuple[int, ...]) -> str:
     """The path of one copy: each `{k}` replaced by k plus the next index."""
-    remaining = iter(indices)
-    return re.sub(r"\{(\d+)\}", lambda m: str(int(m[1]) + next(remaining)), template)
+    first, *rest = _pieces(template)
+    pairs = zip(rest, indices[: len(rest)], strict=True)
+    return first + "".join([f"{start + index}{text}" for (start, text), index in pairs])
+
+
+@lru_cache(maxsize=1024)
+def _pieces(template: str) -> tuple[Any, ...]:
+    """What stands before the first `{k}`, and for each of them k with what stands behind it."""
+    first, *rest = re.split(r"\{(\d+)\}", template)
+    return first, *zip(map(int, rest[::2]), rest[1::2], strict=True)
 
 
 @dataclass(eq=False)

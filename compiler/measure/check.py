@@ -145,7 +145,7 @@ class _Check:
                 for row, m in pairs
             ]
         changes = measure_changes(
-            program.tree, list(records(program)), weights, batch.value,
+            program.tree, records(program), weights, batch.value,
             root.out, self.generator, effort.here, alone, self.tick,
         )  # fmt: skip
         per_weight = [

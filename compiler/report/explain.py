@@ -52,7 +52,7 @@ def explanation(program: Program, wanted: str) -> str:
 def find(program: Program, wanted: str) -> list[Record]:
     """Every weight that a path, a name, a pattern or a part of a path means."""
     wanted = wanted.strip().removesuffix(".weight")
-    known = list(records(program))
+    known = records(program)
     exactly = [record for record in known if record.path == wanted]
     if exactly:
         return exactly

@@ -114,6 +114,8 @@ def encodable(text: str, encoding: str | None) -> str:
 def encode(value: object, indent: int | None = None) -> str:
     """A value as JSON in UTF-8, with escapes for what a terminal may obey and nobody sees."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    if text.isprintable():
+        return text
     return UNSEEN.sub(lambda s: s[0] if s[0].isprintable() else json.dumps(s[0])[1:-1], text)
 
 

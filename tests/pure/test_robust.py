@@ -320,7 +320,7 @@ def test_targets_near_each_other_are_not_warned_of(body: str) -> None:
 HEAVY = {
     "powers of a power": f"{X}model M = {nested('Tanh', 16)}\n",
     "powers of many": f"{X}model M = {nested(' @ '.join(['Tanh'] * 100), 12)}\n",
-    "powers of a branch": f"{X}model M = {nested('1/2 * Identity + 1/2 * Linear(8)', 14)}\n",
+    "powers of a branch": f"{X}model M = {nested('1/2 * Identity + 1/2 * Linear(8)', 16)}\n",
     "doubling": f"{X}def f(a) = a @ a\nmodel M = {'f(' * 10}Linear(8){')' * 10}\n",
     "six axes": "input x: float[a, b, c, d, e, f]\ndef d = Tanh\nmodel M = (d @ d) ** 1000\n",
 }
@@ -330,6 +330,14 @@ HEAVY = {
 def test_what_repeats_costs_no_more_for_it(text: str) -> None:
     with no_hanging():
         generate(analyse_text(text, passes=CERTIFIED).program)
+
+
+@pytest.mark.parametrize("form", ["text", "json", "html"])
+def test_a_report_of_as_many_weights_as_there_may_be(form: str) -> None:
+    with no_hanging():
+        report = modnorm.report(HEAVY["powers of a branch"], format=form)
+        assert "65,536" in str(report) or form == "json"
+    assert form != "json" or len(report.json["atoms"]) == 65_536
 
 
 @pytest.mark.parametrize(
