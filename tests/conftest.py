@@ -20,7 +20,7 @@ COMMON = {
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
 }
 
-settings.register_profile("normal", max_examples=60, derandomize=True, database=None, **COMMON)
+settings.register_profile("normal", max_examples=40, derandomize=True, database=None, **COMMON)
 settings.register_profile("long", max_examples=3000, print_blob=True, **COMMON)
 settings.load_profile("long" if os.environ.get("MODNORM_LONG") else "normal")
 
