@@ -269,6 +269,41 @@ def test_nothing_that_a_report_reads_is_replaced(folder: Path, option: str) -> N
     assert other.read_bytes() == before
 
 
+@pytest.mark.parametrize("force", [(), ("--force",)])
+@pytest.mark.parametrize(
+    "words",
+    [("compile", "-o", "lib.py"), ("report", "-o", "lib.txt"), ("report", "-o", "lib.html")],
+)
+def test_nothing_that_is_imported_is_replaced(
+    folder: Path, words: tuple[str, ...], force: tuple[str, ...]
+) -> None:
+    Path(words[-1]).write_text("def part(d) = Linear(d) @ ReLU\n", encoding="utf-8")
+    Path("top.mod").write_text(
+        f'from "{words[-1]}" import part\ninput x: float[batch, 8]\nmodel M = part(4)\n',
+        encoding="utf-8",
+    )
+    before = Path(words[-1]).read_bytes()
+    done = CliRunner().invoke(cli, [words[0], "top.mod", *words[1:], *force])
+    said = f"error: cannot write `{words[-1]}`: it is a file that the compiled one imports\n"
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", said)
+    assert Path(words[-1]).read_bytes() == before
+    if words[0] == "compile":
+        with pytest.raises(OSError, match="a file that the compiled one imports"):
+            modnorm.compile("top.mod", output="lib.py", force=True)
+        assert Path(words[-1]).read_bytes() == before
+
+
+def test_permissions_stay(folder: Path) -> None:
+    an_old_one("out.py")
+    for mode in (0o600, 0o640, 0o755):
+        Path("out.py").chmod(mode)
+        write("out.py", "new", force=True)
+        assert stat.S_IMODE(Path("out.py").stat().st_mode) == mode
+    write("made.py", "new")
+    Path("plain").touch()
+    assert Path("made.py").stat().st_mode == Path("plain").stat().st_mode
+
+
 # --- several at once ---------------------------------------------------------------------------
 
 
