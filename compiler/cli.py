@@ -160,6 +160,8 @@ def compile_(
         output = f"{PurePath(file).stem}.py"
     elif not _keeps_any(output, {"": file}) and PurePath(output).suffix.lower() != ".py":
         raise click.UsageError(f"'{output}' does not end in .py, as a Python file has to.")
+    if check and force:
+        raise click.UsageError("--check writes nothing: there is nothing for --force to replace.")
     if check and output == "-":
         raise click.UsageError("--check compares with a file: standard output is none.")
     with _failing():

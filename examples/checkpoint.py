@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,21 @@ def expect_free(path: Path | None, option: str, resume: bool, force: bool) -> No
         raise Trouble(
             f"{path} is there already: add --resume to go on with it, or --force to replace it"
         )
+
+
+def expect_apart(read: Mapping[str, Path | None], written: Mapping[str, Path | None]) -> None:
+    """Raises Trouble where a file that a run writes is one that it reads, or has another use too."""
+    seen: dict[str, str] = {}
+    for what, path in {**read, **written}.items():
+        if path is None:
+            continue
+        real = os.path.realpath(path)
+        with contextlib.suppress(OSError):  # other names of one file, where it is there
+            found = path.stat()
+            real = f"{found.st_dev}:{found.st_ino}"
+        if real in seen and what in written:
+            raise Trouble(f"{path} is {seen[real]} and {what} at once: give another {what}")
+        seen[real] = what
 
 
 def beside(path: Path) -> Path:

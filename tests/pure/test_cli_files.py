@@ -304,6 +304,29 @@ def test_permissions_stay(folder: Path) -> None:
     assert Path("made.py").stat().st_mode == Path("plain").stat().st_mode
 
 
+def test_check_has_nothing_to_force(folder: Path) -> None:
+    done = CliRunner().invoke(cli, ["compile", "mlp.mod", "--check", "--force"])
+    assert done.exit_code == 2
+    assert "--check writes nothing: there is nothing for --force to replace" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("compile", "-p", "width=16", "-p", "width=32"), "width"),
+        (("report", "-p", "width=16", "-p", " width =16"), "width"),
+        (("report", "--against", "mlp.mod", *("--against-p", "d=1") * 2), "d"),
+        (("check", "--size", "batch=2", "--size", "batch=3"), "batch"),
+        (("check", "--vary", "width=8,16", "--vary", "width=8,32"), "width"),
+        (("transfer", "--vary", "width=8,16", "--vary", "width=8,32"), "width"),
+    ],
+)
+def test_a_name_is_given_once(folder: Path, words: tuple[str, ...], name: str) -> None:
+    done = CliRunner().invoke(cli, [words[0], "mlp.mod", *words[1:]])
+    assert done.exit_code == 2
+    assert f"Invalid value for '{words[-2]}': '{name}' is given twice." in done.stderr
+
+
 # --- several at once ---------------------------------------------------------------------------
 
 
