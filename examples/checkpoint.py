@@ -45,7 +45,7 @@ def expect_free(path: Path | None, option: str, resume: bool, force: bool) -> No
 
 
 def expect_apart(read: Mapping[str, Path | None], written: Mapping[str, Path | None]) -> None:
-    """Raises Trouble where a file that a run writes is one that it reads, or has another use too."""
+    """Raises Trouble where a file that a run writes is one that it reads, or has a second use."""
     seen: dict[str, str] = {}
     for what, path in {**read, **written}.items():
         if path is None:
