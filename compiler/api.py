@@ -33,7 +33,7 @@ from modnorm.report.interface import (
     report,
 )
 from modnorm.report.monitor import MonitorError, read_monitor
-from modnorm.report.output import write
+from modnorm.report.output import IMPORTED, write
 from modnorm.sweep import RATES
 from modnorm.sweep.interface import Transfer, Values, transfer_file
 from modnorm.sweep.records import Metric
@@ -91,9 +91,11 @@ def compile(
     """
     if device not in ("cpu", *tiles.DEVICES):
         raise ValueError(f"device must be one of {['cpu', *tiles.DEVICES]}, not {device!r}")
-    source = generate(analyse(path, model, params, ANALYSIS, root).program, device)
+    analysis = analyse(path, model, params, ANALYSIS, root)
+    source = generate(analysis.program, device)
     if output is not None:
-        write(output, source, source="" if is_text(path) else path, force=force)
+        read = {"": None if is_text(path) else path, IMPORTED: analysis.sources}
+        write(output, source, source=read, force=force)
     return source
 
 
@@ -226,7 +228,8 @@ def transfer(
     ray: the address of a cluster to run on instead, or "" for one started here.
     store: the file of finished runs; by default FILE.transfer.db in the working directory, and
         text.transfer.db for a program as text.
-    force: let a file that is no such store give its place to one.
+    force: let a file that is no such store give its place to one, once the first steps have shown
+        that the sweep can be run; never a file that it reads.
     metric: the loss that the verdicts are of, "train" or "held_out", in nats.
     tolerance: the drift per doubling, in powers of two, that still counts as transfer.
     progress: show a bar on stderr.

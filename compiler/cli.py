@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from modnorm.diagnostics import Diagnostic
     from modnorm.pipeline import Analysis
+    from modnorm.report.output import Read
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as of a shell."""
@@ -157,14 +158,17 @@ def compile_(
     """
     if output is None:
         output = f"{PurePath(file).stem}.py"
-    elif not _keeps_any(output, file) and PurePath(output).suffix.lower() != ".py":
+    elif not _keeps_any(output, {"": file}) and PurePath(output).suffix.lower() != ".py":
         raise click.UsageError(f"'{output}' does not end in .py, as a Python file has to.")
+    if check and force:
+        raise click.UsageError("--check writes nothing: there is nothing for --force to replace.")
     if check and output == "-":
         raise click.UsageError("--check compares with a file: standard output is none.")
     with _failing():
         from modnorm.codegen.assemble import generate
         from modnorm.diagnostics import Diagnostics
         from modnorm.pipeline import ANALYSIS, analyse
+        from modnorm.report.output import IMPORTED
         from modnorm.report.words import plural
 
         analysis = analyse(file, params, model, passes=ANALYSIS, root=root)
@@ -174,7 +178,7 @@ def compile_(
         if output == "-":
             emit(text)
         elif not check:
-            _write({output: text}, {"": file}, force)
+            _write({output: text}, {"": file, IMPORTED: analysis.sources}, force)
         elif not _holds(output, text.encode()):
             raise Failed(f"error: `{output}` is not what `{file}` compiles to: compile it anew\n")
         if not quiet:
@@ -243,8 +247,9 @@ def report(
       modnorm report gpt.mod --against gpt.mod --against-p blocks=96
     """
     from modnorm.report.formats import extras, refusal, render
+    from modnorm.report.output import IMPORTED
 
-    read = {"": file, "--against": against, "--check": check, "--monitor": monitor}
+    read: dict[str, Any] = {"": file, "--against": against, "--check": check, "--monitor": monitor}
     form = _form(output, form, FORMATS, read)
     if against is None and (against_params or against_model):
         raise click.UsageError("--against-p and --against-model need --against.")
@@ -255,6 +260,7 @@ def report(
         other = None
         if against is not None:
             other = _analyse(against, against_params, against_model or model, root, loss)
+        read[IMPORTED] = analysis.sources + (other.sources if other else ())
         beside = extras(form, against=other, check=check, monitor=monitor, program=analysis.program)
         to_stdout = output in (None, "-")
         wide, color = (_width(), is_colored(sys.stdout)) if to_stdout else (WIDTH, False)
@@ -330,7 +336,10 @@ def check(
     if plot is not None and not options["vary"]:
         raise click.UsageError("--plot draws the coordinate check: give --vary NAME=V1,V2,… too.")
     drawn = _picture(plot, output)
-    read = {"": file, **{f"--{name}": options[name] for name in ("data", "checkpoint")}}
+    read: dict[str, Any] = {
+        "": file,
+        **{f"--{name}": options[name] for name in ("data", "checkpoint")},
+    }
     form = _form(output, form, ("text", "json"), read)
     if output == "-":
         output = None
@@ -338,13 +347,16 @@ def check(
     with _failing():
         from modnorm.api import imported
         from modnorm.measure.command import measured
-        from modnorm.report.output import expect_writable
 
-        for path in (plot, output):
-            if path is not None:
-                expect_writable(path, source=read, force=force)
+        _expect_writable((plot, output), read, force)
+
+        def variation(changed: Mapping[str, Any]) -> Analysis:
+            analysis = _analyse(file, {**params, **changed}, model, root)
+            _protect_imports((plot, output), read, analysis, force)
+            return analysis
+
         text, picture, violations = measured(
-            lambda changed: _analyse(file, {**params, **changed}, model, root),
+            variation,
             options,
             importer=lambda program: imported(program, PurePath(file).stem),
             form=form,
@@ -402,34 +414,36 @@ def transfer(
     for name in filter(None, (plot, output)):
         if store is not None and os.path.realpath(name) == os.path.realpath(store):
             raise click.UsageError(f"'{name}' is the --store: its runs would be lost.")
-    read = {"": file, "--data": options["data"], "--from": options["finished"]}
+    read: dict[str, Any] = {"": file, "--data": options["data"], "--from": options["finished"]}
     form = _form(output, form, SHOWN, read)
     if output == "-":
         output = None
+    if options["dry_run"]:  # which writes nothing
+        plot = output = None
     gc.enable()
     options["rates"] = rates_of(options)
     with _failing():
         from modnorm.pipeline import ANALYSIS, analyse
-        from modnorm.report.output import expect_writable
         from modnorm.sweep.command import transferred
 
-        for path in (plot, output):
-            if path is not None:
-                expect_writable(path, source=read, force=force)
+        _expect_writable((plot, output), read, force)
+
+        def variation(changed: Mapping[str, Any]) -> Analysis:
+            given = {**params, **changed}
+            analysis = analyse(file or "", given, model, passes=ANALYSIS, root=root)
+            _protect_imports((plot, output), read, analysis, force)
+            return analysis
+
         text, picture = transferred(
             file,
-            {**options, "force": force},
-            variation=lambda new: analyse(
-                file or "", {**params, **new}, model, passes=ANALYSIS, root=root
-            ),
+            {**options, "force": force and options["store"] is not None},
+            variation=variation,
             form=form,
             picture=drawn,
             show=not quiet and _is_terminal(),
             look=(_width(), is_colored(sys.stdout)) if output is None else (WIDTH, False),
             tell=tell,
         )
-        if options["dry_run"]:
-            plot = output = None
         _write(_signed((plot, drawn, picture), (output, form, text)), read, force)
         if output is None:
             (show if form == "text" or options["dry_run"] else emit)(text)
@@ -550,27 +564,25 @@ def _width() -> int:
     return min(columns or WIDTH, MAX_WIDTH)
 
 
-def _form(
-    output: str | None, form: str | None, forms: Iterable[str], read: Mapping[str, str | None]
-) -> str:
+def _form(output: str | None, form: str | None, forms: Iterable[str], read: Read) -> str:
     """The format to write."""
     from modnorm.report.formats import BadEnding, chosen
 
     try:
         return chosen(output, form, forms)
     except BadEnding as error:
-        if output is not None and _keeps_any(output, *read.values()):
+        if output is not None and _keeps_any(output, read):
             return form or "text"
         raise click.UsageError(str(error)) from None
 
 
-def _keeps_any(output: str, *read: str | None) -> bool:
+def _keeps_any(output: str, read: Read) -> bool:
     """Whether a name's ending does not matter: no file is written there."""
     if output in ("", "-") or output.endswith(("/", os.sep)):
         return True
-    from modnorm.report.output import is_same, is_special
+    from modnorm.report.output import is_special, reader_of
 
-    return is_special(output) or any(path and is_same(output, path) for path in read)
+    return is_special(output) or bool(reader_of(output, read))
 
 
 def _holds(path: str, content: bytes) -> bool:
@@ -589,9 +601,29 @@ def _signed(*outputs: tuple[str | None, str | None, str | bytes]) -> dict[str, s
     return {path: signed(made, form) for path, form, made in outputs if path and form}
 
 
-def _write(
-    contents: Mapping[str, str | bytes], source: Mapping[str, str | None], force: bool
+def _expect_writable(paths: Iterable[str | None], read: Read, force: bool) -> None:
+    """Refuse what cannot be written, before the work whose result it shall hold."""
+    from modnorm.report.output import expect_writable
+
+    for path in filter(None, paths):
+        expect_writable(path, source=read, force=force)
+
+
+def _protect_imports(
+    paths: Iterable[str | None],
+    read: dict[str, Any],
+    analysis: Analysis,
+    force: bool,
 ) -> None:
+    """Add what a file imports to what is read, which is known once it has been analysed."""
+    from modnorm.report.output import IMPORTED
+
+    if IMPORTED not in read:
+        read[IMPORTED] = analysis.sources
+        _expect_writable(paths, read, force)
+
+
+def _write(contents: Mapping[str, str | bytes], source: Read, force: bool) -> None:
     from modnorm.report.output import write_all
 
     write_all(contents, source=source, force=force)

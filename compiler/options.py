@@ -17,12 +17,14 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def settings(
     context: click.Context, option: click.Parameter, given: tuple[str, ...]
 ) -> Mapping[str, str]:
-    """Options of the form NAME=VALUE as a mapping."""
+    """Options of the form NAME=VALUE as a mapping; no name may be there twice."""
     settings: dict[str, str] = {}
     for setting in given:
         name, equals, value = setting.partition("=")
         if not equals or not name.strip():
             raise click.BadParameter(f"'{setting}' is not of the form NAME=VALUE.", context, option)
+        if name.strip() in settings:
+            raise click.BadParameter(f"'{name.strip()}' is given twice.", context, option)
         settings[name.strip()] = value
     return settings
 

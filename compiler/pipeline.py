@@ -48,10 +48,14 @@ def reported(loss: str | None) -> tuple[Pass, ...]:
 
 @dataclass(frozen=True)
 class Analysis:
-    """A program with everything the passes found out, and the warnings on the way."""
+    """A program with everything the passes found out, and the warnings on the way.
+
+    sources: the names of the files that it was read from, its own first, the library's left out.
+    """
 
     program: Program
     diagnostics: tuple[Diagnostic, ...]
+    sources: tuple[str, ...] = ()
 
 
 def analyse(
@@ -118,4 +122,5 @@ def _analyse(
         raise ModnormError(
             [Diagnostic("E104", f"{loaded.main.source.name} is nested too deeply to compile")]
         ) from None
-    return Analysis(program, tuple(diagnostics))
+    sources = tuple(file.source.name for file in loaded.files if not file.source.library)
+    return Analysis(program, tuple(diagnostics), sources)

@@ -18,9 +18,6 @@ def _vary(
 ) -> Mapping[str, tuple[int | float, ...]]:
     from modnorm.sweep.axes import BadAxis, values
 
-    names = [text.partition("=")[0].strip() for text in given]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise click.BadParameter(f"'{min(twice)}' is varied twice.", context, option)
     try:
         return {name: values(text) for name, text in settings(context, option, given).items()}
     except BadAxis as error:

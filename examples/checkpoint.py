@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
-MARK = b"modnorm checkpoint, sha256 "
-"""Begins the comment of the zip archive that torch.save writes; the rest's checksum follows."""
-DIGITS = 64
-END, END_SIZE = b"PK\x05\x06", 22
-"""Of the record that ends an archive; without a comment, two zeros are the very last bytes."""
+from modnorm.measure.seal import END, END_SIZE, Broken, add_seal, is_sealed
 
 
 class Trouble(click.ClickException):
@@ -44,6 +39,21 @@ def expect_free(path: Path | None, option: str, resume: bool, force: bool) -> No
         )
 
 
+def expect_apart(read: Mapping[str, Path | None], written: Mapping[str, Path | None]) -> None:
+    """Raises Trouble where a file that a run writes is one that it reads, or has a second use."""
+    seen: dict[str, str] = {}
+    for what, path in {**read, **written}.items():
+        if path is None:
+            continue
+        real = os.path.realpath(path)
+        with contextlib.suppress(OSError):  # other names of one file, where it is there
+            found = path.stat()
+            real = f"{found.st_dev}:{found.st_ino}"
+        if real in seen and what in written:
+            raise Trouble(f"{path} is {seen[real]} and {what} at once: give another {what}")
+        seen[real] = what
+
+
 def beside(path: Path) -> Path:
     """The file that becomes the one at a path when it is whole; those of ended runs are removed."""
     parts = re.compile(re.escape(f".{path.name}.") + r"\d+\.part")
@@ -60,11 +70,7 @@ def write(path: Path, state: dict[str, Any]) -> None:
     try:
         with temporary.open("w+b") as file:
             torch.save(state, file)
-            file.seek(-2, os.SEEK_END)
-            file.write((len(MARK) + DIGITS).to_bytes(2, "little"))  # the comment's length
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            file.write(MARK + digest.encode())
+            add_seal(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -84,15 +90,10 @@ def read(path: Path) -> tuple[Any, bool]:
         raise Trouble(f"{path} is no ordinary file: give another --checkpoint")
     try:
         with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            end = max(file.tell() - len(MARK) - DIGITS, 0)
-            file.seek(end)
-            tail = file.read()
-            marked = tail.startswith(MARK)
-            if marked and tail != MARK + _digest(file, end):
-                raise Trouble(f"{path} is damaged: its checksum is not that of what it holds")
-            end_record = tail[-END_SIZE:]
-            if not marked and not (end_record.startswith(END) and end_record.endswith(b"\0\0")):
+            marked = is_sealed(file)
+            file.seek(max(file.seek(0, os.SEEK_END) - END_SIZE, 0))
+            record = file.read()
+            if not marked and not (record.startswith(END) and record.endswith(b"\0\0")):
                 raise Trouble(
                     f"{path} is damaged or no checkpoint of this program (its end is cut)"
                 )
@@ -102,20 +103,12 @@ def read(path: Path) -> tuple[Any, bool]:
         raise Trouble(f"{path} cannot be read: {error.strerror or error}") from error
     except Trouble:
         raise
+    except Broken as error:
+        raise Trouble(f"{path} is damaged: {error}") from error
     except Exception as error:  # torch.load raises many kinds on a damaged file
         raise Trouble(
             f"{path} is damaged or no checkpoint of this program ({type(error).__name__})"
         ) from error
-
-
-def _digest(file: Any, size: int) -> bytes:
-    """The checksum of a file's first bytes."""
-    found = hashlib.sha256()
-    file.seek(0)
-    while size and (part := file.read(min(size, 2**20))):
-        found.update(part)
-        size -= len(part)
-    return found.hexdigest().encode()
 
 
 def differences(found: Any, wanted: Any, name: str) -> Iterator[str]:

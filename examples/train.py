@@ -26,13 +26,13 @@ from typing import Any
 
 import click
 import torch
-from checkpoint import Trouble, beside, expect_free
+from checkpoint import Trouble, beside, expect_apart, expect_free
 from screen import Row, Screen
 from trainer import (
     DTYPES,
     Run,
     Settings,
-    constant,
+    constants_of,
     data_troubles,
     has_weight_decay,
     load_module,
@@ -285,12 +285,15 @@ def main(
     """Train the model in FILE: a .py that modnorm compile wrote, or a .mod."""
     if (resume or checkpoint_every) and checkpoint is None:
         raise click.UsageError("--resume and --checkpoint-every need --checkpoint FILE")
-    for path, option in ((checkpoint, "--checkpoint"), (log_path, "--log"), (monitor, "--monitor")):
+    data_file = None if data_name is None or data_name in texts.NAMED else Path(data_name)
+    written = {"--checkpoint": checkpoint, "--log": log_path, "--monitor": monitor}
+    expect_apart({"the model": file, "--data": data_file}, written)
+    for option, path in written.items():
         expect_free(path, option, resume, force)
     if threads is not None:
         torch.set_num_threads(threads)
     device = check_device(options.pop("device"), checkpoint is not None)
-    module = load_module(file, dict(constant(text) for text in constants))
+    module = load_module(file, constants_of(constants))
     spec = only_input(module)
     found = texts.load(data_name or default_data(spec))
     window = options.pop("context")

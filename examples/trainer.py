@@ -9,7 +9,7 @@ import contextlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -56,6 +56,16 @@ class Settings:
     device: str
     dtype: str
     compile: bool
+
+
+def constants_of(texts: Iterable[str]) -> dict[str, object]:
+    """Constants by name, of which none may be given twice."""
+    found: dict[str, object] = {}
+    for name, value in map(constant, texts):
+        if name in found:
+            raise click.BadParameter(f"{name} is given twice", param_hint="-p")
+        found[name] = value
+    return found
 
 
 def constant(text: str) -> tuple[str, object]:

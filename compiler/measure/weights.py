@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from modnorm.codegen.plan import Record, records
+from modnorm.kernels.plan import Weight
+from modnorm.kernels.state import plan_names
 from modnorm.measure.problems import CheckError, some
+from modnorm.measure.seal import Broken, is_sealed
 from modnorm.ops.base import Atom
 from modnorm.passes.program import Program
 from modnorm.report.output import is_special
 
-WRAPPERS = ("_orig_mod.", "module.")
-"""What `torch.compile` and `DistributedDataParallel` put before names."""
 HOLDERS = ("model", "state_dict")
 """Keys under which training scripts keep a state dict."""
 
@@ -50,13 +51,6 @@ def norms(program: Program, weights: Mapping[str, torch.Tensor]) -> list[WeightN
         ]
 
 
-def bare(name: str) -> str:
-    """A name without the prefixes that wrappers put before it."""
-    while name.startswith(WRAPPERS):
-        name = name.partition(".")[2]
-    return name
-
-
 def load(path: str, model: torch.nn.Module) -> None:
     """Give a model the weights of a checkpoint: a state dict, or a dict that holds one.
 
@@ -66,11 +60,12 @@ def load(path: str, model: torch.nn.Module) -> None:
     """
     found = _state_dict(path)
     own = model.state_dict()
-    named: dict[str, torch.Tensor] = {}
-    for key, tensor in found.items():
-        # a name of the model's own may begin like a wrapper's prefix
-        named[key if key in own else bare(key)] = tensor
+    known = [Weight(name, "", (), "", 0.0, 0.0) for name in own]  # only names are looked at
+    names = plan_names(list(found), known)  # by the rule of the optimizers
+    named = dict(zip(names, found.values(), strict=True))
     wrong: list[str] = []
+    if twice := [name for name in named if names.count(name) > 1]:
+        wrong.append(f"it has {some(twice)} more than once, under names of wrappers")
     missing = [name for name in own if name not in named]
     unknown = [name for name in named if name not in own]
     if missing:
@@ -96,7 +91,12 @@ def _state_dict(path: str) -> dict[str, torch.Tensor]:
     if is_special(path):
         raise CheckError(f"cannot read the checkpoint `{path}`: it is no ordinary file")
     try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:
+            is_sealed(file)
+            file.seek(0)
+            found: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except Broken as error:
+        raise CheckError(f"the checkpoint `{path}` is damaged: {error}") from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise CheckError(f"cannot read the checkpoint `{path}`: {reason}") from None

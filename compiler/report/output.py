@@ -12,9 +12,13 @@ from typing import BinaryIO, TypeAlias
 from modnorm.codegen.signature import is_own
 
 FilePath: TypeAlias = "str | os.PathLike[str]"
-Sources: TypeAlias = "FilePath | Mapping[str, FilePath | None]"
-"""Files that must not be replaced: the one that is compiled, or several by the option that names
-each; that of the option "" is the one that is compiled."""
+Read: TypeAlias = "Mapping[str, FilePath | tuple[str, ...] | None]"
+"""Files that are read, by the option that names each: that of the option "" is the one that is
+compiled, those of the option IMPORTED are what it imports."""
+Sources: TypeAlias = "FilePath | Read"
+"""Files that must not be replaced: the one that is compiled, or several by option."""
+IMPORTED = "import"
+COMPILED = "the file that is being compiled"
 MOST = 2**28
 """Bytes of a file that may be one of ours."""
 FOREIGN = (
@@ -34,10 +38,10 @@ def write(path: FilePath, text: str | bytes, *, source: Sources = "", force: boo
     """Write a text to a file, as UTF-8, or bytes as they are.
 
     The content goes to a new file beside it, which then takes its place: whatever happens on the
-    way, the file at `path` is the old one or the new one. A link keeps pointing where it points;
-    what is no ordinary file (a pipe, `/dev/null`) is written to. A file that is there must be
-    empty, or as it was when it was written with what `signature.signed` made, unless `force` is
-    true. `source` says what must not be replaced at all.
+    way, the file at `path` is the old one or the new one. Its permissions stay as they were. A
+    link keeps pointing where it points; what is no ordinary file (a pipe, `/dev/null`) is written
+    to. A file that is there must be empty, or as it was when it was written with what
+    `signature.signed` made, unless `force` is true. `source` says what must not be replaced at all.
 
     Raises:
         CannotWrite: if the file could not be written; nothing has changed then.
@@ -110,16 +114,24 @@ def _target(name: str, source: Sources, force: bool) -> str:
     if name.endswith(("/", os.sep)):
         raise CannotWrite(name, "it is the name of a folder")
     if mode is not None:
-        sources = source if isinstance(source, Mapping) else {"": source}
-        for option, path in sources.items():
-            if path and is_same(target, path):
-                reader = f"that `{option}` reads" if option else "that is being compiled"
-                raise CannotWrite(name, f"it is the file {reader}")
+        if reader := reader_of(target, source if isinstance(source, Mapping) else {"": source}):
+            raise CannotWrite(name, f"it is {reader}")
         if not os.access(target, os.W_OK):
             raise CannotWrite(name, "it is write-protected")
         if not force and not _is_free(target):
             raise CannotWrite(name, FOREIGN)
     return target
+
+
+def reader_of(path: str, read: Read) -> str:
+    """Which of the files that are read this one is, in words; nothing if it is none of them."""
+    for option, given in read.items():
+        for one in given if isinstance(given, tuple) else (given,):
+            if one and is_same(path, one):
+                if option == IMPORTED:
+                    return "a file that the compiled one imports"
+                return f"the file that `{option}` reads" if option else COMPILED
+    return ""
 
 
 def _is_free(target: str) -> bool:
@@ -167,6 +179,8 @@ def _beside(target: str) -> Iterator[tuple[str, BinaryIO]]:
     temporary = os.path.join(os.path.dirname(target), unique)
     try:
         with open(temporary, "xb") as stream:
+            with suppress(FileNotFoundError):  # a new file has what the system gives it
+                os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
             yield temporary, stream
     finally:
         with suppress(FileNotFoundError):  # it has taken the target's place, or never was

@@ -16,6 +16,7 @@ from modnorm.diagnostics import ModnormError
 from modnorm.measure.interface import torch_at_hand
 from modnorm.passes.program import Program
 from modnorm.pipeline import Analysis
+from modnorm.report.output import IMPORTED, Read
 from modnorm.sweep.names import read_label
 from modnorm.sweep.parts import roles
 from modnorm.sweep.plan import Curve, Plan, combinations
@@ -44,11 +45,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan, and what is needed to run and to report it."""
+    """A plan, and what is needed to run and to report it. read: the files that it is made from."""
 
     plan: Plan
     sweep: Sweep
     inputs: Mapping[Sizes, str]
+    read: Read
     make: Callable[[str, Sizes, float, int], Job]
 
     def job(self, trial: Trial) -> Job:
@@ -151,7 +153,8 @@ def prepared(request: Request, variation: Variation, notice: Callable[[str], Non
         return keys[place]
 
     plan = Plan(curves, sweep.seeds, request.extend, key, request.metric)
-    return Prepared(plan, sweep, inputs, make)
+    read: Read = {"": request.file, "--data": request.data, IMPORTED: first.sources}
+    return Prepared(plan, sweep, inputs, read, make)
 
 
 def _program(variation: Variation, changed: Mapping[str, Size]) -> Program:

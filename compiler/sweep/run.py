@@ -13,7 +13,7 @@ from modnorm.sweep.pool import WORK, Pool, processes, stoppable
 from modnorm.sweep.progress import watching
 from modnorm.sweep.records import Outcome, Sweep
 from modnorm.sweep.request import Prepared
-from modnorm.sweep.store import opened, peek
+from modnorm.sweep.store import expect_apart, gives_way, opened, peek
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,11 @@ def there(ready: Prepared, path: str) -> Sweep:
 
 
 def finished(ready: Prepared, path: str) -> dict[str, Outcome]:
-    """The outcomes of a sweep's runs that are in the store by now, which may be in use."""
+    """The outcomes of a sweep's runs that are in the store by now, which may be in use.
+
+    The store is only looked at.
+    """
+    expect_apart(path, ready.read)
     return peek(path, lambda s: known(ready.plan, s)) if os.path.exists(path) else {}
 
 
@@ -79,12 +83,18 @@ def swept(ready: Prepared, place: Place, show: bool = False) -> Sweep:
         StoreError: if runs cannot be kept.
         TrialFailed: if one ends in an error.
     """
+    expect_apart(place.store, ready.read)
+    probed = gives_way(place.store, place.force)
+    if probed:  # what is there is lost to a sweep that can be run, and to no other
+        with torch_at_hand(), stoppable(), place.pool() as pool:
+            _probe(ready, _keys(ready, {}), pool)
     with opened(place.store, place.force) as store:
         found = known(ready.plan, store)
         missing = _keys(ready, found) - found.keys()
         if missing:
             with torch_at_hand(), stoppable(), place.pool() as pool, watching(show) as watch:
-                _probe(ready, missing, pool)
+                if not probed:
+                    _probe(ready, missing, pool)
                 drive(ready.plan, ready.job, store, pool, watch)
         return ready.result(known(ready.plan, store))
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import shutil
 import sqlite3
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
+from modnorm.report.output import Read, reader_of
 from modnorm.sweep.problems import SweepError
 from modnorm.sweep.records import Outcome
 
@@ -22,6 +24,8 @@ VERSION = 1
 MAGIC = b"SQLite format 3\0"
 HEADER = 72
 """Bytes up to the end of the mark."""
+HEAD = 65536
+"""Bytes at the beginning by which a store is told: those of the largest page, and so the layout."""
 BESIDE = ("-journal", "-wal", "-shm")
 """Ends of the names of what SQLite keeps beside a database that is in use, or was left in haste."""
 SCHEMA = """
@@ -43,15 +47,13 @@ COLUMNS = "status, first_loss, train_loss, held_out_loss, accuracy, steps, secon
 AT_ONCE = 500
 """Keys in one question."""
 TRIES = 20
+LATELY = 60.0
+"""Seconds."""
 Result = TypeVar("Result")
 
 
 class StoreError(SweepError):
     """The file cannot keep runs, or keeps something else."""
-
-
-class InUse(StoreError):
-    """Another sweep has the file open."""
 
 
 class Store:
@@ -72,10 +74,8 @@ class Store:
                 rows = self._connection.execute(
                     f"SELECT key, name, {COLUMNS} FROM runs WHERE key IN ({marks})", part
                 ).fetchall()
-                sums = dict[str, str]()
-                if self._has_sums():
-                    query = f"SELECT key, sum FROM sums WHERE key IN ({marks})"
-                    sums = dict(self._connection.execute(query, part))
+                query = f"SELECT key, sum FROM sums WHERE key IN ({marks})"
+                sums = dict(self._connection.execute(query, part))
                 for key, name, *values in rows:
                     outcome, sum_ = _outcome(values), _sum(key, values)
                     if key not in part or outcome is None or sums.get(key, sum_) != sum_:
@@ -85,11 +85,6 @@ class Store:
                         )
                     found[key] = outcome
         return found
-
-    def _has_sums(self) -> bool:
-        """Whether there are checksums: one that is only looked at may be an earlier version's."""
-        query = "SELECT count(*) FROM sqlite_master WHERE name = 'sums'"
-        return bool(self._connection.execute(query).fetchone()[0])
 
     def add(self, key: str, name: str, outcome: Outcome) -> None:
         """Keep a run that is over; it is on the disk when this returns.
@@ -157,16 +152,20 @@ def opened(path: str, force: bool = False) -> Iterator[Store]:
     Raises:
         StoreError: if the file is no store, is damaged, or is in use by another sweep.
     """
-    if not path or os.path.isdir(path):
-        raise StoreError(f"the store `{path}` is a folder: give --store the name of a file")
-    if (foreign := _foreign(path)) and not force:
-        raise StoreError(f"{foreign}: give another --store, or --force to begin one in its place")
+    if gives_way(path, force):
+        try:
+            os.unlink(os.path.realpath(path))  # a link stays, and leads to the store then
+        except OSError as error:
+            raise StoreError(f"the store `{path}` cannot be opened: {error}") from None
+    with _connected(path, path) as store:
+        yield store
+
+
+@contextmanager
+def _connected(file: str, path: str) -> Iterator[Store]:
+    """The store in a file, which errors call by another name."""
     try:
-        if foreign:
-            if any(os.path.exists(path + end) for end in BESIDE):
-                raise StoreError(f"{foreign}, and it is in use: give another --store")
-            os.unlink(path)
-        connection = sqlite3.connect(path, timeout=1, isolation_level="IMMEDIATE")
+        connection = sqlite3.connect(file, timeout=1, isolation_level="IMMEDIATE")
     except (sqlite3.Error, OSError) as error:
         raise StoreError(f"the store `{path}` cannot be opened: {error}") from None
     try:
@@ -176,52 +175,109 @@ def opened(path: str, force: bool = False) -> Iterator[Store]:
         connection.close()
 
 
+def gives_way(path: str, force: bool) -> bool:
+    """Whether a file is there that is no store, and may be replaced by one; nothing is changed.
+
+    Raises:
+        StoreError: if it must not be replaced, or no store can be there.
+    """
+    if not path or os.path.isdir(path):
+        raise StoreError(f"the store `{path}` is a folder: give --store the name of a file")
+    foreign = _foreign(path)
+    if foreign and not force:
+        raise StoreError(
+            f"{foreign}: give another --store, or --store with --force to begin one in its place"
+        )
+    if foreign and any(os.path.exists(os.path.realpath(path) + end) for end in BESIDE):
+        raise StoreError(f"{foreign}, and it is in use: give another --store")
+    return bool(foreign)
+
+
+def expect_apart(path: str, read: Read) -> None:
+    """Refuse a store that is a file of the user's which the sweep reads.
+
+    Raises:
+        StoreError: if it is one.
+    """
+    if reader := reader_of(path, read):
+        raise StoreError(f"the store `{path}` is {reader}: give another --store")
+
+
 def _foreign(path: str) -> str:
     """What a file is that is no store, in words; it is read, and nothing else.
 
     Raises:
-        StoreError: if it cannot be read, or is no ordinary file.
+        StoreError: if it cannot be read, is no ordinary file, or is a store whose beginning is
+            damaged: there may be runs in it, which took hours.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise StoreError(f"the store `{path}` is no ordinary file: give another --store")
         with open(path, "rb") as file:
-            head = file.read(HEADER)
+            head = file.read(HEAD)
     except FileNotFoundError:
         return ""
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
         raise StoreError(f"the store `{path}` cannot be opened: {reason.lower()}") from None
-    if head and not head.startswith(MAGIC):
+    sound = head.startswith(MAGIC)
+    marked = head[HEADER - 4 : HEADER] == APPLICATION.to_bytes(4, "big")
+    if not head or (sound and marked):
+        return ""
+    if marked or SCHEMA.strip().encode() in head:
+        raise StoreError(
+            f"the store `{path}` is damaged (its beginning is not that of a store): give another "
+            "--store"
+        )
+    if not sound:
         return f"`{path}` is no store of runs, or is damaged"
-    if head and head[HEADER - 4 :] != APPLICATION.to_bytes(4, "big"):
-        return f"`{path}` is a database of something else"
-    return ""
+    return f"`{path}` is a database of something else"
 
 
 def peek(path: str, read: Callable[[Store], Result]) -> Result:
-    """What is read from a store, even while a sweep has it open.
+    """What is read from a store, even while a sweep has it open, or where it cannot be written.
+
+    Nothing is written to it, not even what SQLite does to one that was left in haste: a copy is
+    looked at.
 
     Raises:
         StoreError: if the file is no store, or is damaged.
     """
-    try:
-        with opened(path) as store:
-            return read(store)
-    except InUse:
-        pass
+    gives_way(path, False)
     for left in reversed(range(TRIES)):
-        address = f"{Path(path).absolute().as_uri()}?mode=ro&immutable=1"  # looks past the lock
-        connection = sqlite3.connect(address, uri=True)
         try:
-            return read(Store(path, connection))
-        except StoreError:  # in the middle of the other's writing
-            if not left:
+            with _copied(path) as copy, _connected(copy, path) as store:
+                return read(store)
+        except StoreError:  # perhaps copied in the middle of another's writing
+            if not left or not _changed_lately(path):
                 raise
             time.sleep(0.1)
-        finally:
-            connection.close()
     raise AssertionError
+
+
+@contextmanager
+def _copied(path: str) -> Iterator[str]:
+    """A copy of a store, with what SQLite keeps beside it."""
+    source = os.path.realpath(path)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = os.path.join(folder, "copy.db")
+        try:
+            for end in BESIDE[:2]:  # first, so that it tells what to undo in the rest
+                with suppress(FileNotFoundError):
+                    shutil.copyfile(source + end, copy + end)
+            shutil.copyfile(source, copy)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise StoreError(f"the store `{path}` cannot be read: {reason}") from None
+        yield copy
+
+
+def _changed_lately(path: str) -> bool:
+    """Whether a sweep may be writing to a file just now."""
+    try:
+        return abs(time.time() - os.stat(path).st_mtime) < LATELY
+    except OSError:
+        return False
 
 
 def _make_ready(path: str, connection: sqlite3.Connection) -> None:
@@ -252,7 +308,7 @@ def _make_ready(path: str, connection: sqlite3.Connection) -> None:
         connection.commit()
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
-            raise InUse(
+            raise StoreError(
                 f"the store `{path}` is in use by another sweep: wait for it, or give another "
                 "--store"
             ) from None

@@ -85,7 +85,7 @@ def test_quiet(folder: Path) -> None:
 
 
 def test_params(folder: Path) -> None:
-    done = run("compile", "gpt.mod", "-p", "d_embed=64", "-p", "blocks=1+1", "-p", "blocks = 3")
+    done = run("compile", "gpt.mod", "-p", "d_embed=64", "-p", "blocks = 1+2")
     assert done.exit_code == 0
     expected = generate(analyse("gpt.mod", {"d_embed": 64, "blocks": 3}).program)
     assert Path("gpt.py").read_text(encoding="utf-8") == expected

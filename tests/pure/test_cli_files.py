@@ -269,6 +269,64 @@ def test_nothing_that_a_report_reads_is_replaced(folder: Path, option: str) -> N
     assert other.read_bytes() == before
 
 
+@pytest.mark.parametrize("force", [(), ("--force",)])
+@pytest.mark.parametrize(
+    "words",
+    [("compile", "-o", "lib.py"), ("report", "-o", "lib.txt"), ("report", "-o", "lib.html")],
+)
+def test_nothing_that_is_imported_is_replaced(
+    folder: Path, words: tuple[str, ...], force: tuple[str, ...]
+) -> None:
+    Path(words[-1]).write_text("def part(d) = Linear(d) @ ReLU\n", encoding="utf-8")
+    Path("top.mod").write_text(
+        f'from "{words[-1]}" import part\ninput x: float[batch, 8]\nmodel M = part(4)\n',
+        encoding="utf-8",
+    )
+    before = Path(words[-1]).read_bytes()
+    done = CliRunner().invoke(cli, [words[0], "top.mod", *words[1:], *force])
+    said = f"error: cannot write `{words[-1]}`: it is a file that the compiled one imports\n"
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", said)
+    assert Path(words[-1]).read_bytes() == before
+    if words[0] == "compile":
+        with pytest.raises(OSError, match="a file that the compiled one imports"):
+            modnorm.compile("top.mod", output="lib.py", force=True)
+        assert Path(words[-1]).read_bytes() == before
+
+
+def test_permissions_stay(folder: Path) -> None:
+    an_old_one("out.py")
+    for mode in (0o600, 0o640, 0o755):
+        Path("out.py").chmod(mode)
+        write("out.py", "new", force=True)
+        assert stat.S_IMODE(Path("out.py").stat().st_mode) == mode
+    write("made.py", "new")
+    Path("plain").touch()
+    assert Path("made.py").stat().st_mode == Path("plain").stat().st_mode
+
+
+def test_check_has_nothing_to_force(folder: Path) -> None:
+    done = CliRunner().invoke(cli, ["compile", "mlp.mod", "--check", "--force"])
+    assert done.exit_code == 2
+    assert "--check writes nothing: there is nothing for --force to replace" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("compile", "-p", "width=16", "-p", "width=32"), "width"),
+        (("report", "-p", "width=16", "-p", " width =16"), "width"),
+        (("report", "--against", "mlp.mod", *("--against-p", "d=1") * 2), "d"),
+        (("check", "--size", "batch=2", "--size", "batch=3"), "batch"),
+        (("check", "--vary", "width=8,16", "--vary", "width=8,32"), "width"),
+        (("transfer", "--vary", "width=8,16", "--vary", "width=8,32"), "width"),
+    ],
+)
+def test_a_name_is_given_once(folder: Path, words: tuple[str, ...], name: str) -> None:
+    done = CliRunner().invoke(cli, [words[0], "mlp.mod", *words[1:]])
+    assert done.exit_code == 2
+    assert f"Invalid value for '{words[-2]}': '{name}' is given twice." in done.stderr
+
+
 # --- several at once ---------------------------------------------------------------------------
 
 

@@ -171,7 +171,7 @@ def test_what_are_no_rates(texts: list[str], said: str) -> None:
     [
         (["--vary", "d"], "'d' is not of the form NAME=VALUE"),
         (["--vary", "d=a"], "Invalid value for '--vary': 'a' is no positive number"),
-        (["--vary", "d=1,2", "--vary", "d=4"], "'d' is varied twice"),
+        (["--vary", "d=1,2", "--vary", "d=4"], "'d' is given twice"),
         (["--lr", "x..y"], "--lr: 'x' is no positive number"),
         (["--lr", "sgd=1,2"], "--lr: learning rates are given for 'sgd'"),
         (

@@ -141,6 +141,26 @@ def _filled(path: Path) -> None:
             store.add(f"key{number}", "adam", DONE)
 
 
+def _earlier(path: Path) -> None:
+    """As an earlier version made it, without checksums."""
+    _filled(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE sums")
+    connection.close()
+
+
+def _beheaded(path: Path) -> None:
+    """The first bytes are damaged, by which the system tells a database."""
+    _filled(path)
+    path.write_bytes(b"\xff" * 16 + path.read_bytes()[16:])
+
+
+def _unmarked(path: Path) -> None:
+    """All of the header is damaged, the mark of a store with it."""
+    _filled(path)
+    path.write_bytes(b"\xff" * 100 + path.read_bytes()[100:])
+
+
 def _folder(path: Path) -> None:
     path.mkdir()
 
@@ -154,6 +174,8 @@ def _folder(path: Path) -> None:
         (_cut, "damaged"),
         (_scrambled, "damaged"),
         (_spoilt, "damaged"),
+        (_beheaded, "is damaged (its beginning is not that of a store)"),
+        (_unmarked, "is damaged (its beginning is not that of a store)"),
         (_folder, "is a folder"),
     ],
 )
@@ -181,7 +203,7 @@ def test_a_foreign_file_gives_its_place_on_request_only(
         assert store.outcomes(["a"]) == {"a": DONE}
 
 
-@pytest.mark.parametrize("make", [_newer, _cut, _scrambled, _spoilt])
+@pytest.mark.parametrize("make", [_newer, _cut, _scrambled, _spoilt, _beheaded, _unmarked])
 def test_no_store_gives_its_place(make: Callable[[Path], None], path: str) -> None:
     """Runs may be in it, which took hours."""
     make(Path(path))
@@ -189,6 +211,57 @@ def test_no_store_gives_its_place(make: Callable[[Path], None], path: str) -> No
     with pytest.raises(StoreError), opened(path, force=True):
         pass
     assert Path(path).read_bytes() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="links of POSIX")
+def test_a_link_to_a_foreign_file_stays_a_link(tmp_path: Path, path: str) -> None:
+    (tmp_path / "there").mkdir()
+    real = tmp_path / "there" / "a.db"
+    _text(real)
+    Path(path).symlink_to(real)
+    Path(f"{real}-journal").write_bytes(b"its own")
+    with pytest.raises(StoreError, match="it is in use"), opened(path, force=True):
+        pass
+    Path(f"{real}-journal").unlink()
+    with opened(path, force=True) as store:
+        store.add("a", "adam", DONE)
+    assert Path(path).is_symlink()
+    with opened(str(real)) as store:
+        assert store.outcomes(["a"]) == {"a": DONE}
+
+
+def found_in(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """The content of each file, and when it was written."""
+    return {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize("make", [_empty, _filled, _earlier])
+def test_to_look_writes_nothing(make: Callable[[Path], None], path: str) -> None:
+    make(Path(path))
+    before = found_in(Path(path).parent)
+    expected = {} if make is _empty else {"key7": DONE}
+    assert peek(path, lambda store: store.outcomes(["key7"])) == expected
+    assert found_in(Path(path).parent) == before
+
+
+def test_to_look_at_what_was_left_in_haste_writes_nothing(path: str) -> None:
+    """What the killed sweep had not finished is left out, and not undone in the file."""
+    _filled(Path(path))
+    script = (
+        "import os, sqlite3, sys\n"
+        "c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "c.execute('PRAGMA cache_size = 1')\n"
+        "c.execute('BEGIN')\n"
+        "c.execute('UPDATE runs SET steps = 5')\n"
+        "rows = [(f'x{n}', 'x' * 999) for n in range(99)]\n"
+        "c.executemany('INSERT INTO sums VALUES (?, ?)', rows)\n"
+        "os._exit(1)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, path], check=False)
+    before = found_in(Path(path).parent)
+    assert len(before) == 2, "the file, and what is to be undone in it"
+    assert peek(path, lambda store: store.outcomes(["key7"])) == {"key7": DONE}
+    assert found_in(Path(path).parent) == before
 
 
 def test_a_foreign_database_that_is_in_use_stays(path: str) -> None:

@@ -204,6 +204,43 @@ def test_a_checkpoint(file: Any, tmp_path: Path, wrap: Any) -> None:
     assert max(norms.values()) > 1.5
 
 
+def middle(name: str, part: str) -> str:
+    """With a wrapper's part before the last."""
+    first, _, last = name.rpartition(".")
+    return f"{first}.{part}.{last}"
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: f"_module.{name}",
+        lambda name: f"net.{name}",
+        lambda name: f"module.net._orig_mod.{name}",
+        lambda name: middle(name, "_checkpoint_wrapped_module"),
+        lambda name: f"net.{middle(name, '_fsdp_wrapped_module')}",
+    ],
+)
+def test_names_are_those_that_the_optimizers_know(file: Any, tmp_path: Path, rename: Any) -> None:
+    path = file(TANH)
+    net, model = trained(path, 3, 0.5)
+    state = {rename(name): value for name, value in model.state_dict().items()}
+    torch.save(model.state_dict(), tmp_path / "a.pt")
+    torch.save(state, tmp_path / "b.pt")
+    net.NormedAdam([(name, torch.nn.Parameter(value)) for name, value in state.items()], lr=0.5)
+    plain, found = (modnorm.check(path, checkpoint=tmp_path / f"{n}.pt").findings for n in "ab")
+    assert found.weights == plain.weights
+
+
+def test_a_weight_under_two_names_is_told(file: Any, tmp_path: Path) -> None:
+    path = file(TANH)
+    _, model = trained(path, 1, 0.5)
+    state = model.state_dict()
+    name = next(iter(state))
+    torch.save({**state, f"module.{name}": state[name]}, tmp_path / "a.pt")
+    with pytest.raises(modnorm.CheckError, match=f"it has `{name}` more than once"):
+        modnorm.check(path, checkpoint=tmp_path / "a.pt")
+
+
 def test_weights_outside_their_balls_violate_nothing(file: Any, tmp_path: Path) -> None:
     """A linear layer of norm 3 stretches by 3; the certificate speaks of norm 1."""
     path = file(TANH)

@@ -23,6 +23,7 @@ import train  # noqa: E402
 import trainer  # noqa: E402
 
 import modnorm  # noqa: E402
+from modnorm.measure import seal, weights  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -71,11 +72,13 @@ def test_every_flipped_bit_is_seen(invoke: Invoke) -> None:
     assert invoke("--steps", 3, "--checkpoint", "a.pt").exit_code == 0
     whole = Path("a.pt").read_bytes()
     rng = random.Random(0)
-    for at in rng.sample(range(len(whole) - len(checkpoint.MARK) - checkpoint.DIGITS), 300):
+    for at in rng.sample(range(len(whole) - seal.SIZE), 300):
         bit = 1 << rng.randrange(8)
         Path("b.pt").write_bytes(whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :])
         with pytest.raises(checkpoint.Trouble, match="is damaged: its checksum"):
             checkpoint.read(Path("b.pt"))
+        with pytest.raises(modnorm.CheckError, match=r"`b\.pt` is damaged: its checksum"):
+            weights.load("b.pt", torch.nn.Linear(1, 1))
     for cut in (*range(1, 120), len(whole) // 2, len(whole) - 1):
         Path("b.pt").write_bytes(whole[:-cut])
         with pytest.raises(checkpoint.Trouble, match="is damaged"):
@@ -112,8 +115,8 @@ def test_a_pipe_is_no_checkpoint(invoke: Invoke) -> None:
 # --- every field ----------------------------------------------------------------------------------
 
 
-def edited(state: dict[str, Any], path: str, value: object) -> None:
-    *way, last = path.split("/")
+def edited(state: dict[Any, Any], path: str, value: object) -> None:
+    *way, last = [int(key) if key.isdecimal() else key for key in path.split("/")]
     for key in way:
         state = state[key]
     if callable(value):
@@ -122,6 +125,11 @@ def edited(state: dict[str, Any], path: str, value: object) -> None:
         del state[last]
     else:
         state[last] = value
+
+
+def negated(tensor: torch.Tensor) -> torch.Tensor:
+    assert (tensor > 0).any()
+    return -tensor
 
 
 def with_nan(tensor: torch.Tensor) -> torch.Tensor:
@@ -200,6 +208,19 @@ def test_a_field_that_is_wrong_is_named_before_anything_changes(
     monkeypatch.setattr(trainer.Run, "restore", watched)
     refused(invoke("--steps", 3, "--checkpoint", "a.pt", "--resume"), said)
     assert seen == [True], "nothing has changed"
+    assert Path("a.pt").read_bytes() == written
+
+
+def test_a_negative_second_moment_is_refused(invoke: Invoke) -> None:
+    """By the optimizer of a generated file, through which it would become NaN."""
+    Path("tiny.mod").write_text(MOD)
+    words = ["--steps", 3, "--checkpoint", "a.pt"]
+    assert invoke(*words, module="tiny.mod").exit_code == 0
+    state = torch.load("a.pt", weights_only=True)
+    edited(state, "optimizer/state/0/exp_avg_sq", negated)
+    checkpoint.write(Path("a.pt"), state)
+    written = Path("a.pt").read_bytes()
+    refused(invoke(*words, "--resume", module="tiny.mod"), "exp_avg_sq: negative instead of")
     assert Path("a.pt").read_bytes() == written
 
 

@@ -304,6 +304,7 @@ def test_images_of_another_size_are_refused(invoke: Invoke) -> None:
         (["--data", "nothing.txt"], 1, "no file named 'nothing.txt'"),
         (["-p", "d_embed=64"], 2, "fixed when it was compiled"),
         (["-p", "d_embed"], 2, "NAME=VALUE"),
+        (["-p", "d=1", "-p", "d=2"], 2, "d is given twice"),
         (["--resume"], 2, "need --checkpoint"),
         (["--checkpoint-every", "5"], 2, "need --checkpoint"),
         (["--lr", "1e30", "--steps", "9"], 1, "smaller --lr"),
@@ -315,6 +316,30 @@ def test_options_that_cannot_be_had_are_refused(
     invoke: Invoke, arguments: list[str], code: int, part: str
 ) -> None:
     refused(invoke(*arguments), part, code=code)
+
+
+@pytest.mark.parametrize("force", [[], ["--force"], ["--resume", "--checkpoint", "c.pt"]])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--log", "a", "--monitor", "a"],
+            "a is --log and --monitor at once: give another",
+        ),
+        (["--log", "./c.pt", "--checkpoint", "c.pt"], "is --checkpoint and --log at once"),
+        (["--monitor", "text.py"], "text.py is the model and --monitor at once"),
+        (["--log", "link"], "link is the model and --log at once"),
+        (["--log", "hard"], "hard is --data and --log at once"),
+    ],
+)
+def test_a_file_has_one_use(
+    invoke: Invoke, files: Path, arguments: list[str], said: str, force: list[str]
+) -> None:
+    Path("link").symlink_to("text.py")
+    Path("hard").hardlink_to("own.txt")
+    before = {p.name: p.read_bytes() for p in files.iterdir()}
+    refused(invoke("--steps", "1", *arguments, *force), said)
+    assert {p.name: p.read_bytes() for p in files.iterdir()} == before
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -263,6 +263,60 @@ def test_a_foreign_store_gives_way_on_request_only() -> None:
     assert Path("a.db").read_bytes().startswith(b"SQLite format 3")
 
 
+@pytest.mark.parametrize("store", ["lm.mod", "part.mod", "text.txt", "link"])
+@pytest.mark.parametrize("more", [[], ["--force"], ["--dry-run"], ["--partial"]])
+def test_what_is_read_is_no_store(store: str, more: list[str]) -> None:
+    """The program, what it imports and the data, by whatever name, also from Python."""
+    Path("part.mod").write_text("def part(d) = Linear(9) @ Tanh @ Embed(9, d)\n", encoding="utf-8")
+    Path("lm.mod").write_text(
+        'from "part.mod" import part\ninput ids: int[batch, seq] < 9\nmodel LM = part(4)\n',
+        encoding="utf-8",
+    )
+    Path("link").symlink_to("text.txt")
+    before = Path(store).read_bytes()
+    reads = {
+        "lm.mod": "the file that is being compiled",
+        "part.mod": "a file that the compiled one imports",
+    }.get(store, "the file that `--data` reads")
+    said = f"the store `{store}` is {reads}: give another --store"
+    done = run(*QUICK, "lm.mod", "--store", store, *more)
+    assert (done.exit_code, done.stderr) == (1, f"error: {said}\n")
+    if not more:
+        for force in (False, True):
+            with pytest.raises(modnorm.DataError, match=re.escape(said)):
+                modnorm.transfer(
+                    "lm.mod", vary={}, lr=[0.5], data="text.txt", store=store, force=force
+                )
+    assert Path(store).read_bytes() == before
+    assert Path("link").is_symlink()
+
+
+def test_force_for_the_output_is_not_for_the_default_store() -> None:
+    Path("lm.transfer.db").write_text("mine\n", encoding="utf-8")
+    done = run(*QUICK, "lm.mod", "--lr", "0.5", "-o", "a.json", "--force")
+    assert done.exit_code == 1
+    assert "or --store with --force to begin one in its place" in done.stderr
+    assert Path("lm.transfer.db").read_text(encoding="utf-8") == "mine\n"
+
+
+def test_a_foreign_store_stays_where_the_sweep_cannot_be_run() -> None:
+    Path("a.db").write_text("mine\n", encoding="utf-8")
+    for words in (["--optimizer", "adam:wings=2"], ["--context", "5000"], ["--vary", "width=1,2"]):
+        done = run(*QUICK, "lm.mod", "--store", "a.db", "--force", "--jobs", "1", *words)
+        assert done.exit_code == 1
+        assert Path("a.db").read_text(encoding="utf-8") == "mine\n"
+
+
+def test_to_ask_writes_nothing() -> None:
+    Path("e.db").touch()
+    Path("a.json").write_text("mine\n", encoding="utf-8")
+    for words in (["--dry-run"], ["--dry-run", "-o", "a.json"], ["--partial"]):
+        done = run(*SWEEP, "--store", "e.db", *words)
+        assert done.exit_code == 0, done.stderr
+    assert Path("e.db").read_bytes() == b""
+    assert Path("a.json").read_text(encoding="utf-8") == "mine\n"
+
+
 # --- what is refused before anything is run -----------------------------------------------------
 
 
@@ -276,7 +330,7 @@ def test_a_foreign_store_gives_way_on_request_only() -> None:
         (["lm.mod", "--data", "no.txt"], "no.txt"),
         (["lm.mod", "-o", "no/folder.json"], "there is no folder `no`"),
         (["lm.mod", "-o", "lm.mod"], "it is the file that is being compiled"),
-        (["lm.mod", "--store", "text.txt"], "`text.txt` is no store of runs, or is damaged"),
+        (["lm.mod", "--store", "net.mod"], "`net.mod` is no store of runs, or is damaged"),
         (["--from", "no.json"], "`no.json` cannot be read"),
         (["--from", "text.txt"], "`text.txt` is no finished sweep"),
         (["lm.mod", "--star", "--vary", "mass=1,2", "--vary", "d=4,8"], "1 : m : 1"),
