@@ -204,7 +204,7 @@ def train(
 @click.option(
     "--lr",
     type=click.FloatRange(min=0, min_open=True),
-    default=0.5,
+    default=0.4,
     show_default=True,
     help="Learning rate at the first step, in the modular norm.",
 )

@@ -189,7 +189,7 @@ def _docstring(program: Program, name: str, device: str) -> str:
         *_source(program),
         "",
         f"    model = {name}()",
-        "    optimizer = NormedAdam(model.named_parameters(), lr=0.5)",
+        "    optimizer = NormedAdam(model.named_parameters(), lr=0.4)",
         "    loss.backward(); optimizer.step(); optimizer.zero_grad()",
         "",
         f"It needs torch{triton}. Comments name the source's line and the shape of the value.",

@@ -126,7 +126,7 @@ class Classes:
             for key, node in found.root.children.items()
             for line in self.register(key, node, types)
         ]
-        inputs = self.inputs(region, loop)
+        inputs = self.inputs(loop)
         around = inputs if loop is None else map(self.local, self.borrows(loop))
         kept = frozenset((around,) if isinstance(around, str) else around)
         forward = Forward(region, found, inputs, self.file, kept)
@@ -140,7 +140,7 @@ class Classes:
             lines.append(f"return {out}")
         return self.class_text(name, held, lines, region, loop)
 
-    def inputs(self, region: Region, loop: Loop | None) -> str | tuple[str, ...]:
+    def inputs(self, loop: Loop | None) -> str | tuple[str, ...]:
         if loop is not None:
             return "x"
         return self.arguments[0] if len(self.arguments) == 1 else self.arguments
@@ -150,7 +150,7 @@ class Classes:
     ) -> str:
         out = _annotation(region[region.output].type)
         if loop is None:
-            inputs = self.inputs(region, None)
+            inputs = self.inputs(None)
             arguments = [inputs] if isinstance(inputs, str) else list(inputs)
             signature = ", ".join(f"{a}: Tensor" for a in arguments)
             doc = [
@@ -265,7 +265,7 @@ class Classes:
                 lines += [f"    {line}" for line in inner]
         return [*lines, ")"]
 
-    def copies(self, node: Copies, types: dict[int, Type]) -> list[tuple[str, int, int]]:
+    def copies(self, node: Copies) -> list[tuple[str, int, int]]:
         """(class, start, count) of the runs of a repetition; neighbours of one class are one."""
         if id(node.loop) in self.loops:
             return self.loops[id(node.loop)]
@@ -287,8 +287,7 @@ class Classes:
     def made(self, node: Copies, types: dict[int, Type]) -> list[str]:
         """The copies as generators, one for each class in turn."""
         return [
-            f"{name}({FACTORY}) for _ in range({count})"
-            for name, _, count in self.copies(node, types)
+            f"{name}({FACTORY}) for _ in range({count})" for name, _, count in self.copies(node)
         ]
 
     def module_list(self, node: Copies, types: dict[int, Type]) -> str:
@@ -301,7 +300,7 @@ class Classes:
         """The copies under their indices, as the keyword arguments of a part."""
         return [
             f'**{{f"{{i}}{node.suffix}": {name}({FACTORY}) for i in range({s}, {s + n})}}'
-            for name, s, n in self.copies(node, types)
+            for name, s, n in self.copies(node)
         ]
 
     def as_dict(self, node: Copies, types: dict[int, Type]) -> str:
@@ -311,7 +310,7 @@ class Classes:
     def numbered(self, node: Copies, types: dict[int, Type]) -> list[str]:
         """Copies that stand in the class itself, under their indices."""
         lines: list[str] = []
-        for name, start, count in self.copies(node, types):
+        for name, start, count in self.copies(node):
             bounds = str(count) if start == 0 else f"{start}, {start + count}"
             lines.append(f"for i in range({bounds}):")
             lines.append(f'    self.add_module(f"{{i}}{node.suffix}", {name}({FACTORY}))')

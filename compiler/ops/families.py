@@ -59,7 +59,12 @@ class LinearBond(Bond):
         return {}
 
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
-        return (self, scalars[0]) if len(set(scalars)) == 1 else None
+        return past(self, scalars)
+
+
+def past(op: Op, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
+    """Scalars of the inputs behind a linear operation, where they are one and the same."""
+    return (op, scalars[0]) if len(set(scalars)) == 1 else None
 
 
 @dataclass(frozen=True)

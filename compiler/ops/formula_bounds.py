@@ -388,11 +388,6 @@ def _point(formula: Node, x: float) -> Jet | None:
         return None
 
 
-def steepest(formula: Node, high: float) -> float:
-    """A proved bound on |f'| for |x| ≤ high; infinite where there is none."""
-    return largest(formula, high).bound
-
-
 def _middle(piece: Interval) -> float | None:
     """Where to halve a piece; None where it cannot be."""
     if math.isinf(piece.low) or math.isinf(piece.high):

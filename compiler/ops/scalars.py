@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from modnorm.ops.base import LINEAR, Bond, Op, Sharpness, argument
 from modnorm.ops.edges import Bound, Edge, Matrix, Measure, each_measure, product
-from modnorm.ops.families import LinearBond, magnitude
+from modnorm.ops.families import LinearBond, magnitude, past
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import each, map_each
 from modnorm.ops.text import as_float, expression, times
@@ -92,7 +92,7 @@ class Mul(Bond):
         return self.a
 
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
-        return (self, scalars[0]) if len(set(scalars)) == 1 else None
+        return past(self, scalars)
 
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         return map_each(lambda t: float(self.a) * t, x)

@@ -89,12 +89,10 @@ def known(op: str, x: Tensor, axis: int, what: str) -> int:
 def mend_in(op: Op, size: int) -> str:
     """What to do where a given `in` is not the size that comes: it may stand in torch's order."""
     given, out = (getattr(op, name) for name in ("in_", "out"))
+    order = "sizes are (out, in), as in the weight's shape"
     if out == size:
-        return (
-            f"sizes are (out, in), as in the weight's shape: write `{op.name}({given}, {size})`,"
-            f" or `{op.name}({given})`"
-        )
-    return f"`in` may be left out: `{op.name}({out})` takes what comes"
+        return f"{order}: write `{op.name}({given}, {size})`, or `{op.name}({given})`"
+    return f"{order}; `in` may be left out: `{op.name}({out})` takes what comes"
 
 
 def image(op: str, x: Type) -> Tensor:

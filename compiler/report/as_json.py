@@ -83,7 +83,7 @@ def _proof(program: Program) -> dict[str, Any]:
         "input_norm": found.source,
         "output_norm": found.norm,
         "reasons": [
-            {"path": _first(r.path), "op": r.op, "message": r.text, **_where(r, program)}
+            {"path": _first(r.path), "op": r.op, "message": r.text, **_where(r)}
             for r in found.reasons
         ],
         "weights": [
@@ -105,7 +105,7 @@ def _first(path: str) -> str:
     return instance(path, (0,) * path.count("{"))
 
 
-def _where(reason: Reason, program: Program) -> dict[str, Any]:
+def _where(reason: Reason) -> dict[str, Any]:
     """Line and column in the model's file, and where the operation is from if not from there."""
     found: dict[str, Any] = {"line": reason.span.line, "column": reason.span.column}
     if reason.origin is not reason.span:

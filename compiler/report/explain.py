@@ -132,7 +132,7 @@ def _lines(found: Explanation, alike: int) -> Iterator[str]:
         several = f", use {number} of {len(found.uses)}" if len(found.uses) > 1 else ""
         yield f"sensitivity downstream{several}"
         what = Factor(1, f"{use.what}: nothing stands behind it", use.span)
-        yield from _product(use.factors or [what], use.product, use.what if several else "")
+        yield from _product(use.factors or [what], use.product)
         yield ""
     if len(found.uses) > 1:
         yield "sensitivity downstream of all uses"
@@ -149,7 +149,7 @@ def _lines(found: Explanation, alike: int) -> Iterator[str]:
     yield from _meaning(found)
 
 
-def _product(factors: Sequence[Factor], result: Real, start: str = "") -> Iterator[str]:
+def _product(factors: Sequence[Factor], result: Real) -> Iterator[str]:
     for number, factor in enumerate(factors):
         what = f"{factor.what}: {factor.terms}" if factor.terms else factor.what
         yield _row("×" if number else "", factor.value, what, factor.span)

@@ -103,7 +103,7 @@ def by_hand(tiny: ModuleType, batches: list[Any], precision: str) -> tuple[Any, 
     """The model after those batches, and the norm of each step's gradient before it is clipped."""
     model = tiny.Tiny(generator=torch.Generator().manual_seed(0))
     model.to(torch.bfloat16 if precision == "bfloat16" else torch.float32)
-    optimizer = tiny.NormedAdam(model.named_parameters(), lr=0.5, weight_decay=0.01)
+    optimizer = tiny.NormedAdam(model.named_parameters(), lr=0.4, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, STEPS)
     norms: list[float] = []
     for number, inputs in enumerate(batches, 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import os
@@ -20,6 +21,8 @@ import modnorm
 from modnorm.codegen.assemble import generate
 from modnorm.codegen.classes import Classes
 from modnorm.diagnostics import Diagnostics, InternalError, ModnormError
+from modnorm.ops import registry
+from modnorm.ops.linear import Linear
 from modnorm.ops.text import quoted
 from modnorm.passes.frames import LOOKS, Frames
 from modnorm.passes.program import Program
@@ -181,6 +184,25 @@ def test_a_docstring_holds_any_text(text: str) -> None:
     for one in (text, text + '"', text + "\\", text + '"""', text + "\\N", text + '\\"""'):
         found = eval(f'"""{quoted(one)}"""')
         assert found.rstrip(" ") == one.rstrip(" ")
+
+
+DOC = 'Its """quotes""", \\N and the \\'
+
+
+def test_a_plugin_with_any_docstring_compiles_to_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quotes and backslashes end no docstring of the generated file and begin no escape in it."""
+
+    @dataclass(frozen=True)
+    class Odd(Linear):
+        name = "Odd"
+
+    Odd.__doc__ = DOC
+    monkeypatch.setattr(registry, "_ops", {**registry._ops, "Odd": Odd})
+    source = generate(analyse_text(X + "model M = Odd(4)\n", "m.mod", passes=ANALYSIS).program)
+    tree = ast.parse(source)
+    compile(tree, "m.py", "exec")
+    docs = [ast.get_docstring(node) or "" for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert [doc for doc in docs if doc.startswith(DOC)]
 
 
 def test_what_is_no_python_is_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
