@@ -131,7 +131,7 @@ def test_check_compares_and_writes_nothing(folder: Path) -> None:
     assert run("compile", "mlp.mod", "--check", "-p", "width=8", "-q").exit_code == 1
     assert Path("mlp.py").read_bytes() == before
     Path("mlp.py").write_bytes(before + b"x")
-    assert run("compile", "mlp.mod", "--check", "--force").exit_code == 1
+    assert run("compile", "mlp.mod", "--check").exit_code == 1
     assert Path("mlp.py").read_bytes() == before + b"x"
     assert run("compile", "mlp.mod", "--check", "-o", "-").exit_code == 2
 

@@ -366,7 +366,7 @@ def test_checkpoints_of_another_run_are_refused(invoke: Invoke) -> None:
     invoke("--steps", 3, "--checkpoint", "a.pt")
     refused(invoke("--steps", 3, "--checkpoint", "a.pt"), "add --resume")
     again = ["--steps", 3, "--checkpoint", "a.pt", "--resume"]
-    refused(invoke(*again, "--lr", 0.25), "lr 0.5 there, 0.25 here")
+    refused(invoke(*again, "--lr", 0.25), "lr 0.4 there, 0.25 here")
     Path("own.txt").write_text("abdc\n" * 400)
     refused(invoke(*again), "data_sha256")
     Path("own.txt").write_text("abcd\n" * 400)
