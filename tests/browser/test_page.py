@@ -190,12 +190,12 @@ def test_the_plot_along_depth_by_keys(gpt: Any) -> None:
     gpt.keys(Keys.ENTER)
     assert gpt.selected() == f"block.*{QUERY}"
     gpt.keys(Keys.END)
-    assert gpt.one("#depth-plot .readout").text == "linear: target 0.1429, downstream 1"
+    assert gpt.one("#depth-plot .readout").text == "linear: target 0.08333, downstream 1"
     assert "27 weights in execution order" in plot.get_attribute("aria-label")
     gpt.one("#depth summary").click()
     rows = [row.text for row in gpt.all("#depth-table tbody tr")]
     assert len(rows) == 9
-    assert rows[2].startswith(f"block.*{QUERY} 4 0.7143")
+    assert rows[2].startswith(f"block.*{QUERY} 4 0.8333")
 
 
 def test_source_links_and_sections(gpt: Any) -> None:
