@@ -16,7 +16,7 @@ from modnorm.pipeline import ANALYSIS, analyse_text
 
 INPUTS = ("float[batch, seq, 12]", "float[batch, 3, 28, 28]", "int[batch, seq] < 10")
 GIVEN = """
-param out = 12  param d = 12  param heads = 4  param blocks = 2  param size = 4
+param out = 12  param d = 12  param heads = 4  param blocks = 2  param size = 4  param kernel = 2
 param count = 10  param dim = 12  param context = 16  param n = 2
 def a = Linear(12)  def b = Linear(12)  def f = Linear(12)
 def q = HeadedLinear(d, heads)  def k = HeadedLinear(d, heads)  def v = HeadedLinear(d, heads)

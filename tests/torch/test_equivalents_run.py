@@ -64,7 +64,8 @@ IMAGES = (
 def test_it_computes_the_same(name: str, tmp_path: object) -> None:
     (row,) = (row for row in EQUIVALENTS if row.names.split()[0] == name)
     declared = IMAGE if name in IMAGES else VECTOR
-    text = f"{row.add}\nparam size = 2\ninput x: {declared}\nmodel M = {row.write}\n"
+    params = "param size = 2  param kernel = 2"
+    text = f"{row.add}\n{params}\ninput x: {declared}\nmodel M = {row.write}\n"
     path = tmp_path / "m.mod"  # type: ignore[operator]
     path.write_text(text)
     model = modnorm.load(path).M().double()
