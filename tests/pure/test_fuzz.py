@@ -115,11 +115,11 @@ def _replace(tokens: list[str], rng: random.Random, pattern: str, choices: tuple
 
 def options(rng: random.Random) -> list[str]:
     """Now and then a param is set, sensibly or not."""
-    found: list[str] = []
+    params: dict[str, str] = {}
     while rng.random() < 0.15:
         name = rng.choice(("d_embed", "heads", "blocks", "width", "vocab", "context", "nothing"))
-        value = rng.choice((*NUMBERS, *NAMES, *SIGNS, "", "8"))
-        found += ["-p", f"{name}={value}"]
+        params[name] = rng.choice((*NUMBERS, *NAMES, *SIGNS, "", "8"))
+    found = [part for name, value in params.items() for part in ("-p", f"{name}={value}")]
     if rng.random() < 0.05:
         found += ["--model", rng.choice(("GPT", "M", "Nothing", "", "é"))]
     return found
