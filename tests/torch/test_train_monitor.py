@@ -52,7 +52,7 @@ def test_a_run_is_recorded(invoke: Invoke) -> None:
     found = modnorm.read_monitor("run.jsonl", ["embed.weight", "linear.weight"])
     assert (found.model, found.optimizer) == ("Tiny", "NormedAdam")
     assert [row.step for row in found.rows] == [10, 20, 30]
-    assert [row.lr for row in found.rows] == pytest.approx([0.35, 11 / 60, 1 / 60], rel=1e-6)
+    assert [row.lr for row in found.rows] == pytest.approx([0.28, 11 / 75, 1 / 75], rel=1e-6)
     assert all(row.loss is not None for row in found.rows)
     a, b = (torch.load(name, weights_only=True)["model"] for name in ("a.pt", "b.pt"))
     assert all(torch.equal(a[key], b[key]) for key in a)
