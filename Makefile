@@ -16,7 +16,7 @@ SWEEPS ?=
 READY := .venv/ready
 RUN := .venv/bin/python
 # One thread a worker: torch would otherwise start as many as there are cores in each.
-TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --dist loadgroup
+TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

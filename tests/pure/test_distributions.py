@@ -45,9 +45,6 @@ class Made:
     wheel: Path
 
 
-pytestmark = pytest.mark.xdist_group("distributions")
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Both, the wheel from the source distribution, as `python -m build` makes them."""

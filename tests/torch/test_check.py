@@ -46,9 +46,6 @@ def module(found: modnorm.Check, path: str) -> ModuleFinding:
     return next(m for m in found.findings.modules if m.path == path)
 
 
-pytestmark = pytest.mark.xdist_group("check")
-
-
 @pytest.fixture(scope="module")
 def gpt() -> modnorm.Check:
     return modnorm.check(EXAMPLES / "gpt.mod", sizes=SIZES, **SMALL)
