@@ -8,7 +8,7 @@
 
 PYTHON ?= python3
 TESTS ?= tests
-STEPS ?= 800
+STEPS ?= 500
 WORKERS ?= 2
 BENCHMARKS ?= compile report model step compare_modula
 SWEEPS ?=
