@@ -11,7 +11,7 @@ import keyword
 import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Span
 from modnorm.graph.modules import (
@@ -92,16 +92,16 @@ def camel(name: str) -> str:
 
 def instance(template: str, indices: tuple[int, ...]) -> str:
     """The path of one copy: each `{k}` replaced by k plus the next index."""
-    first, *rest = _pieces(template)
+    first, rest = _pieces(template)
     pairs = zip(rest, indices[: len(rest)], strict=True)
     return first + "".join([f"{start + index}{text}" for (start, text), index in pairs])
 
 
 @lru_cache(maxsize=1024)
-def _pieces(template: str) -> tuple[Any, ...]:
+def _pieces(template: str) -> tuple[str, list[tuple[int, str]]]:
     """What stands before the first `{k}`, and for each of them k with what stands behind it."""
     first, *rest = re.split(r"\{(\d+)\}", template)
-    return first, *zip(map(int, rest[::2]), rest[1::2], strict=True)
+    return first, list(zip(map(int, rest[::2]), rest[1::2], strict=True))
 
 
 @dataclass(eq=False)
