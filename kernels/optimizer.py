@@ -58,7 +58,8 @@ class NormedOptimizer(Resumable):
     nonfinite: "raise" a FloatingPointError before anything is changed if a gradient holds NaN,
         infinity or numbers too large to square; or "skip" that weight, counted in `skipped`. On a
         GPU the error comes one step late; the weights it names, or their rows, were left alone.
-        The same holds for what a step would write, but the error comes once others have moved.
+        The same holds for what a step would write, but the error comes once others have moved;
+        the Triton kernels do not look at that.
     missing: "raise" a ValueError if a weight has no gradient, or "skip" that weight. Weights of
         mass 0, or with requires_grad=False, need none. With "skip" weights may be left out of
         params: pass those that are trained, and the others stay as they are.

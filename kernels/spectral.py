@@ -61,8 +61,8 @@ class Spectral(Norm):
     def scale(cls, u: Tensor, x: Tensor | None, iterations: int) -> float | Tensor:
         """`measure` for one weight on a CPU; for a matrix as often as σ still grows by a tenth.
 
-        Of a large matrix it looks at some 16 rows or more, others in every step, since a pass over
-        all of it would cost a tenth of the step; what stands in the rest has a part in `spread`.
+        Of a large matrix it looks at some 16 rows or more, others in every step, to save a pass over
+        all of it; what stands in the rest has a part in `spread`.
         """
         assert x is not None
         if u.ndim > 2:
@@ -75,14 +75,11 @@ class Spectral(Norm):
         lengths = torch.linalg.vector_norm(rows, dim=1)
         at = int(lengths.bfloat16().argmax())  # of rows alike but for rounding, the first
         longest: float = lengths[at].item()
-        start, size = x, 1.0
+        start = x + spread(x.numel(), x.dtype) if apart > 1 else x.clone()
         if longest > math.sqrt(least):
-            row, part = rows[at], cls.part / longest
-            along = torch.dot(row, x).item()
-            start = x.add(row, alpha=math.copysign(part, along))
-            if apart > 1:
-                start += spread(x.numel(), x.dtype)
-            size = math.sqrt(torch.dot(start, start).item())
+            along = torch.dot(rows[at], x).item()
+            start.add_(rows[at], alpha=math.copysign(cls.part / longest, along))
+        size = math.sqrt(torch.dot(start, start).item())
         sigma = 0.0
         for done in range(1, cls.most + 1):
             left = torch.mv(u, start)
@@ -132,7 +129,8 @@ class Spectral(Norm):
 @cache
 def spread(length: int, dtype: torch.dtype) -> Tensor:
     """A fixed vector with a part in every direction, a fifth as long as a singular one."""
-    noise = torch.randn(length, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    seed, double = torch.Generator().manual_seed(0), torch.float64
+    noise = torch.randn(length, generator=seed, dtype=double, device="cpu")
     return noise.mul_(0.2 / noise.norm()).to(dtype)
 
 
@@ -144,7 +142,7 @@ def largest(u: Tensor) -> Tensor:
     """
     if min(u.shape[1:]) > 128:
         seed = torch.Generator().manual_seed(0)
-        x = torch.randn(u.shape[0], u.shape[2], 1, generator=seed).to(u)
+        x = torch.randn(u.shape[0], u.shape[2], 1, generator=seed, device="cpu").to(u)
         span = x[:, :, :0]
         for _ in range(48):
             span = torch.cat(

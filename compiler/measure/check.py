@@ -162,7 +162,7 @@ class _Check:
         if trusted and not outside:
             violations += self.update_breaches(changes, certificates)
         if trusted and at_norms is not None:
-            violations += self.breach(changes, at_norms.kappa, "for weights of these norms")
+            violations += self.breach(changes, at_norms.kappa, " for weights of these norms")
         training = self.coordinates(variation) if options.vary else None
         return Findings(
             model=program.name,
@@ -273,10 +273,9 @@ class _Check:
         """An update that moves the output further than a κ."""
         if kappa is None or changes.steepest <= kappa * (1 + TOLERANCE):
             return []
-        certified = f"certified {what} κ".replace("  ", " ")
         return [
             f"an update of modular norm 1 moves the output by {changes.steepest:.6g}, which is"
-            f" more than the {certified} {kappa:.6g}"
+            f" more than the certified κ {kappa:.6g}{what}"
         ]
 
     def at_norms(self, norms: list[own.WeightNorm]) -> Certificate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -64,7 +65,7 @@ def load(path: str, model: torch.nn.Module) -> None:
     names = plan_names(list(found), known)  # by the rule of the optimizers
     named = dict(zip(names, found.values(), strict=True))
     wrong: list[str] = []
-    if twice := [name for name in named if names.count(name) > 1]:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
         wrong.append(f"it has {some(twice)} more than once, under names of wrappers")
     missing = [name for name in own if name not in named]
     unknown = [name for name in named if name not in own]

@@ -213,7 +213,6 @@ def test_no_store_gives_its_place(make: Callable[[Path], None], path: str) -> No
     assert Path(path).read_bytes() == before
 
 
-@pytest.mark.skipif(not hasattr(os, "symlink"), reason="links of POSIX")
 def test_a_link_to_a_foreign_file_stays_a_link(tmp_path: Path, path: str) -> None:
     (tmp_path / "there").mkdir()
     real = tmp_path / "there" / "a.db"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,21 +22,24 @@ TINY = 1e-30
 def case_of(text: str) -> Case:
     """A program given as text, compiled."""
     program = analyse_text(text).program
-    return Case(text, program, unroll(program.tree), None, [])  # type: ignore[arg-type]
+    tree = unroll(program.tree)
+    return Case(text, program, tree, tree, [])
 
 
 class Measured:
     """A compiled program with weights of norm 1, an update of modular norm 1, and inputs of norm 1.
 
-    All are functions of free parameters, so that what is measured can be driven up.
+    `norms` are other ones of the weights, in execution order. All are functions of free parameters,
+    so that what is measured can be driven up.
     """
 
-    def __init__(self, case: Case, seed: int) -> None:
+    def __init__(self, case: Case, seed: int, norms: Sequence[float] | None = None) -> None:
         assert case.program.certificate is not None
         self.case = case
         self.certificate = case.program.certificate
         self.generator = torch.Generator().manual_seed(seed)
-        self.records = list(records(case.program))
+        self.records = records(case.program)
+        self.norms = [1.0] * len(self.records) if norms is None else norms
         shapes = [record.weight.op.weight_shape for record in self.records]
         self.weights = [self.free(shape) for shape in shapes]
         self.updates = [self.free(shape) for shape in shapes]
@@ -57,7 +60,7 @@ class Measured:
         inputs = (self.inputs[i] for i in self.floats)
         return [*self.weights, *self.updates, *self.moves, *self.more, *self.others, *inputs]
 
-    def named(self, tensors: list[torch.Tensor], sizes: list[float]) -> dict[str, torch.Tensor]:
+    def named(self, tensors: list[torch.Tensor], sizes: Sequence[float]) -> dict[str, torch.Tensor]:
         """Weights of norms `sizes`, by name."""
         found = {}
         for record, tensor, size in zip(self.records, tensors, sizes, strict=True):
@@ -80,7 +83,7 @@ class Measured:
         return torch.stack([m.of(t) for m, t in pairs if m != ONE_HOT]).sum()
 
     def own(self) -> dict[str, torch.Tensor]:
-        return self.named(self.weights, [1.0] * len(self.records))
+        return self.named(self.weights, self.norms)
 
     def update_effect(self) -> torch.Tensor:
         """How far the output moves, to first order, for an update of modular norm 1."""

@@ -38,7 +38,7 @@ Results: TypeAlias = tuple[list[torch.Tensor], list[torch.Tensor | None]]
 class Case:
     """A program that compiles. `targets` are those of `tree`, in execution order."""
 
-    text: Text
+    text: Text | str
     program: Program
     tree: Plain
     reading: Plain

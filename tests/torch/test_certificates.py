@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import pytest
 from certified import Measured, case_of
@@ -62,7 +63,7 @@ def check_sharpness(
     found = {}
     for name, (first, second) in BENDS.items():
         if (measured.records or not first) and (measured.floats or (first and second)):
-            most = measured.driven_up(lambda: measured.bend(first, second), steps)  # noqa: B023
+            most = measured.driven_up(partial(measured.bend, first, second), steps)
             found[name] = (most, getattr(proved, name))
             assert most <= getattr(proved, name) * (1 + ROUNDING) + 1e-12, (name, found)
     return found

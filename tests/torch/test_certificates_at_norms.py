@@ -11,6 +11,7 @@ import torch
 from certified import Measured, case_of
 
 import modnorm
+from modnorm.codegen.plan import records
 from modnorm.diagnostics import Diagnostics
 from modnorm.passes.certificate import Certificate
 from modnorm.passes.certify import Certify
@@ -77,18 +78,17 @@ def test_weights_of_other_norms_move_nothing_further_than_certified(seed: int) -
     model M = Linear(3) @ block ** 3 @ Scale
     """
     case = case_of(text)
-    measured = Measured(case, seed)
-    sizes = {r.name: 0.5 + 2.0 * i / len(measured.records) for i, r in enumerate(measured.records)}
+    weights = records(case.program)
+    norms = [0.5 + 2.0 * i / len(weights) for i in range(len(weights))]
+    measured = Measured(case, seed, norms)
     largest: dict[str, float] = {}
-    for record in measured.records:
+    for record, norm in zip(weights, norms, strict=True):
         path = record.weight.path
-        largest[path] = max(largest.get(path, 0.0), sizes[record.name])
+        largest[path] = max(largest.get(path, 0.0), norm)
     found = run_passes(case.program, (Certify(largest),), Diagnostics()).certificate
     assert found is not None
     assert found.kappa is not None
     assert isinstance(found.sensitivity, float)
-    order = [sizes[record.name] for record in measured.records]
-    measured.own = lambda: measured.named(measured.weights, order)  # type: ignore[method-assign]
     update = measured.driven_up(measured.update_effect, STEPS)
     move = measured.driven_up(measured.input_effect, STEPS)
     bend = measured.driven_up(lambda: measured.bend(True, True), STEPS)

@@ -15,15 +15,15 @@ import torch
 from click.testing import CliRunner, Result
 from small_modules import TEXT
 
+import modnorm
+from modnorm.measure import seal, weights
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 import checkpoint  # noqa: E402
 import train  # noqa: E402
 import trainer  # noqa: E402
-
-import modnorm  # noqa: E402
-from modnorm.measure import seal, weights  # noqa: E402
 
 torch.set_num_threads(1)
 

@@ -17,6 +17,7 @@ from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedOptimizer, 
 from modnorm.kernels.plan import Weight
 from modnorm.kernels.polar import polar
 from modnorm.kernels.schemes import choose
+from modnorm.kernels.spectral import spread
 
 POWER: list[Any] = [NormedAdam, NormedSGD]
 SHAPES = [  # outputs, inputs, examples
@@ -213,3 +214,34 @@ def test_gradients_of_which_nothing_is_left_are_counted_and_said_once(kind: Any)
     optimizer.step()  # a second warning would be an error
     assert len(said) == 1
     assert optimizer.skipped == {"a": 2}
+
+
+@pytest.mark.parametrize("size", [1e3, 1e4])
+def test_a_gradient_in_one_row_of_a_large_matrix_does_not_escape(size: float, engine: str) -> None:
+    """Not all rows of one are looked at in each step, and none had this direction before."""
+    n, draw = 128, torch.Generator().manual_seed(0)
+    left, right, new = (torch.randn(n, generator=draw) for _ in range(3))
+    right[n // 2 :], new[: n // 2] = 0, 0
+    usual = torch.outer(left / left.norm(), right / right.norm())
+    for row in range(0, n, 8):
+        p = nn.Parameter(torch.zeros(n, n))
+        plan = [Weight("w", "Linear", (n, n), "spectral", 1.0, 1.0)]
+        optimizer = NormedSGD([("w", p)], lr=0.1, plan=plan)
+        for step in range(24):
+            p.grad = usual + 1e-3 * torch.randn(n, n, generator=draw) / math.sqrt(n)
+            if step == 20:
+                p.grad[row] += size * new / new.norm()
+            optimizer.step()
+            assert optimizer.slack()["w"] < 2, (row, step)
+
+
+def test_large_matrices_are_stepped_whatever_the_default_device_is() -> None:
+    p = nn.Parameter(torch.randn(96, 112, generator=torch.Generator().manual_seed(0)))
+    plan = [Weight("w", "Linear", (96, 112), "spectral", 1.0, 1.0)]
+    optimizer = NormedSGD([("w", p)], lr=0.1, plan=plan)
+    p.grad = torch.ones_like(p)
+    spread.cache_clear()
+    with torch.device("meta"):
+        optimizer.step()
+    assert spread(112, torch.float32).is_cpu  # adding one of another device does nothing, silently
+    assert optimizer.slack()["w"] == pytest.approx(1, rel=0.01)
