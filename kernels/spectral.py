@@ -61,8 +61,8 @@ class Spectral(Norm):
     def scale(cls, u: Tensor, x: Tensor | None, iterations: int) -> float | Tensor:
         """`measure` for one weight on a CPU; for a matrix as often as σ still grows by a tenth.
 
-        Of a large matrix it looks at some 16 rows or more, others in every step, to save a pass over
-        all of it; what stands in the rest has a part in `spread`.
+        Of a large matrix it looks at some 16 rows or more, others in every step, which saves a pass
+        over all of it; what stands in the rest has a part in `spread`.
         """
         assert x is not None
         if u.ndim > 2:
@@ -75,10 +75,11 @@ class Spectral(Norm):
         lengths = torch.linalg.vector_norm(rows, dim=1)
         at = int(lengths.bfloat16().argmax())  # of rows alike but for rounding, the first
         longest: float = lengths[at].item()
-        start = x + spread(x.numel(), x.dtype) if apart > 1 else x.clone()
+        start = x + spread(x.numel(), x.dtype) if apart > 1 else x
         if longest > math.sqrt(least):
-            along = torch.dot(rows[at], x).item()
-            start.add_(rows[at], alpha=math.copysign(cls.part / longest, along))
+            row = rows[at]
+            along = torch.dot(row, x).item()
+            start = start.add(row, alpha=math.copysign(cls.part / longest, along))
         size = math.sqrt(torch.dot(start, start).item())
         sigma = 0.0
         for done in range(1, cls.most + 1):
