@@ -52,13 +52,17 @@ class NormedOptimizer(Resumable):
     ‖·‖ is the norm that the plan names for w (Large et al. 2024, arXiv 2405.14813); u is up to
     the subclass. It computes in float32, for float64 parameters in float64; 16-bit parameters are
     roundings of a float32 copy in the state. Options are read from the groups at every step.
+    A weight that stays as it is since its gradients are too small for any update is counted in
+    `skipped` and warned of once, on a GPU one step late: there kernels square updates as they are,
+    which NormedSGD's can't be below 1e-19.
 
     params: model.named_parameters(), or parameter groups with such pairs. ValueError unless they
         fit the plan (by default PLAN). Weights of mass 0 may be left out.
     nonfinite: "raise" a FloatingPointError before anything is changed if a gradient holds NaN,
         infinity or numbers too large to square; or "skip" that weight, counted in `skipped`. On a
         GPU the error comes one step late; the weights it names, or their rows, were left alone.
-        The same holds for what a step would write, but the error comes once others have moved.
+        The same holds for what a step would write, but the error comes once others have moved, and
+        where kernels move a weight, only those entries stay that would not be finite.
     missing: "raise" a ValueError if a weight has no gradient, or "skip" that weight. Weights of
         mass 0, or with requires_grad=False, need none. With "skip" weights may be left out of
         params: pass those that are trained, and the others stay as they are.
@@ -300,8 +304,7 @@ class NormedOptimizer(Resumable):
         """Learn what weights on a GPU were left out of steps."""
         found = list[tuple[Item, str]]()
         for launched in self._launched:
-            lost = launched.lost_since(wait) if not launched.capturing() else ()
-            found += [(item, GRADIENTS) for item in lost]
+            found += launched.lost_since(wait) if not launched.capturing() else ()
         marks, self._marks = self._marks, []
         for items, told in marks:
             for what, flags in zip((WRITTEN, TINY), told.tolist(), strict=True):
@@ -496,7 +499,7 @@ class NormedOptimizer(Resumable):
         views = list(u.unbind())
         torch._foreach_copy_(views, updates)
         unit, top = level(u)
-        left = self._sound(items, u, top)
+        left = self._sound(u, top)
         often = max(self._iterations(group, p, w) for _, p, w in items)
         vectors = [state["vector"] for state in states if "vector" in state]
         new = torch.stack(vectors) if vectors else None
@@ -516,7 +519,7 @@ class NormedOptimizer(Resumable):
         """May a step wait for what a device finds? Of others it is known one step late."""
         return device.type == "cpu"
 
-    def _sound(self, items: list[Item], u: Tensor, top: Tensor) -> Tensor | None:
+    def _sound(self, u: Tensor, top: Tensor) -> Tensor | None:
         """Which updates of a stack hold no NaN or infinity; None: all. The others become 0."""
         sound = top < math.inf
         if self._waits(u.device) and bool(sound.all()):
@@ -532,7 +535,8 @@ class NormedOptimizer(Resumable):
         waits = self._waits(top.device)
         if waits and bool(moved.all()):
             return
-        largest: Any = torch._foreach_norm([p.grad for _, p, _ in items], math.inf)
+        grads: Any = [p.grad for _, p, _ in items]
+        largest: Any = torch._foreach_norm(grads, math.inf)
         sound, some_gradient = top.flatten() < math.inf, torch.stack(largest) > 0
         marks = torch.stack([~sound, sound & some_gradient & ~moved])
         if not waits:
@@ -737,7 +741,7 @@ class DualizedSGD(NormedOptimizer):
             scheme, lr, decay = self._scheme(group, w), group["lr"], group["weight_decay"]
             if polar_update(u, scheme, factor, weights, lr, decay, targets):
                 return
-        left = self._sound(items, u, top)
+        left = self._sound(u, top)
         duals = self._dualize(group, w, u).unbind()
         if left is not None:
             self._apply_left(left, items, weights, duals, list(left.to(u.dtype).unbind()))
