@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import prod
+from math import prod, sqrt
 from typing import Any
 
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor
 from .device import INTERPRETED, tl
 from .normed import apply_kernel, moments_kernel, reduce_kernel
 from .norms import NORMS
-from .optimizer import NormedOptimizer
+from .optimizer import GRADIENTS, TINY, WRITTEN, NormedOptimizer
 from .plan import Weight
+from .state import known_rate
 from .tiles import Tile, power, view
 
 TILES: dict[tuple[int, ...], Tile] = {}
@@ -32,6 +33,10 @@ class Launches:
         options  lr, weight_decay, 1 - β₁, 1 - β₂ and eps of each parameter group
         weights  for each part: shape, rows, offset of its first sum, sums, offset of its factors
         tiles    for each program: part, shape, first row, end, offset of its sum
+
+    One comes back: `lost`, for each part in how many steps its gradients, and its moments or what
+    would have been written, were not finite, and in how many nothing of its gradients was left in
+    an update; then 1 if the last step would have made a matrix's entries not finite.
 
     A shape, for which the kernels are compiled, is the kind of norm, taps, columns, rows at once,
     powers of two for taps and columns, the number of chunks of so many columns, and the gain.
@@ -86,11 +91,11 @@ class Launches:
         self.groups = list({id(group): group for group, _, _ in items}.values())
         self.options = torch.empty(len(self.groups), 5, **on)
         self.where = torch.empty(len(self.parts), 8, dtype=torch.int64, **on)
-        self.lost = torch.zeros(len(self.parts), dtype=torch.int32, **on)
+        self.lost = torch.zeros(len(self.parts), 4, dtype=torch.int32, **on)
         self.told = (
             self.lost.cpu().pin_memory() if self.device.type == "cuda" else self.lost.clone()
         )
-        self.known = [0] * len(self.parts)
+        self.known = [(0, 0, 0)] * len(self.parts)
         self.done: Any = None
         self.sent: dict[str, Any] = {}
         self.captured: list[Tensor] = []
@@ -100,8 +105,8 @@ class Launches:
         for name, (start, shape) in self.factor_at.items():
             yield name, self.factors[start : start + prod(shape)].view(shape)
 
-    def lost_since(self, wait: bool = False) -> list[Any]:
-        """The items whose gradients were not finite since the last call, once for each step.
+    def lost_since(self, wait: bool = False) -> list[tuple[Any, str]]:
+        """The items that steps left alone since the last call, and why: once for each step.
 
         The last step's tables come back while the next gradients are made; `wait` also finds
         steps that a CUDA graph has replayed.
@@ -110,12 +115,13 @@ class Launches:
             self.told.copy_(self.lost)
         elif self.done is not None:
             self.done.synchronize()
-        times: dict[int, int] = {}
-        now = self.told.tolist()
-        for (number, _, _), before, count in zip(self.parts, self.known, now, strict=True):
-            times[number] = max(times.get(number, 0), count - before)
+        times: dict[tuple[int, str], int] = {}
+        now = [(lost, spoiled + last, tiny) for lost, spoiled, tiny, last in self.told.tolist()]
+        for (number, _, _), before, counts in zip(self.parts, self.known, now, strict=True):
+            for why, old, count in zip((GRADIENTS, WRITTEN, TINY), before, counts, strict=True):
+                times[number, why] = max(times.get((number, why), 0), count - old)
         self.known = now
-        return [self.items[number] for number, count in times.items() for _ in range(count)]
+        return [(self.items[i], why) for (i, why), count in times.items() for _ in range(count)]
 
     def send(self, name: str, rows: list[Any]) -> None:
         """Write a table on the device, unless it stands there already."""
@@ -147,6 +153,11 @@ class Launches:
         for group, p, w in self.items:
             weight, grad = p.detach(), p.grad
             if grad is None or not p.requires_grad:
+                found.append(None)
+                continue
+            size, most = known_rate(group) * w.target, sqrt(torch.finfo(torch.float32).max)
+            if not (size < most and size * group["weight_decay"] < most):
+                optimizer._spoiled.append((group, p, w))
                 found.append(None)
                 continue
             state = optimizer.complete(p, w)
@@ -194,9 +205,8 @@ class Launches:
                 self.weights, self.where, self.sums, self.factors, self.lost, **shape
             )
             if self.matrices:
-                apply_kernel[self.matrices,](
-                    self.tiles, self.where, self.targets, self.weights, self.factors, **mode
-                )
+                tables = self.tiles, self.where, self.targets, self.weights, self.factors
+                apply_kernel[self.matrices,](*tables, self.lost, **mode)
 
 
 if tl is not None:

@@ -18,6 +18,17 @@ from __future__ import annotations
 
 from .device import jit, tl
 
+# What is found of rows, tiles and parts; the largest counts.
+#
+#     0  gradients are 0
+#     1  some gradient is not, and nothing moves so far
+#     2  something moves
+#     3  a gradient is not finite, or numbers are too large to square
+#     4  a moment is not finite, or a row would not be
+#
+# What becomes of it stands in `lost`, four numbers a part: in how many steps it had 3, 4 and 1, and
+# whether `apply_kernel` has since kept something that would not have been finite from a matrix.
+
 
 # modnorm: begin
 @jit
@@ -57,7 +68,7 @@ def take_matrix(
 ):  # fmt: skip
     """New moments of rows of a matrix, and their part of what bounds its norm.
 
-    That is Uᵀ(Ux), the columns' squares, ‖Ux‖², the longest row's square, what was not finite.
+    That is Uᵀ(Ux), the columns' squares, ‖Ux‖², the longest row's square, what was found.
     """
     SHAPE: tl.constexpr = SHAPES[s]
     BLOCK: tl.constexpr = SHAPE[3]
@@ -68,44 +79,46 @@ def take_matrix(
     longest = tl.zeros((T,), tl.float32)
     z = tl.zeros((T, C), tl.float32)
     columns = tl.zeros((T, C), tl.float32)
-    lost = 0
+    found = 0
     for row in range(start, end, BLOCK):
         if SHAPE[6] == 1:
             at, inside = place(row, end, 0, SHAPE)
-            u, bad = take_in(weight, state, numbers, at, inside, ADAM)
+            u, largest = take_in(weight, state, numbers, at, inside, ADAM)
             y = tl.sum(u * entries(x, 0, SHAPE)[None, :, :], 2)
             lengths = tl.sum(u * u, 2)
             z += tl.sum(u * y[:, :, None], 0)
             columns += tl.sum(u * u, 0)
-            lost += tl.sum(bad, 0)
         else:  # a row is too wide to stay on the chip, but not for the cache
             y = tl.zeros((BLOCK, T), tl.float32)
             lengths = tl.zeros((BLOCK, T), tl.float32)
+            largest = tl.zeros((BLOCK,), tl.float32)
             for chunk in range(SHAPE[6]):
                 at, inside = place(row, end, chunk * C, SHAPE)
-                u, bad = take_in(weight, state, numbers, at, inside, ADAM)
+                u, more = take_in(weight, state, numbers, at, inside, ADAM)
+                largest = tl.maximum(largest, more)
                 y += tl.sum(u * entries(x, chunk * C, SHAPE)[None, :, :], 2)
                 lengths += tl.sum(u * u, 2)
-                lost += tl.sum(bad, 0)
             tl.debug_barrier()
             for chunk in range(SHAPE[6]):
                 at, inside = place(row, end, chunk * C, SHAPE)
                 u = again(state, numbers, at, inside, ADAM)
-                more, wide = tl.sum(u * y[:, :, None], 0), tl.sum(u * u, 0)
+                right, wide = tl.sum(u * y[:, :, None], 0), tl.sum(u * u, 0)
                 if row > start:
-                    more += tl.load(part + inner(chunk, SHAPE))
+                    right += tl.load(part + inner(chunk, SHAPE))
                     wide += tl.load(part + Z + inner(chunk, SHAPE))
-                tl.store(part + inner(chunk, SHAPE), more)
+                tl.store(part + inner(chunk, SHAPE), right)
                 tl.store(part + Z + inner(chunk, SHAPE), wide)
             tl.debug_barrier()
         squares += tl.sum(y * y, 0)
         longest = tl.maximum(longest, tl.max(lengths, 0))
+        of_rows = judged(largest, tl.sum(lengths, 1), 0)
+        found = tl.maximum(found, tl.max(of_rows, 0))
     if SHAPE[6] == 1:
         tl.store(part + inner(0, SHAPE), z)
         tl.store(part + Z + inner(0, SHAPE), columns)
     tl.store(part + 2 * Z + tl.arange(0, T), squares)
     tl.store(part + 2 * Z + T + tl.arange(0, T), longest)
-    tl.store(part + 2 * Z + 2 * T, lost)
+    tl.store(part + 2 * Z + 2 * T, found)
 
 
 @jit
@@ -116,34 +129,55 @@ def take_rows(
     """New moments of rows that are measured one by one, by RMS or largest entry; moves them."""
     SHAPE: tl.constexpr = SHAPES[s]
     BLOCK: tl.constexpr = SHAPE[3]
+    T: tl.constexpr = SHAPE[4]
     C: tl.constexpr = SHAPE[5]
-    lost = 0
+    found = 0
+    refused = tl.zeros((T, C), tl.int32)
     for row in range(start, end, BLOCK):
         if SHAPE[6] == 1:
             at, inside = place(row, end, 0, SHAPE)
-            u, bad = take_in(weight, state, numbers, at, inside, ADAM)
-            factor = inverse(measured(u, SHAPE))[:, None, None] / SHAPE[7]
-            move(weight, at, inside & (bad == 0)[:, None, None], u * factor, numbers, MASTER)
+            u, largest = take_in(weight, state, numbers, at, inside, ADAM)
+            norm = measured(u, SHAPE)
+            of_rows, factor = judged(largest, norm, SHAPE[0]), inverse(norm)
+            inside &= (of_rows < 3)[:, None, None]
+            u *= factor[:, None, None] / SHAPE[7]
+            refused = tl.maximum(refused, move(weight, at, inside, u, numbers, MASTER))
         else:
             norm = tl.zeros((BLOCK,), tl.float32)
-            bad = tl.zeros((BLOCK,), tl.int32)
+            largest = tl.zeros((BLOCK,), tl.float32)
             for chunk in range(SHAPE[6]):
                 at, inside = place(row, end, chunk * C, SHAPE)
-                u, missing = take_in(weight, state, numbers, at, inside, ADAM)
-                bad += missing
+                u, more = take_in(weight, state, numbers, at, inside, ADAM)
+                largest = tl.maximum(largest, more)
                 if SHAPE[0] == 1:
                     part_norm = measured(u, SHAPE)
                     norm = tl.sqrt(norm * norm + part_norm * part_norm)
                 else:
                     norm = tl.maximum(norm, measured(u, SHAPE))
             tl.debug_barrier()
-            factor = inverse(norm)[:, None, None] / SHAPE[7]
+            of_rows, factor = judged(largest, norm, SHAPE[0]), inverse(norm)
             for chunk in range(SHAPE[6]):
                 at, inside = place(row, end, chunk * C, SHAPE)
-                u = again(state, numbers, at, inside, ADAM)
-                move(weight, at, inside & (bad == 0)[:, None, None], u * factor, numbers, MASTER)
-        lost += tl.sum(bad, 0)
-    tl.store(part, lost)
+                u = again(state, numbers, at, inside, ADAM) * factor[:, None, None] / SHAPE[7]
+                inside &= (of_rows < 3)[:, None, None]
+                refused = tl.maximum(refused, move(weight, at, inside, u, numbers, MASTER))
+        of_rows = tl.maximum(of_rows, tl.where(factor > 0, 2, 0))
+        found = tl.maximum(found, tl.max(of_rows, 0))
+    tl.store(part, tl.where(tl.max(tl.max(refused, 1), 0) > 0, 4, found))
+
+
+@jit
+def judged(largest, norm, KIND: tl.constexpr):
+    """What is found of rows, by their largest gradients and what norms or squares come to.
+
+    Infinity in a moment becomes NaN as soon as a gradient is taken in. So where a sum of squares is
+    infinite, numbers were too large; of largest entries, see `top`.
+    """
+    found = tl.where(largest > 0, 1, 0)
+    found = tl.where((largest < 1e30) & (norm < 3e38), found, 3)
+    if KIND == 2 or KIND == -2:
+        found = tl.where(norm < 3e38, found, 4)
+    return tl.where(norm == norm, found, 4)
 
 
 @jit
@@ -154,18 +188,18 @@ def take_whole(
     """New moments of rows of a weight that is measured as a whole, and their part of its norm."""
     SHAPE: tl.constexpr = SHAPES[s]
     size = 0.0
-    lost = 0
+    largest = 0.0
     for row in range(start, end, SHAPE[3]):
         for chunk in range(SHAPE[6]):
             at, inside = place(row, end, chunk * SHAPE[5], SHAPE)
-            u, bad = take_in(weight, state, numbers, at, inside, ADAM)
-            lost += tl.sum(bad, 0)
+            u, more = take_in(weight, state, numbers, at, inside, ADAM)
+            largest = tl.maximum(largest, tl.max(more, 0))
             if SHAPE[0] == -1:
                 size += tl.sum(tl.sum(tl.sum(u * u, 2), 1), 0)
             else:
-                size = tl.maximum(size, tl.max(tl.max(tl.max(tl.abs(u), 2), 1), 0))
+                size = tl.maximum(size, tl.max(top(u), 0))
     tl.store(part, size)
-    tl.store(part + 1, lost)
+    tl.store(part + 1, judged(largest, size, SHAPE[0]))
 
 
 @jit
@@ -174,12 +208,22 @@ def measured(u, SHAPE: tl.constexpr):
     if SHAPE[0] == 1:
         return tl.sqrt(tl.sum(tl.sum(u * u, 2), 1) / SHAPE[2])
     else:
-        return tl.max(tl.max(tl.abs(u), 2), 1)
+        return top(u)
+
+
+@jit
+def top(u):
+    """Of each row, the largest entry in size; infinity where one is NaN, which a maximum hides."""
+    size = tl.abs(u)
+    return tl.max(tl.max(tl.where(size < 3e38, size, float("inf")), 2), 1)
 
 
 @jit
 def reduce_kernel(weights, where, sums, factors, lost, SHAPES: tl.constexpr, ALIGNED: tl.constexpr):
-    """One program a weight: add up its parts; its factors, by tap, and its next vector."""
+    """One program a weight: add up its parts; its factors, by tap, and its next vector.
+
+    Also counts what was found.
+    """
     index = tl.program_id(0)
     row, record = where + 8 * index, weights + 5 * index
     if tl.load(row + 2) == 0:
@@ -187,17 +231,22 @@ def reduce_kernel(weights, where, sums, factors, lost, SHAPES: tl.constexpr, ALI
     shape, height, part = tl.load(record), tl.load(record + 1), sums + tl.load(record + 2)
     count, factor = tl.load(record + 3), factors + tl.load(record + 4)
     x = pointer(row + 5, tl.float32, ALIGNED)
-    bad = 0.0
+    lost += 4 * index
+    refused = tl.load(lost + 3)  # of the last step
+    found = 0.0
     for s in tl.static_range(len(SHAPES)):
         if shape == s:
             if SHAPES[s][0] == 0:
-                bad = reduce_matrix(x, part, count, height, factor, SHAPES, s)
+                found = reduce_matrix(x, part, count, height, factor, SHAPES, s)
             elif SHAPES[s][0] < 0:
-                bad = reduce_whole(part, count, height, factor, SHAPES, s)
+                found = reduce_whole(part, count, height, factor, SHAPES, s)
             else:
                 for k in range(count):
-                    bad += tl.load(part + k)
-    tl.store(lost + index, tl.load(lost + index) + tl.where(bad > 0, 1, 0))
+                    found = tl.maximum(found, tl.load(part + k))
+    tl.store(lost, tl.load(lost) + tl.where(found == 3, 1, 0))
+    tl.store(lost + 1, tl.load(lost + 1) + refused + tl.where(found == 4, 1, 0))
+    tl.store(lost + 2, tl.load(lost + 2) + tl.where(found == 1, 1, 0))
+    tl.store(lost + 3, 0)
 
 
 @jit
@@ -219,11 +268,11 @@ def reduce_matrix(x, part, count, height, factor, SHAPES: tl.constexpr, s: tl.co
     bound = tl.zeros((T,), tl.float32)
     whole = tl.zeros((T,), tl.float32)
     norm = tl.zeros((T,), tl.float32)
-    bad = 0.0
+    found = 0.0
     for k in range(count):
         squares += tl.load(part + k * PART + 2 * Z + tap)
         bound = tl.maximum(bound, tl.load(part + k * PART + 2 * Z + T + tap))
-        bad += tl.load(part + k * PART + 2 * Z + 2 * T)
+        found = tl.maximum(found, tl.load(part + k * PART + 2 * Z + 2 * T))
     scale = inverse(tl.sqrt(squares))[:, None]
     for chunk in tl.static_range(CHUNKS):
         right = add_up(part, count, chunk, SHAPE) * scale
@@ -236,6 +285,8 @@ def reduce_matrix(x, part, count, height, factor, SHAPES: tl.constexpr, s: tl.co
             tl.store(part + Z + inner(chunk, SHAPE), columns)
     sides = tl.minimum(height.to(tl.float32), SHAPE[2])
     bound = tl.maximum(bound, tl.maximum(norm, whole / sides))
+    fits = tl.min(((norm < 3e38) & (bound < 3e38)).to(tl.int32), 0)  # NaN does not
+    found = tl.where(fits == 1, found, tl.maximum(found, 3.0))
     stuck = (norm < 0.25 * bound)[:, None]
     if CHUNKS > 1:
         tl.debug_barrier()
@@ -246,11 +297,11 @@ def reduce_matrix(x, part, count, height, factor, SHAPES: tl.constexpr, s: tl.co
             columns = tl.load(part + Z + inner(chunk, SHAPE))
         new = tl.where(stuck, tl.sqrt(columns), right)
         length = inverse(tl.sqrt(tl.where(stuck, whole[:, None], norm[:, None])))
-        good = tl.where(bad > 0, 0.0, length) > 0
+        good = tl.where(found > 2, 0.0, length) > 0
         tl.store(x + at, new * length, inside & good)
     size = inverse(tl.sqrt(bound)) * tl.sqrt(height.to(tl.float32) / SHAPE[2]) / SHAPE[1]
-    tl.store(factor + tap, tl.where(bad > 0, -1.0, size), tap < SHAPE[1])
-    return bad
+    tl.store(factor + tap, tl.where(found > 2, -1.0, size), tap < SHAPE[1])
+    return tl.maximum(found, tl.where(tl.max(size, 0) > 0, 2.0, 0.0))
 
 
 @jit
@@ -258,15 +309,17 @@ def reduce_whole(part, count, height, factor, SHAPES: tl.constexpr, s: tl.conste
     """The factor of a weight that is measured as a whole, by its RMS or its largest entry."""
     SHAPE: tl.constexpr = SHAPES[s]
     norm = 0.0
-    bad = 0.0
+    found = 0.0
     for k in range(count):
         more = tl.load(part + 2 * k)
         norm = norm + more if SHAPE[0] == -1 else tl.maximum(norm, more)
-        bad += tl.load(part + 2 * k + 1)
+        found = tl.maximum(found, tl.load(part + 2 * k + 1))
     if SHAPE[0] == -1:
         norm = tl.sqrt(norm / (height.to(tl.float32) * SHAPE[2]))
-    tl.store(factor, tl.where(bad > 0, -1.0, inverse(norm) / SHAPE[7]))
-    return bad
+    size = inverse(norm) / SHAPE[7]
+    found = tl.where(norm < 3e38, found, tl.maximum(found, 3.0))
+    tl.store(factor, tl.where(found > 2, -1.0, size))
+    return tl.maximum(found, tl.where(size > 0, 2.0, 0.0))
 
 
 @jit
@@ -282,7 +335,7 @@ def add_up(part, count, chunk, SHAPE: tl.constexpr):
 
 @jit
 def apply_kernel(
-    tiles, where, targets, weights, factors,
+    tiles, where, targets, weights, factors, lost,
     SHAPES: tl.constexpr, ADAM: tl.constexpr, MASTER: tl.constexpr, P: tl.constexpr,
     ALIGNED: tl.constexpr,
 ):  # fmt: skip
@@ -293,7 +346,7 @@ def apply_kernel(
     row, factor = where + 8 * index, factors + tl.load(weights + 5 * index + 4)
     if tl.load(row + 2) == 0:
         return
-    if tl.load(factor) < 0:  # a gradient that was not finite
+    if tl.load(factor) < 0:  # a gradient or a moment that was not finite
         return
     weight, state, numbers = (
         addresses(row, P, ALIGNED),
@@ -302,23 +355,29 @@ def apply_kernel(
     )
     for s in tl.static_range(len(SHAPES)):
         if shape == s and SHAPES[s][0] <= 0:
-            apply_matrix(weight, state, numbers, factor, start, end, SHAPES, s, ADAM, MASTER)
+            kept = lost + 4 * index + 3
+            apply_matrix(weight, state, numbers, factor, kept, start, end, SHAPES, s, ADAM, MASTER)
 
 
 @jit
 def apply_matrix(
-    weight, state, numbers, factor, start, end,
+    weight, state, numbers, factor, kept, start, end,
     SHAPES: tl.constexpr, s: tl.constexpr, ADAM: tl.constexpr, MASTER: tl.constexpr,
 ):  # fmt: skip
     """Move rows of a matrix."""
     SHAPE: tl.constexpr = SHAPES[s]
-    tap = tl.arange(0, SHAPE[4])
+    T: tl.constexpr = SHAPE[4]
+    C: tl.constexpr = SHAPE[5]
+    tap = tl.arange(0, T)
     scale = tl.load(factor + tap, tap < SHAPE[1], 0.0)[None, :, None]
+    refused = tl.zeros((T, C), tl.int32)
     for row in range(start, end, SHAPE[3]):
         for chunk in range(SHAPE[6]):
-            at, inside = place(row, end, chunk * SHAPE[5], SHAPE)
+            at, inside = place(row, end, chunk * C, SHAPE)
             u = again(state, numbers, at, inside, ADAM)
-            move(weight, at, inside, u * scale, numbers, MASTER)
+            refused = tl.maximum(refused, move(weight, at, inside, u * scale, numbers, MASTER))
+    if tl.max(tl.max(refused, 1), 0) > 0:
+        tl.store(kept, 1)  # as other programs may, of the same matrix
 
 
 @jit
@@ -383,13 +442,14 @@ def inner(chunk, SHAPE: tl.constexpr):
 
 @jit
 def take_in(weight, state, numbers, at, inside, ADAM: tl.constexpr):
-    """Take gradients into the moments; the update, and how many by row were not finite.
+    """Take gradients into the moments; the update, and the largest gradients, by row.
 
-    What is not finite, or too large to square, leaves its moments as they were.
+    What is not finite, or too large to square, leaves its moments as they were, and counts as 1e30.
     """
     g = tl.load(weight[2] + at, inside, 0.0).to(tl.float32)
     m = tl.load(state[0] + at, inside, 0.0)
-    good = tl.abs(g) < 1.8e19
+    size = tl.abs(g)
+    good = size < 1.8e19
     m = tl.where(good, m + numbers[2] * (g - m), m)
     tl.store(state[0] + at, m, inside)
     u = m
@@ -398,7 +458,7 @@ def take_in(weight, state, numbers, at, inside, ADAM: tl.constexpr):
         v = tl.where(good, v + numbers[3] * (g * g - v), v)
         tl.store(state[1] + at, v, inside)
         u = adam_update(m, v, numbers)
-    return u, tl.sum(tl.sum((inside & (good == 0)).to(tl.int32), 2), 1)
+    return u, tl.max(tl.max(tl.where(good, size, 1e30), 2), 1)
 
 
 @jit
@@ -418,9 +478,11 @@ def adam_update(m, v, numbers):
 
 @jit
 def move(weight, at, inside, u, numbers, MASTER: tl.constexpr):
-    """w ← (1 - lr·target·weight_decay)·w - lr·target·u.
+    """w ← (1 - lr·target·weight_decay)·w - lr·target·u; 1 for each (tap, column) that refused it.
 
     With a MASTER, the weight is a rounding of w; where it was changed from outside, that counts.
+    Entries that would not be finite refuse, and stay as they were. Looked at by columns, since
+    these are mostly a thread's own, and nothing has to be brought together in every round.
     """
     p = tl.load(weight[0] + at, inside, 0.0)
     w = p.to(tl.float32)
@@ -428,9 +490,12 @@ def move(weight, at, inside, u, numbers, MASTER: tl.constexpr):
         master = tl.load(weight[1] + at, inside, 0.0)
         w = tl.where(master.to(p.dtype) == p, master, w)
     w = numbers[1] * w - numbers[0] * u
+    rounded = w.to(p.dtype)
+    fits = tl.abs(rounded.to(tl.float32)) < float("inf")
     if MASTER:
-        tl.store(weight[1] + at, w, inside)
-    tl.store(weight[0] + at, w.to(p.dtype), inside)
+        tl.store(weight[1] + at, w, inside & fits)
+    tl.store(weight[0] + at, rounded, inside & fits)
+    return tl.max((inside & (fits == 0)).to(tl.int32), 0)
 
 
 @jit

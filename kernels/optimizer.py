@@ -16,7 +16,7 @@ from torch.optim.adam import adam
 
 from .auto import automatic, automatic_step, watch
 from .norms import NORMS
-from .plan import Weight
+from .plan import Weight, level
 from .polar import polar_update
 from .schemes import ACCURATE, BANDS, BATCH, Scheme, Schemes
 from .state import (
@@ -41,6 +41,7 @@ STATE_TYPES = dict.fromkeys((torch.float16, torch.bfloat16, torch.float32), torc
 STATE_TYPES[torch.float64] = torch.float64
 GRADIENTS = "gradients with NaN, infinity or numbers too large to square"
 WRITTEN = "weights or moments with NaN or infinity, or a step that would make them so"
+TINY = "gradients so small that nothing of them is left in an update"
 LOW = 0.004  # a learning rate from here on is not taken for a habit from another optimizer
 TURNS = 16  # so often, counted in steps, a weight is looked at for what no norm shows
 Batch = tuple[list[Item], Tensor, list[Tensor]]  # weights, memory for their u, its parts
@@ -52,14 +53,17 @@ class NormedOptimizer(Resumable):
     ‖·‖ is the norm that the plan names for w (Large et al. 2024, arXiv 2405.14813); u is up to
     the subclass. It computes in float32, for float64 parameters in float64; 16-bit parameters are
     roundings of a float32 copy in the state. Options are read from the groups at every step.
+    A weight that stays as it is since its gradients are too small for any update is counted in
+    `skipped` and warned of once, on a GPU one step late: there kernels square updates as they are,
+    which NormedSGD's can't be below 1e-19.
 
     params: model.named_parameters(), or parameter groups with such pairs. ValueError unless they
         fit the plan (by default PLAN). Weights of mass 0 may be left out.
     nonfinite: "raise" a FloatingPointError before anything is changed if a gradient holds NaN,
         infinity or numbers too large to square; or "skip" that weight, counted in `skipped`. On a
         GPU the error comes one step late; the weights it names, or their rows, were left alone.
-        The same holds for what a step would write, but the error comes once others have moved;
-        the Triton kernels do not look at that.
+        The same holds for what a step would write, but the error comes once others have moved, and
+        where kernels move a weight, only those entries stay that would not be finite.
     missing: "raise" a ValueError if a weight has no gradient, or "skip" that weight. Weights of
         mass 0, or with requires_grad=False, need none. With "skip" weights may be left out of
         params: pass those that are trained, and the others stay as they are.
@@ -160,7 +164,8 @@ class NormedOptimizer(Resumable):
         self._batches: dict[torch.device, list[Batch]] = {}
         self._launched: list[Any] = []  # one for each device and type on a GPU
         self._on_gpu: set[Tensor] = set()
-        self._late: list[Item] = []  # weights there for which an error is due
+        self._late: list[tuple[Item, str]] = []  # weights there for which an error is due, and why
+        self._marks: list[tuple[list[Item], Tensor]] = []  # what stacks there left alone
         self._grouped: Any = None
         self._types: dict[str, torch.dtype] = {}  # of the parameters, when states were made
         self._ones: dict[torch.device, Tensor] = {}
@@ -280,7 +285,8 @@ class NormedOptimizer(Resumable):
             )
         self._count_lost()
         late, self._late = self._late, []
-        self._refuse(late, "The other weights, or rows, were moved")
+        why = " or ".join(dict.fromkeys(what for _, what in late))
+        self._refuse([item for item, _ in late], "The other weights, or rows, were moved", why)
         if not items:
             return set()
         types = [STATE_TYPES[p.dtype] for _, p, _ in items]
@@ -298,12 +304,21 @@ class NormedOptimizer(Resumable):
 
     def _count_lost(self, wait: bool = False) -> None:
         """Learn what weights on a GPU were left out of steps."""
+        found = list[tuple[Item, str]]()
         for launched in self._launched:
-            for item in launched.lost_since(wait) if not launched.capturing() else ():
-                if item[0]["nonfinite"] == "raise":
-                    self._late.append(item)
-                else:
-                    self._refuse([item], "")
+            found += launched.lost_since(wait) if not launched.capturing() else ()
+        marks, self._marks = self._marks, []
+        for items, told in marks:
+            for what, flags in zip((WRITTEN, TINY), told.tolist(), strict=True):
+                found += [(item, what) for item, flag in zip(items, flags, strict=True) if flag]
+        for item, what in found:
+            if what == TINY:
+                self._tiny.append(item[2].name)
+            elif item[0]["nonfinite"] == "raise":
+                self._late.append((item, what))
+            else:
+                self._refuse([item], "")
+        self._count_tiny()
 
     def _count_tiny(self) -> None:
         """Count weights that did not move since all of their update is 0 in its type."""
@@ -313,7 +328,7 @@ class NormedOptimizer(Resumable):
         if tiny and not self._said_tiny:
             self._said_tiny = True
             warnings.warn(
-                f"gradients so small that nothing of them is left in an update: {some(tiny)}. "
+                f"{TINY}: {some(tiny)}. "
                 "Multiply the loss by a constant: normed updates do not depend on its size",
                 stacklevel=3,
             )
@@ -485,19 +500,68 @@ class NormedOptimizer(Resumable):
         u = memory[: math.prod(shape)].view(shape)
         views = list(u.unbind())
         torch._foreach_copy_(views, updates)
+        unit, top = level(u)
+        left = self._sound(u, top)
         often = max(self._iterations(group, p, w) for _, p, w in items)
         vectors = [state["vector"] for state in states if "vector" in state]
         new = torch.stack(vectors) if vectors else None
         for _ in range(often):
             factor, new = NORMS[w.norm].measure(u, new)
-        factors = list(factor.unbind())
+        # What is no number once the unit is in it moves nothing.
+        whole = factor * unit
+        usable = whole.isfinite()
+        whole, factor = torch.where(usable, whole, 0.0), torch.where(usable, factor, 0.0)
         if new is not None:
             torch._foreach_copy_(vectors, list(new.unbind()))
-        self._factors.update(zip([w.name for _, _, w in items], factors, strict=True))
+        self._factors.update(zip([w.name for _, _, w in items], whole.unbind(), strict=True))
+        self._mark(items, top, whole.flatten(1).any(1))
+        self._apply_left(left, items, weights, views, list(factor.unbind()))
+
+    def _waits(self, device: torch.device) -> bool:
+        """May a step wait for what a device finds? Of others it is known one step late."""
+        return device.type == "cpu"
+
+    def _sound(self, u: Tensor, top: Tensor) -> Tensor | None:
+        """Which updates of a stack hold no NaN or infinity; None: all. The others become 0."""
+        sound = top < math.inf
+        if self._waits(u.device) and bool(sound.all()):
+            return None
+        u.masked_fill_(~sound, 0.0)
+        return sound.flatten()
+
+    def _mark(self, items: list[Item], top: Tensor, moved: Tensor) -> None:
+        """Keep note of what a step of a stack left alone: not finite, or 0 though gradients aren't.
+
+        moved: which of the weights have a factor that is not 0.
+        """
+        waits = self._waits(top.device)
+        if waits and bool(moved.all()):
+            return
+        grads: Any = [p.grad for _, p, _ in items]
+        largest: Any = torch._foreach_norm(grads, math.inf)
+        sound, some_gradient = top.flatten() < math.inf, torch.stack(largest) > 0
+        marks = torch.stack([~sound, sound & some_gradient & ~moved])
+        if not waits:
+            self._marks.append((items, marks))
+            return
+        spoiled, tiny = marks.tolist()
+        self._spoiled += [item for item, flag in zip(items, spoiled, strict=True) if flag]
+        self._tiny += [item[2].name for item, flag in zip(items, tiny, strict=True) if flag]
+
+    def _apply_left(
+        self, left: Tensor | None, items: list[Item], weights: Any, views: Any, factors: Any
+    ) -> None:
+        """Move the weights of a stack, but for those that `_sound` has left out."""
+        group = items[0][0]
         lr, decay = float(group["lr"]), group["weight_decay"]
-        if decay:
-            torch._foreach_mul_(weights, [1 - lr * w.target * decay for _, _, w in items])
-        torch._foreach_addcmul_(weights, views, factors, [-lr * w.target for _, _, w in items])
+        sizes = [lr * w.target for _, _, w in items]
+        if decay and left is None:
+            torch._foreach_mul_(weights, [1 - size * decay for size in sizes])
+        elif decay:
+            kept: Any = left
+            ones = list(kept.to(weights[0].dtype).unbind())
+            torch._foreach_addcmul_(weights, weights, ones, [-size * decay for size in sizes])
+        torch._foreach_addcmul_(weights, views, factors, [-size for size in sizes])
 
     def _iterations(self, group: Any, p: Tensor, w: Weight) -> int:
         """Steps of power iteration in this step: more for a vector's first, before which it is 0.
@@ -670,13 +734,20 @@ class DualizedSGD(NormedOptimizer):
         for view, update in zip(u.unbind(), updates, strict=True):
             if view.data_ptr() != update.data_ptr():
                 view.copy_(update)
+        _, top = level(u)
+        moved = (top > 0) & (top < math.inf)
+        self._mark(items, top, moved.flatten())
         self._factors.update(dict.fromkeys((w.name for _, _, w in items), 1.0))
         if w.norm == "spectral":
             targets, factor = [w.target for _, _, w in items], math.sqrt(w.shape[-2] / w.shape[-1])
             scheme, lr, decay = self._scheme(group, w), group["lr"], group["weight_decay"]
             if polar_update(u, scheme, factor, weights, lr, decay, targets):
                 return
+        left = self._sound(u, top)
         duals = self._dualize(group, w, u).unbind()
+        if left is not None:
+            self._apply_left(left, items, weights, duals, list(left.to(u.dtype).unbind()))
+            return
         for (_, _, w), p, dual in zip(items, weights, duals, strict=True):
             apply(p, dual, 1.0, float(group["lr"]) * w.target, group["weight_decay"])
 
@@ -697,8 +768,9 @@ class DualizedSGD(NormedOptimizer):
         return u
 
     def _scaled(self, group: Any, p: Tensor, w: Weight) -> Tensor:
-        u = self._direction(group, p).to(STATE_TYPES[p.dtype], copy=True)
-        return self._dualize(group, w, u.unsqueeze(0)).double()
+        u = self._direction(group, p).to(STATE_TYPES[p.dtype], copy=True).unsqueeze(0)
+        level(u)
+        return self._dualize(group, w, u).double()
 
 
 def unusable(factor: float | Tensor, u: Tensor) -> bool:

@@ -90,4 +90,21 @@ def reciprocal(norm: Tensor) -> Tensor:
     return torch.threshold(norm, floor, math.inf).reciprocal_()
 
 
+def level(u: Tensor) -> tuple[Tensor, Tensor]:
+    """Multiply each weight's update in a stack by a power of two, so that squares have a place.
+
+    Those powers, and the largest entries that there were, both (k, 1, ...). Powers of two round
+    nothing. They are 1 where the squares are numbers anyway, and where an entry is none.
+    """
+    top = torch.linalg.vector_norm(u, math.inf, tuple(range(1, u.ndim)), keepdim=True)
+    far = (top > 0) & (top < math.inf) & ((top < 1e-10) | (top > 1e10))
+    if u.is_cpu and not far.any():  # other devices are not waited for
+        return torch.ones_like(top), top
+    most = math.frexp(torch.finfo(u.dtype).max)[1] - 2  # one that is a number, and its inverse
+    power = torch.where(far, torch.frexp(top).exponent.neg(), 0).clamp_(-most, most)
+    unit = torch.ldexp(torch.ones_like(top), power.to(u.dtype))
+    u.mul_(unit)
+    return unit, top
+
+
 # modnorm: end

@@ -13,6 +13,7 @@ from optimizer_cases import give_gradients, parameters
 from torch import Tensor, nn
 
 import modnorm
+from modnorm.kernels.norms import NORMS
 from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD
 from modnorm.kernels.plan import Weight
 from modnorm.kernels.polar import polar
@@ -62,6 +63,16 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     if request.param == "stacked":
         monkeypatch.setattr(NormedOptimizer, "_stacks", lambda self, device: True)
     return str(request.param)
+
+
+@pytest.fixture(params=["one by one", "stacked", "stacked, not waiting"])
+def anywhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Those, and the way of other devices, which are not waited for: does a step wait?"""
+    waits = str(request.param) != "stacked, not waiting"
+    if request.param != "one by one":
+        monkeypatch.setattr(NormedOptimizer, "_stacks", lambda self, device: True)
+        monkeypatch.setattr(NormedOptimizer, "_waits", lambda self, device: waits)
+    return waits
 
 
 @pytest.mark.parametrize("kind", POWER)
@@ -179,15 +190,21 @@ SMALL = [
     Weight("embed", "Embed", (6, 4), "row_rms", 1.0, 0.5),
     Weight("bias", "Bias", (6,), "rms", 1.0, 0.5),
     Weight("conv", "Conv2D", (4, 3, 3, 3), "spectral_taps", 1.0, 0.5),
+    Weight("heads", "HeadedLinear", (2, 3, 4), "spectral", 1.0, 0.5),
+    Weight("scale", "Scale", (6,), "max", 1.0, 0.5),
+    Weight("readout", "Readout", (6, 4), "row", 1.0, 0.5),
+    Weight("column", "Linear", (6, 4), "column", 1.0, 0.5),
+    Weight("sign", "Linear", (6, 4), "sign", 1.0, 0.5),
+    Weight("frobenius", "Linear", (6, 4), "frobenius", 1.0, 0.5),
 ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scale", [1e-19, 1e-25, 1e-32])
 @pytest.mark.parametrize("w", SMALL, ids=lambda w: w.name)
-def test_small_gradients_move_weights_as_large_ones_do(kind: Any, scale: float, w: Weight) -> None:
-    if kind is DualizedSGD and not w.norm.startswith("spectral"):
-        pytest.skip("told in the next test")
+def test_small_gradients_move_weights_as_large_ones_do(
+    kind: Any, scale: float, w: Weight, anywhere: bool
+) -> None:
     moved = []
     for size in (1.0, scale):
         named = parameters(plan=(w,))
@@ -195,7 +212,7 @@ def test_small_gradients_move_weights_as_large_ones_do(kind: Any, scale: float, 
         optimizer = kind(named, lr=0.1, plan=(w,))
         give_gradients(named, scale=size)
         optimizer.step()
-        assert not optimizer.skipped
+        assert not optimizer.state_dict()["skipped"]
         moved.append(start - named[0][1].detach())
     if kind is not NormedAdam:  # whose eps makes another update of small gradients
         torch.testing.assert_close(*moved, rtol=1e-3, atol=1e-5)
@@ -203,17 +220,94 @@ def test_small_gradients_move_weights_as_large_ones_do(kind: Any, scale: float, 
     assert size / 3 < small < 3 * size
 
 
-@pytest.mark.parametrize("kind", POWER)
-def test_gradients_of_which_nothing_is_left_are_counted_and_said_once(kind: Any) -> None:
-    w = SMALL[0]
+def test_every_norm_is_among_them() -> None:
+    assert {w.norm for w in SMALL} == set(NORMS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("w", SMALL, ids=lambda w: w.name)
+def test_gradients_of_which_nothing_is_left_are_counted_and_said_once(
+    kind: Any, w: Weight, anywhere: bool
+) -> None:
+    """Where they are learned of one step late, before a state is saved all the same."""
     named = parameters(plan=(w,))
-    optimizer = kind(named, lr=0.1, plan=(w,))
-    named[0][1].grad = torch.full((6, 4), 1e-45)
+    start = named[0][1].detach().clone()
+    options = {"nesterov": False} if kind is DualizedSGD else {}  # the gradient itself is left
+    optimizer = kind(named, lr=0.1, plan=(w,), **options)
+    named[0][1].grad = torch.full(w.shape, 1e-45)
+    if not anywhere:
+        optimizer.step()
+        assert not optimizer.skipped
     with pytest.warns(UserWarning, match="so small that nothing of them is left") as said:
         optimizer.step()
-    optimizer.step()  # a second warning would be an error
     assert len(said) == 1
-    assert optimizer.skipped == {"a": 2}
+    assert optimizer.skipped == {w.name: 1}
+    if anywhere:
+        optimizer.step()  # a second warning would be an error
+    assert optimizer.state_dict()["skipped"] == {w.name: 2}
+    assert torch.equal(start, named[0][1].detach())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scale", [1e-36, 1e-38, 1e-40, 1e-42, 1e-44])
+@pytest.mark.parametrize("w", SMALL, ids=lambda w: w.name)
+@pytest.mark.filterwarnings("ignore:gradients so small")
+def test_the_smallest_gradients_move_weights_or_are_counted(
+    kind: Any, scale: float, w: Weight, anywhere: bool
+) -> None:
+    named = parameters(plan=(w,))
+    start = named[0][1].detach().clone()
+    optimizer = kind(named, lr=0.1, plan=(w,))
+    give_gradients(named, scale=scale)
+    optimizer.step()
+    assert named[0][1].isfinite().all()
+    moved = not torch.equal(start, named[0][1].detach())
+    assert optimizer.state_dict()["skipped"] == ({} if moved else {w.name: 1})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("w", SMALL, ids=lambda w: w.name)
+def test_zero_gradients_are_not_taken_for_small_ones(kind: Any, w: Weight, anywhere: bool) -> None:
+    named = parameters(plan=(w,))
+    optimizer = kind(named, lr=0.1, plan=(w,))
+    for _ in range(2):
+        named[0][1].grad = torch.zeros(w.shape)
+        optimizer.step()
+    assert optimizer.state_dict()["skipped"] == {}
+
+
+@pytest.mark.parametrize("kind", POWER)
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+@pytest.mark.parametrize("w", SMALL, ids=lambda w: w.name)
+def test_a_stack_leaves_out_a_weight_whose_moments_are_spoiled(
+    kind: Any, bad: float, decay: float, w: Weight, anywhere: bool
+) -> None:
+    plan = (w, w._replace(name="other"))
+    for policy in ("raise", "skip"):
+        named = parameters(plan=plan)
+        optimizer = kind(named, lr=0.1, plan=plan, weight_decay=decay, nonfinite=policy)
+        give_gradients(named, 0)
+        optimizer.step()
+        (_, p), (_, other) = named
+        optimizer.state[p][optimizer.moments[0]].view(-1)[1] = bad
+        before, was = p.detach().clone(), other.detach().clone()
+        give_gradients(named, 1)
+        said = rf"^weights or moments with NaN or infinity, .*: {w.name}\. The other weights"
+        if policy == "skip":
+            optimizer.step()
+            assert optimizer.state_dict()["skipped"] == {w.name: 1}
+        elif anywhere:
+            with pytest.raises(FloatingPointError, match=said):
+                optimizer.step()
+        else:
+            optimizer.step()
+            with pytest.raises(FloatingPointError, match=said):
+                optimizer.step()
+        assert torch.equal(p.detach(), before)
+        moved = other.detach() - was
+        assert (moved != 0).any()
+        assert moved.isfinite().all()
 
 
 @pytest.mark.parametrize("size", [1e3, 1e4])

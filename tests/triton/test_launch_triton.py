@@ -151,6 +151,144 @@ def test_an_error_comes_with_the_next_step_and_the_weight_is_left_alone() -> Non
     assert not torch.equal(a, before["a"])
 
 
+FEW = tuple(w for w in PLAN if w.name in ("embed", "a", "scale", "frobenius"))
+
+
+def few(dtype: torch.dtype = torch.float32) -> Named:
+    """One weight of each way in which kernels measure."""
+    return [(name, p) for name, p in parameters(dtype) if name in {w.name for w in FEW}]
+
+
+@both
+@pytest.mark.parametrize(
+    ("dtype", "options", "at_once"),
+    [
+        (torch.float16, {"lr": 1e6}, False),
+        (torch.float32, {"lr": 1e300}, True),
+        (torch.float32, {"weight_decay": 1e30}, True),
+        (torch.float16, {"weight_decay": 1e9}, False),
+    ],
+)
+def test_a_step_too_large_for_the_weights_is_not_written(
+    kind: Any, dtype: torch.dtype, options: Any, at_once: bool
+) -> None:
+    """What a learning rate alone shows is said at once, before moments are touched."""
+    for policy in ("raise", "skip"):
+        named = few(dtype)
+        optimizer = run(kind, named, 1, plan=FEW, nonfinite=policy)
+        optimizer.param_groups[0].update(options)
+        before = values(named)
+        said = ""
+        for step in range(1, 3):
+            give_gradients(named, step)
+            try:
+                optimizer.step()
+            except (FloatingPointError, ValueError) as error:
+                said = said or f"{step}: {error}"
+            assert all(p.isfinite().all() for _, p in named)
+        same = {name for name, p in named if torch.equal(p, before[name])}
+        if policy == "skip":
+            assert optimizer.state_dict()["skipped"].keys() >= same
+            assert optimizer.skipped
+            assert not said
+        else:
+            assert said.startswith("1: " if at_once else "2: ")
+            assert "make them so: " in said or "more than a float can hold" in said
+            assert not at_once or same == before.keys()
+
+
+@both
+@pytest.mark.parametrize("spoiled", ["moment", "weight"])
+def test_what_is_spoiled_is_named_and_its_weight_is_left_alone(kind: Any, spoiled: str) -> None:
+    for policy in ("raise", "skip"):
+        named = few()
+        optimizer = run(kind, named, 1, plan=FEW, nonfinite=policy)
+        for name in ("a", "scale", "frobenius"):
+            p = dict(named)[name]
+            moment = optimizer.state[p][optimizer.moments[-1]]
+            (moment if spoiled == "moment" else p.detach()).view(-1)[1] = math.nan
+        before = values(named)
+        give_gradients(named, 1)
+        optimizer.step()
+        for name, p in named:
+            assert p.isfinite().all() or spoiled == "weight"
+            same = torch.equal(p, before[name])
+            assert same == (spoiled == "moment" and name in ("a", "scale", "frobenius"))
+        if policy == "raise":
+            said = r"would make them so: a, scale, frobenius\. The other weights"
+            with pytest.raises(FloatingPointError, match=said):
+                optimizer.step()
+        else:
+            assert optimizer.state_dict()["skipped"] == {"a": 1, "scale": 1, "frobenius": 1}
+
+
+@both
+def test_gradients_of_which_nothing_is_left_are_counted_and_said_once(kind: Any) -> None:
+    named = few()
+    optimizer = kind(named, lr=0.1, plan=FEW)
+    before = values(named)
+    for _, p in named:
+        p.grad = torch.full_like(p, 1e-42)
+    optimizer.step()
+    assert not optimizer.skipped
+    with pytest.warns(UserWarning, match="so small that nothing of them is left.*: embed,") as told:
+        optimizer.step()
+    assert len([x for x in told if x.category is UserWarning]) == 1  # the rest are Triton's
+    assert optimizer.skipped == dict.fromkeys(before, 1)
+    assert optimizer.state_dict()["skipped"] == dict.fromkeys(before, 2)
+    assert all(torch.equal(p, before[name]) for name, p in named)
+    give_gradients(named, 0)
+    optimizer.step()
+    assert optimizer.state_dict()["skipped"] == dict.fromkeys(before, 2)
+
+
+def size_of(u: Tensor) -> float:
+    """√(in/out)·σ_max."""
+    return math.sqrt(u.shape[1] / u.shape[0]) * float(torch.linalg.matrix_norm(u.double(), 2))
+
+
+def test_no_step_of_a_convex_problem_is_above_twice_its_size() -> None:
+    """A regression, full batch: vectors could not leave a direction once it was found."""
+    draw, lr = torch.Generator().manual_seed(0), 0.1
+    x = 1 + 0.5 * torch.randn(16, 16, generator=draw)
+    x, y = x / x.square().mean(1, keepdim=True).sqrt(), torch.randn(16, 16, generator=draw)
+    w = nn.Parameter(torch.zeros(16, 16))
+    plan = (Weight("w", "Linear", (16, 16), "spectral", 1.0, 1.0),)
+    optimizer = NormedSGD([("w", w)], lr=lr, plan=plan)
+    sizes = []
+    for _ in range(30):
+        before = w.detach().clone()
+        w.grad = 2 * (x @ before.T - y).T @ x / y.numel()
+        optimizer.step()
+        sizes.append(size_of(w.detach() - before) / lr)
+    assert optimizer._launched
+    assert min(sizes) >= 1 - 1e-4
+    assert max(sizes) < 2
+    assert sum(sizes) / len(sizes) < 1.15
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [(NormedAdam, {"betas": (0.0, 0.99)}), (NormedSGD, {"momentum": 0.0})]
+)
+def test_a_vector_orthogonal_to_the_update_starts_anew(kind: Any, options: Any) -> None:
+    """One-hot inputs: what one example's gradient leaves as vector misses all of the next's."""
+    draw = torch.Generator().manual_seed(0)
+    shapes = {"0": (16, 64), "1": (8, 16)}
+    named = [(n, nn.Parameter(torch.randn(s, generator=draw) / 8)) for n, s in shapes.items()]
+    plan = [Weight(n, "Linear", shape, "spectral", 1.0, 1.0) for n, shape in shapes.items()]
+    optimizer = kind(named, lr=1e-2, plan=plan, **options)
+    (_, first), (_, last) = named
+    for _ in range(20):
+        token = torch.randint(64, (1,), generator=draw)
+        x = nn.functional.one_hot(token, 64).float()
+        loss = nn.functional.cross_entropy(torch.tanh(x @ first.T) @ last.T, token % 8)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert all(1 - 1e-4 <= size < 2 for size in optimizer.slack().values())
+    assert optimizer._launched
+
+
 def test_skipped_weights_are_counted() -> None:
     named = parameters()
     optimizer = run(NormedSGD, named, 1, nonfinite="skip")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from modnorm.kernels import launch
 from modnorm.kernels.launch import Launches
+from modnorm.kernels.optimizer import WRITTEN
 from modnorm.kernels.plan import Weight
 from modnorm.kernels.tiles import Tile
 
@@ -46,6 +47,7 @@ class Model:
             | {"weight": p.detach().double()}
             for p in self.params
         ]
+        self._spoiled: list[Any] = []
         self.launches = Launches(
             [(self.group, p, w) for p, w in zip(self.params, plan, strict=True)], self.moments
         )
@@ -201,7 +203,7 @@ def test_random_weights(drawn: list[tuple[Weight, Tile]], adam: bool, seed: int)
 @pytest.mark.parametrize("scale", [0.0, 1e-42, 1e-30, 1e-17, 1e15])
 @pytest.mark.parametrize("adam", [True, False], ids=["adam", "sgd"])
 def test_sizes_of_gradients(scale: float, adam: bool) -> None:
-    """An update that is too small to square does not move a weight; any other does, as much."""
+    """An update too small to square moves nothing and is counted; any other moves, as much."""
     model = Model(ALL, adam, torch.float32)
     before = [p.detach().clone() for p in model.params]
     model.group["weight_decay"] = 0.0
@@ -212,6 +214,89 @@ def test_sizes_of_gradients(scale: float, adam: bool) -> None:
         assert all(x.isfinite().all() for x in model.state[p].values())
         size = scale / EPS if adam else scale  # Adam divides by eps where a square is 0
         assert (moved > 1e-4) == (size > 1e-18), (w.name, moved)
+    tiny = 0 < size <= 1e-18
+    assert model.launches.lost.tolist() == [[0, 0, int(tiny), 0]] * len(ALL)
+
+
+def test_a_row_that_is_too_small_is_not_counted_where_others_move() -> None:
+    """Rows of an embedding fade for long after their token was seen last: nothing is wrong."""
+    model = Model(ALL[:1], False, torch.float32)
+    grad = model.random(ALL[0].shape)
+    grad[2] *= 1e-25
+    model.step([grad])
+    assert model.launches.lost.tolist() == [[0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("small", [False, True], ids=["whole rows", "small tiles"])
+def test_numbers_whose_squares_add_up_to_infinity(small: bool, tiles: dict[Any, Tile]) -> None:
+    several = [w for w in ALL if math.prod(w.shape) > 1 and w.norm not in ("max", "sign")]
+    tiles.update({w.shape: Tile(4, 2, 4) for w in several if small})
+    model = Model(several, False, torch.float32)
+    before = [p.detach().clone() for p in model.params]
+    for p in model.params:
+        model.state[p]["momentum"].fill_(1.7e19)
+        p.grad = torch.full(p.shape, 1.7e19)  # which is itself not
+    model.launches.step(model)
+    assert model.launches.lost.tolist() == [[1, 0, 0, 0]] * len(several)
+    assert all(torch.equal(p, old) for p, old in zip(model.params, before, strict=True))
+
+
+@pytest.mark.parametrize("adam", [True, False], ids=["adam", "sgd"])
+@pytest.mark.parametrize("small", [False, True], ids=["whole rows", "small tiles"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_moment_that_is_spoiled_leaves_its_weight_alone(
+    adam: bool, small: bool, bad: float, tiles: dict[Any, Tile]
+) -> None:
+    tiles.update({w.shape: Tile(4, 2, 4) for w in ALL if small})
+    model = Model(ALL, adam, torch.float32)
+    for p in model.params:
+        model.state[p][model.moments[0]].view(-1)[0] = bad
+        p.grad = model.random(p.shape)
+    before = [p.detach().clone() for p in model.params]
+    vectors = [model.state[p].get("vector", p.detach()).clone() for p in model.params]
+    model.launches.step(model)
+    assert model.launches.lost.tolist() == [[0, 1, 0, 0]] * len(ALL)
+    assert [why for _, why in model.launches.lost_since()] == [WRITTEN] * len(ALL)
+    for p, old, vector, w in zip(model.params, before, vectors, ALL, strict=True):
+        rows = p.detach() != old
+        if w.norm in ("row_rms", "row"):
+            assert not rows[0].any()
+            assert rows[1:].all()
+            assert p.isfinite().all()
+        else:
+            assert not rows.any(), w.name
+            assert torch.equal(model.state[p].get("vector", p.detach()), vector), w.name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_entries_that_would_not_be_finite_stay_as_they_were(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so do those that are not: a weight with NaN is named in the first step."""
+    several = [w for w in ALL if math.prod(w.shape) > 1]
+    model = Model(several, True, dtype)
+    most = torch.finfo(dtype).max
+    for p in model.params:
+        with torch.no_grad():
+            p.view(-1)[0] = math.nan
+            p.view(-1)[-1] = most
+        model.state[p]["master"] = p.detach().float()
+        p.grad = -torch.ones_like(p)
+    # As with a rate on the device, which the host does not look at.
+    monkeypatch.setattr(launch, "known_rate", lambda group: 0.0)
+    model.group.update(lr=torch.tensor(3e4 if dtype == torch.float16 else 1e38), weight_decay=0.0)
+    before = [p.detach().clone() for p in model.params]
+    for _ in range(2):
+        model.launches.step(model)
+        assert [why for _, why in model.launches.lost_since()] == [WRITTEN] * len(several)
+        for p, old, w in zip(model.params, before, several, strict=True):
+            assert p.view(-1)[0].isnan()
+            assert p.view(-1)[1:].isfinite().all()
+            assert p.view(-1)[-1] == old.view(-1)[-1] == most
+            if len(p.view(-1)) > 2 and w.norm != "sign":
+                assert p.view(-1)[1] != old.view(-1)[1], w.name
+            if dtype != torch.float32:
+                assert model.state[p]["master"].view(-1)[1:].isfinite().all()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 3e19])
@@ -226,7 +311,7 @@ def test_what_is_not_finite_leaves_its_weight_alone(bad: float) -> None:
     for p, grad in zip(model.params, grads, strict=True):
         p.grad = grad
     model.launches.step(model)
-    assert model.launches.lost.tolist() == [1] * len(ALL)
+    assert model.launches.lost.tolist() == [[1, 0, 0, 0]] * len(ALL)
     for p, old, was, w in zip(model.params, before, states, ALL, strict=True):
         rows = p.detach() != old
         if w.norm in ("row_rms", "row"):  # the other rows are whole, and move
@@ -239,7 +324,7 @@ def test_what_is_not_finite_leaves_its_weight_alone(bad: float) -> None:
             assert model.state[p][name].view(-1)[0] == was[name].view(-1)[0]
     model.step([model.random(w.shape) for w in ALL])
     assert all((p != old).all() for p, old in zip(model.params, before, strict=True))
-    assert model.launches.lost.tolist() == [1] * len(ALL)
+    assert model.launches.lost.tolist() == [[1, 0, 0, 0]] * len(ALL)
 
 
 def test_any_stride_gives_the_same_step() -> None:
