@@ -29,6 +29,7 @@ class Spectral(Norm):
     part = 0.5  # of a row beside x, where one matrix starts from both at once
     settled = 1.1  # by how much less than this σ grows in the last iteration for one matrix
     most = 8  # iterations, there and of a new vector
+    together = 4096  # entries of matrices up to which torch's batched product is fast on a CPU
 
     @classmethod
     def vector_shape(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -66,11 +67,12 @@ class Spectral(Norm):
         """
         assert x is not None
         if u.ndim > 2:
-            return super().scale(u, x, iterations)
+            return cls.scale_stack(u, x, iterations)
         least, turned = torch.finfo(u.dtype).tiny, u.t()
         apart = max(1, min(u.shape[0] // 16, u.numel() // 4096))
         # Which ones: by the vector's last bits, so that a resumed run looks at the same.
-        first = int(math.frexp(x[0].item())[0] * 2**24) % apart if apart > 1 else 0
+        bits = x[0].item() if apart > 1 else 0.0
+        first = int(math.frexp(bits)[0] * 2**24) % apart if math.isfinite(bits) else 0
         rows = u[first::apart]
         lengths = torch.linalg.vector_norm(rows, dim=1)
         at = int(lengths.bfloat16().argmax())  # of rows alike but for rounding, the first
@@ -98,6 +100,17 @@ class Spectral(Norm):
             whole = math.sqrt(torch.dot(lengths, lengths).item() / min(u.shape))
             sigma = max(sigma, whole)
         return math.sqrt(u.shape[0] / u.shape[1]) / max(sigma, longest)
+
+    @classmethod
+    def scale_stack(cls, u: Tensor, x: Tensor, iterations: int) -> Tensor:
+        """`scale` for each matrix of a stack, small ones at once; NaN where u holds NaN or infinity."""
+        if math.prod(u.shape[-2:]) <= cls.together:
+            return torch.as_tensor(super().scale(u, x, iterations))
+        factors = []
+        for part, vector in zip(u.flatten(0, -3), x.flatten(0, -2), strict=True):
+            factor = Spectral.scale(part, vector, iterations)
+            factors.append(factor if factor > 0 or part.isfinite().all() else math.nan)
+        return u.new_tensor(factors).view(*u.shape[:-2], 1, 1)
 
     @classmethod
     def rescued(cls, u: Tensor, x: Tensor, iterations: int) -> float | Tensor:

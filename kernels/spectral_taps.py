@@ -32,6 +32,15 @@ class SpectralTaps(Spectral):
         return factor.div_(high * wide).view(count, 1, 1, high, wide), new
 
     @classmethod
+    def scale_stack(cls, u: Tensor, x: Tensor, iterations: int) -> Tensor:
+        if u[:, :, 0, 0].numel() <= cls.together:
+            return super().scale_stack(u, x, iterations)
+        rows = x.flatten(1).t().contiguous()
+        factor = super().scale_stack(cls.taps(u.unsqueeze(0)).contiguous(), rows, iterations)
+        x.copy_(rows.t().view_as(x))
+        return factor.div_(u[0, 0].numel()).view(1, 1, *u.shape[2:])
+
+    @classmethod
     def exact(cls, u: Tensor) -> Tensor:
         taps = super().exact(cls.taps(u)).view(u.shape[0], -1)
         return taps.amax(1) * taps.shape[1]

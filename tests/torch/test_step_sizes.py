@@ -191,6 +191,8 @@ SMALL = [
     Weight("bias", "Bias", (6,), "rms", 1.0, 0.5),
     Weight("conv", "Conv2D", (4, 3, 3, 3), "spectral_taps", 1.0, 0.5),
     Weight("heads", "HeadedLinear", (2, 3, 4), "spectral", 1.0, 0.5),
+    Weight("wide conv", "Conv2D", (72, 60, 2, 2), "spectral_taps", 1.0, 0.5),
+    Weight("wide heads", "HeadedLinear", (2, 72, 60), "spectral", 1.0, 0.5),
     Weight("scale", "Scale", (6,), "max", 1.0, 0.5),
     Weight("readout", "Readout", (6, 4), "row", 1.0, 0.5),
     Weight("column", "Linear", (6, 4), "column", 1.0, 0.5),
