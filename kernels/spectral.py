@@ -103,7 +103,7 @@ class Spectral(Norm):
 
     @classmethod
     def scale_stack(cls, u: Tensor, x: Tensor, iterations: int) -> Tensor:
-        """`scale` for each matrix of a stack, small ones at once; NaN where u holds NaN or infinity."""
+        """`scale` for matrices of a stack, small ones at once; NaN where u holds NaN or infinity."""
         if math.prod(u.shape[-2:]) <= cls.together:
             return torch.as_tensor(super().scale(u, x, iterations))
         factors = []
