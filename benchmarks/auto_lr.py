@@ -143,7 +143,7 @@ def rows(name: str, case: Case, steps: int, folder: str) -> Iterator[str]:
     found = texts.load(case.data)
     task = make_task(only_input(module), found, case.batch, case.params.get("context"), 40)
     task.to(torch.device("cpu"), torch.float32)
-    bound = module.SMOOTHNESS["cross_entropy"]
+    bound = module.PLAN.smoothness["cross_entropy"]
     for kind, guess in case.guesses.items():
 
         def runs(falls: bool = True, kind: str = kind, **options: Any) -> list[Trained]:

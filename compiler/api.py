@@ -65,6 +65,7 @@ def compile(
     model: str | None = None,
     output: FilePath | None = None,
     device: str = tiles.DEFAULT,
+    standalone: bool = False,
     force: bool = False,
     root: FilePath | None = None,
     **params: object,
@@ -78,7 +79,8 @@ def compile(
     model: its name, where the file has several.
     params: values of the file's params: numbers, bools or strings.
     device: the class of GPUs to choose kernels' tiles for, "sm_80", "sm_90" (the default),
-        "sm_100" or "gfx942", or "cpu" to leave the kernels out.
+        "sm_100" or "gfx942", or "cpu" to leave them out.
+    standalone: write all of the runtime that it needs into it; else it imports modnorm.kernels.
     force: replace a file that modnorm did not make, or that was changed since.
     root: only files in that folder are imported, wherever links lead: for those who compile others'
         files.
@@ -92,7 +94,7 @@ def compile(
     if device not in ("cpu", *tiles.DEVICES):
         raise ValueError(f"device must be one of {['cpu', *tiles.DEVICES]}, not {device!r}")
     analysis = analyse(path, model, params, ANALYSIS, root)
-    source = generate(analysis.program, device)
+    source = generate(analysis.program, device, standalone=standalone)
     if output is not None:
         read = {"": None if is_text(path) else path, IMPORTED: analysis.sources}
         write(output, source, source=read, force=force)

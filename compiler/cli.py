@@ -130,7 +130,10 @@ def cli() -> None:
     type=click.Choice(["cpu", *DEVICES]),
     default=DEFAULT,
     show_default=True,
-    help="The class of GPUs to choose kernels' tiles for; cpu leaves the kernels out.",
+    help="The class of GPUs to choose kernels' tiles for; cpu leaves them out.",
+)
+@click.option(
+    "--standalone", is_flag=True, help="Write what the file needs of modnorm into it, too."
 )
 @_model_options
 def compile_(
@@ -140,11 +143,12 @@ def compile_(
     check: bool,
     force: bool,
     device: str,
+    standalone: bool,
     params: Mapping[str, str],
     model: str | None,
     root: str | None,
 ) -> None:
-    """Compile FILE.mod into one self-contained Python file.
+    """Compile FILE.mod into one Python file: the plan, the model, and optimizers for it.
 
     The file is written whole or, if something is wrong, not at all; and never over one that modnorm
     did not make, or that was changed since.
@@ -154,6 +158,7 @@ def compile_(
       modnorm compile gpt.mod
       modnorm compile gpt.mod -o models/wide.py -p d_embed=512 -p heads=8
       modnorm compile zoo.mod --model ResMLP -o - | less
+      modnorm compile gpt.mod --standalone           where modnorm is not installed
       modnorm compile gpt.mod --check                is gpt.py up to date?
     """
     if output is None:
@@ -173,7 +178,7 @@ def compile_(
 
         analysis = analyse(file, params, model, passes=ANALYSIS, root=root)
         renamed = Diagnostics()
-        text = generate(analysis.program, device, renamed)
+        text = generate(analysis.program, device, renamed, standalone=standalone)
         _warn([*analysis.diagnostics, *renamed])
         if output == "-":
             emit(text)

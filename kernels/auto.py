@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-SMOOTHNESS: dict[str, float | str] = {}
-
 
 # modnorm: begin
-def automatic(options: dict[str, Any]) -> dict[str, Any]:
+def automatic(options: dict[str, Any], smoothness: Mapping[str, float | str]) -> dict[str, Any]:
     """An optimizer's options, where lr="auto" turns into lr=1.0 and a number as smoothness.
 
     Raises:
@@ -27,7 +26,7 @@ def automatic(options: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"lr must be a number or 'auto', not {lr!r}")
     found: Any = "cross_entropy" if given is None else given
     if isinstance(loss := found, str):
-        found = SMOOTHNESS.get(loss, f"known are {', '.join(SMOOTHNESS) or 'none'}")
+        found = smoothness.get(loss, f"known are {', '.join(smoothness) or 'none'}")
         if isinstance(found, str):
             raise ValueError(
                 f"lr='auto' needs a bound on the curvature of the loss, and of {loss} there is "

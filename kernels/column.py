@@ -14,6 +14,7 @@ class Column(RowRMS):
     Plain torch moves such weights, on a GPU too.
     """
 
+    name = "column"
     kernel = None
 
     @classmethod

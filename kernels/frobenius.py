@@ -9,6 +9,7 @@ from .rms import RMS
 class Frobenius(RMS):
     """√(in/out)·(the Frobenius norm) of an (out, in) matrix: in times the RMS of its entries."""
 
+    name = "frobenius"
     kernel = -1
 
     @classmethod

@@ -11,14 +11,10 @@ from torch import Tensor
 
 from .device import INTERPRETED, tl
 from .normed import apply_kernel, moments_kernel, reduce_kernel
-from .norms import NORMS
 from .optimizer import GRADIENTS, TINY, WRITTEN, NormedOptimizer
-from .plan import Weight
+from .plan import NORMS, Plan, Weight
 from .state import known_rate
 from .tiles import Tile, power, view
-
-TILES: dict[tuple[int, ...], Tile] = {}
-WARPS = 8
 
 
 # modnorm: begin
@@ -50,7 +46,8 @@ class Launches:
         plain = plain and "smoothness" not in group  # a step of "auto" has two halves
         return there and plain and NORMS[w.norm].kernel is not None
 
-    def __init__(self, items: list[Any], moments: tuple[str, ...]) -> None:
+    def __init__(self, items: list[Any], moments: tuple[str, ...], plan: Plan) -> None:
+        self.warps = plan.warps
         self.items, self.moments, self.device = items, (*moments, "")[:2], items[0][1].device
         width, self.aligned = items[0][1].itemsize, 16
         shapes: dict[Any, int] = {}
@@ -61,7 +58,7 @@ class Launches:
         for number, (_, _, w) in enumerate(items):
             kind, stack = NORMS[w.norm].kernel or 0, len(w.shape) == 3
             rows, columns, taps = view(w.shape)
-            tile = TILES.get(tuple(w.shape)) or Tile(64, 1, min(power(columns), 4096))
+            tile = Tile(*plan.tiles.get(tuple(w.shape), (64, 1, min(power(columns), 4096))))
             chunks, block = -(-columns // tile.columns), max(1, tile.block // (4 // width))
             gain = NORMS[w.norm].gain(w.shape)
             key = (kind, taps, columns, block, power(taps), tile.columns, chunks, gain)
@@ -195,7 +192,7 @@ class Launches:
         """The three launches."""
         types = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
         kind = types[self.items[0][1].dtype]
-        shape = {"SHAPES": self.shapes, "ALIGNED": self.aligned, "num_warps": WARPS}
+        shape = {"SHAPES": self.shapes, "ALIGNED": self.aligned, "num_warps": self.warps}
         mode = {"ADAM": bool(self.moments[1]), "MASTER": kind != tl.float32, "P": kind, **shape}
         with torch.cuda.device_of(self.options):  # type: ignore[no-untyped-call]
             moments_kernel[len(self.tiles),](

@@ -14,6 +14,7 @@ from .schemes import Scheme
 class MaxAbs(Norm):
     """The largest entry of a vector (n,), or of all entries, in size."""
 
+    name = "max"
     kernel = 2
 
     @classmethod

@@ -13,12 +13,9 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
-from .norms import NORMS
 from .optimizer import NormedOptimizer
-from .plan import Norm, reciprocal
+from .plan import NORMS, Norm, reciprocal
 from .state import differences, some
-
-MODEL = "model"
 
 
 # modnorm: begin
@@ -134,7 +131,7 @@ class Monitor:
     def _start(self, overwrite: bool) -> None:
         """Write the first line, or take out what stands after this step."""
         plan = self.optimizer.plan
-        header = {"modnorm": "monitor", "version": 1, "model": MODEL}
+        header = {"modnorm": "monitor", "version": 1, "model": plan.model}
         header |= {"optimizer": type(self.optimizer).__name__, "weights": [w.name for w in plan]}
         line = json.dumps(header | {"targets": [w.target for w in plan]}).encode() + b"\n"
         try:

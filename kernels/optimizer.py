@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
+from . import column, frobenius, row, sign, spectral_taps  # noqa: F401  norms, into NORMS
 from .auto import automatic, automatic_step, watch
-from .norms import NORMS
-from .plan import Weight, level
+from .plan import NORMS, Plan, Weight, level
 from .polar import polar_update
-from .schemes import ACCURATE, BANDS, BATCH, Scheme, Schemes
+from .schemes import BANDS, BATCH, Scheme
 from .state import (
     Item,
     Resumable,
@@ -31,9 +31,6 @@ from .state import (
     some,
     wide,
 )
-
-PLAN: tuple[Weight, ...] = ()
-SCHEMES: dict[tuple[int, ...], Scheme] = Schemes()
 
 # modnorm: begin
 # The type in which an optimizer computes, for each type of parameter.
@@ -58,7 +55,7 @@ class NormedOptimizer(Resumable):
     which NormedSGD's can't be below 1e-19.
 
     params: model.named_parameters(), or parameter groups with such pairs. ValueError unless they
-        fit the plan (by default PLAN). Weights of mass 0 may be left out.
+        fit the plan (by default the file's PLAN). Weights of mass 0 may be left out.
     nonfinite: "raise" a FloatingPointError before anything is changed if a gradient holds NaN,
         infinity or numbers too large to square; or "skip" that weight, counted in `skipped`. On a
         GPU the error comes one step late; the weights it names, or their rows, were left alone.
@@ -71,10 +68,11 @@ class NormedOptimizer(Resumable):
     lr: the modular norm of a step, 0.1 to 1 for most models; a far smaller one gives a warning.
         "auto" makes a step size anew in each step (see `automatic_step`), left in the groups'
         "step_size"; a group's or a schedule's lr is then a factor of it, 1.0 at first.
-    smoothness: for that, the loss's name in SMOOTHNESS, by default "cross_entropy", or its λ.
+    smoothness: for that, the loss's name in PLAN.smoothness, by default "cross_entropy", or its λ.
     """
 
     moments: tuple[str, ...] = ("momentum",)  # the parts of a state that have the weight's shape
+    default_plan = Plan()  # a generated file's
     dual = False  # is the update the image of u under the duality map?
     _said_tiny = False
     launches: Any = None  # what moves weights on a GPU, if there is one
@@ -82,10 +80,10 @@ class NormedOptimizer(Resumable):
     _types: dict[str, torch.dtype]
 
     def __init__(self, params: Any, plan: Iterable[Weight] | None, **options: Any) -> None:
-        self.plan = PLAN if plan is None else tuple(Weight(*record) for record in plan)
+        self.plan = self.default_plan if plan is None else self.default_plan.of(plan)
         self.skipped: dict[str, int] = {}
         self._items, self._known, self._aside = [], {}, {}
-        super().__init__(params, automatic(options))
+        super().__init__(params, automatic(options, self.plan.smoothness))
         rates = [group["lr"] for group in self.param_groups]
         if low := [lr for lr in rates if isinstance(lr, Real) and 0 < float(lr) < LOW]:
             warnings.warn(
@@ -386,7 +384,7 @@ class NormedOptimizer(Resumable):
         self._turn = 0
         self._batches, self._room = dict(batches), dict[str, Tensor]()
         self._on_gpu = {p for like in on_gpu.values() for _, p, _ in like}
-        self._launched = [self.launches(like, self.moments) for like in on_gpu.values()]
+        self._launched = [self.launches(like, self.moments, self.plan) for like in on_gpu.values()]
         self._factors = {k: x for run in self._launched for k, x in run.factors_by_name()}
 
     def _stacks(self, device: torch.device) -> bool:
@@ -752,7 +750,7 @@ class DualizedSGD(NormedOptimizer):
             apply(p, dual, 1.0, float(group["lr"]) * w.target, group["weight_decay"])
 
     def _scheme(self, group: Any, w: Weight) -> Scheme:
-        scheme = SCHEMES.get(tuple(w.shape), Scheme("plain", ACCURATE))
+        scheme = self.plan.scheme(w.shape)
         return scheme if group["steps"] is None else scheme._replace(steps=group["steps"])
 
     def reach(self, group: Any, w: Weight) -> float:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .schemes import Scheme
+from .schemes import Scheme, choose, sides
 
 
 # modnorm: begin
@@ -25,6 +25,67 @@ class Weight(NamedTuple):
     target: float  # the size of its part of an update of modular norm 1; 0 if it is frozen
 
 
+FORMAT = 1  # of generated files, which name the one that they were written for
+
+
+class Plan(tuple[Weight, ...]):
+    """A model's weights, in execution order, and what the compiler chose for their shapes.
+
+    Raises ImportError for a plan of another format, which another version of modnorm has written.
+
+    weights: their records, as tuples.
+    model: the name of the model's class.
+    schemes: by shape, form and number of steps by which its matrices are orthogonalised; what is
+        not here is chosen by cost.
+    smoothness: for each known loss λ, the bound on its curvature, or in words why there is none.
+    tiles: by shape, how a GPU's programs cut it: rows, rows at once, columns.
+    polar_tiles: by sides (short, long), the bytes of an entry, and the tiles of the products by
+        which such matrices are orthogonalised there.
+    warps: of such a program.
+    """
+
+    model: str
+    schemes: Mapping[tuple[int, ...], tuple[str, int]]
+    smoothness: Mapping[str, float | str]
+    tiles: Mapping[tuple[int, ...], tuple[int, int, int]]
+    polar_tiles: Mapping[tuple[int, int], Any]
+    warps: int
+
+    def __new__(
+        cls, weights: Iterable[Any] = (), *, format: int = FORMAT, model: str = "model",
+        schemes: Mapping[tuple[int, ...], tuple[str, int]] | None = None,
+        smoothness: Mapping[str, float | str] | None = None,
+        tiles: Mapping[tuple[int, ...], tuple[int, int, int]] | None = None,
+        polar_tiles: Mapping[tuple[int, int], Any] | None = None, warps: int = 8,
+    ) -> Plan:  # fmt: skip
+        if format != FORMAT:
+            age = "older" if format < FORMAT else "newer"
+            raise ImportError(
+                f"the file of {model} was written by an {age} modnorm (format {format}, and this "
+                f"one reads {FORMAT}): compile it again, or install the modnorm that its first "
+                "lines name"
+            )
+        plan = super().__new__(cls, (Weight(*record) for record in weights))
+        plan.model, plan.schemes, plan.smoothness = model, schemes or {}, smoothness or {}
+        plan.tiles, plan.polar_tiles, plan.warps = tiles or {}, polar_tiles or {}, warps
+        return plan
+
+    def of(self, weights: Iterable[Any]) -> Plan:
+        """Other weights, with the same choices for shapes; a Plan as it is."""
+        if isinstance(weights, Plan):
+            return weights
+        return Plan(
+            weights, model=self.model, schemes=self.schemes, smoothness=self.smoothness,
+            tiles=self.tiles, polar_tiles=self.polar_tiles, warps=self.warps,
+        )  # fmt: skip
+
+    def scheme(self, shape: Iterable[int]) -> Scheme:
+        """How the matrices of weights of this shape are orthogonalised."""
+        shape = tuple(shape)
+        form, steps, *_ = self.schemes.get(shape) or choose(shape)
+        return Scheme(form, steps, self.polar_tiles.get(sides(shape)))
+
+
 def plan_hash(plan: Iterable[Weight]) -> str:
     """SHA-256, in hexadecimal, of every field of every record in order."""
     rows = ((w.name, w.atom, tuple(w.shape), w.norm, float(w.mass), float(w.target)) for w in plan)
@@ -34,10 +95,14 @@ def plan_hash(plan: Iterable[Weight]) -> str:
 class Norm:
     """How one kind of weight is measured: class methods on stacks u (k, *shape) of k weights."""
 
+    name: str  # as plans call it
     vector = False  # does `measure` carry a vector x from step to step?
     most = 1  # how often `measure` is repeated, so that a new vector comes near its place
     # How kernels measure it: 0 matrices, each row by 1 RMS or 2 largest entry, -1 and -2 the whole.
     kernel: int | None = None
+
+    def __init_subclass__(cls) -> None:
+        NORMS[cls.name] = cls
 
     @classmethod
     def vector_shape(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -82,6 +147,9 @@ class Norm:
         It may take u's place. scheme (by default the accurate one) and work are those of `polar`.
         """
         return u * cls.measure(u, None)[0]
+
+
+NORMS: dict[str, type[Norm]] = {}  # all that are defined, by name
 
 
 def reciprocal(norm: Tensor) -> Tensor:

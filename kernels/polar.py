@@ -47,7 +47,7 @@ def polar(g: Tensor, scheme: Scheme, factor: float = 1.0, work: Any = None) -> T
     """
     (*table, last), kind = polar_table(g, scheme)
     table.append((factor * last[0], factor * last[1], factor * last[2]))
-    if any(run(g, table, scheme.form, kind) for run in POLAR_ON_GPU):
+    if any(run(g, table, scheme, kind) for run in POLAR_ON_GPU):
         return g
     x, y, gram, z, *free = space(g, kind, scheme, {} if work is None else work)
     tall = g.shape[1] > g.shape[2]
@@ -97,7 +97,7 @@ def polar_update(
     """Move weights by their updates' images under `polar`, if a GPU's kernels can do it at once."""
     table, kind = polar_table(g, scheme)
     update = (weights, factor, lr, decay, targets)
-    return any(run(g, table, scheme.form, kind, update) for run in POLAR_ON_GPU)
+    return any(run(g, table, scheme, kind, update) for run in POLAR_ON_GPU)
 
 
 def polar_table(g: Tensor, scheme: Scheme) -> tuple[Any, torch.dtype]:

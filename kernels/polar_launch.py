@@ -13,10 +13,8 @@ from .device import INTERPRETED, tl
 from .polar import POLAR_ON_GPU
 from .polar_tiles import PolarTile, PolarTiles
 from .polar_triton import polar_gram, polar_multiply, polar_small, polar_start
+from .schemes import Scheme
 from .tiles import power
-
-# By sides (short, long): the size in bytes of the entries that the tiles are for, and the tiles.
-POLAR_TILES: dict[tuple[int, int], tuple[int, PolarTiles]] = {}
 
 # modnorm: begin
 Steps = Sequence[tuple[float, float, float]]
@@ -352,30 +350,31 @@ def gram_form(
         free.append(q)
 
 
-def polar_tiling(g: Tensor, dtype: torch.dtype) -> PolarTiles | None:
+def polar_tiling(g: Tensor, scheme: Scheme, dtype: torch.dtype) -> PolarTiles | None:
     """The tiles for a stack g of float32 matrices and products of this type, if it is on a GPU."""
-    size, tiling = POLAR_TILES.get((min(g.shape[-2:]), max(g.shape[-2:])), (0, None))
-    if tiling is None or g.dtype != torch.float32 or not (g.is_cuda or INTERPRETED):
+    if scheme.tiles is None or g.dtype != torch.float32 or not (g.is_cuda or INTERPRETED):
         return None
+    size, (small, *others) = scheme.tiles
+    tiling = PolarTiles(small and PolarTile(*small), *(PolarTile(*tile) for tile in others))
     if size != dtype.itemsize:
         return PolarTiles(None, *(tile._replace(depth=16, stages=2) for tile in tiling[1:]))
     return tiling
 
 
 def polar_in_place(
-    g: Tensor, steps: Steps, form: str, dtype: torch.dtype, update: Any = None
+    g: Tensor, steps: Steps, scheme: Scheme, dtype: torch.dtype, update: Any = None
 ) -> bool:
     """What `polar` does with a stack (k, out, in), or with parameters; False if it is not for us.
 
     update: parameters, factor, learning rate, weight decay and targets, if these are to be moved.
     """
-    if g.ndim != 3 or (tiling := polar_tiling(g, dtype)) is None:
+    if g.ndim != 3 or (tiling := polar_tiling(g, scheme, dtype)) is None:
         return False
     # "gram" is for the last two steps, as in `polar`: over more, rounding grows too far.
     options: Any = {"restarts": range(1, len(steps) - 1), "dtype": dtype}
     if update is None:
         out = SCRATCH.take("out", g.numel(), dtype, g.device).view(g.shape)
-        orthogonalize_triton(g, steps, tiling, form, out=out, **options)
+        orthogonalize_triton(g, steps, tiling, scheme.form, out=out, **options)
         g.copy_(out)
         return True
     parameters, factor, lr, decay, targets = update
@@ -388,7 +387,7 @@ def polar_in_place(
     where = Pointers(table, (g.shape[1], g.shape[2]), parameters[0].stride(), g.dtype, 16)
     sizes = SCRATCH.numbers(targets, torch.float32, g.device)
     move = Update(where, hyper, sizes, factor)
-    orthogonalize_triton(g, steps, tiling, form, update=move, **options)
+    orthogonalize_triton(g, steps, tiling, scheme.form, update=move, **options)
     return True
 
 

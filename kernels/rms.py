@@ -14,6 +14,7 @@ from .plan import Norm, reciprocal
 class RMS(Norm):
     """The RMS of a vector (n,), or of all entries."""
 
+    name = "rms"
     kernel = 1
 
     @classmethod

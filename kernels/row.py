@@ -9,6 +9,8 @@ from .row_rms import RowRMS
 class Row(RowRMS):
     """in·(the largest RMS of a row) of an (out, in) matrix. Each row is scaled by itself."""
 
+    name = "row"
+
     @classmethod
     def gain(cls, shape: tuple[int, ...]) -> int:
         return shape[1]

@@ -14,6 +14,7 @@ from .plan import Norm, reciprocal
 class RowRMS(Norm):
     """The largest RMS of a row of a (count, dim) matrix. Each row is scaled by itself, exactly."""
 
+    name = "row_rms"
     kernel: int | None = 1
 
     @classmethod

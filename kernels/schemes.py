@@ -24,6 +24,7 @@ class Scheme(NamedTuple):
 
     form: str  # "plain" or "gram": the last two steps by way of n × n matrices
     steps: int  # 3 to 6
+    tiles: Any = None  # on a GPU: the bytes of an entry, and the tiles of the products
 
 
 # Between which numbers singular values end, by steps; for 6, those of condition numbers to 1000.
@@ -32,11 +33,6 @@ ACCURATE = 6  # as many steps are computed in the state's type, fewer in `fast_t
 
 
 BATCH = 1 << 22  # entries of matrices that are mapped at once
-
-
-# modnorm: end
-NORMS = ("spectral", "spectral_taps")
-"""The norms, as plans name them, of weights that are matrices or stacks of them."""
 
 
 def sides(shape: Sequence[int]) -> tuple[int, int]:
@@ -63,8 +59,6 @@ def choose(shape: Sequence[int], steps: int = ACCURATE) -> Scheme:
     return min(forms, key=lambda scheme: flops(n, m, scheme))
 
 
-class Schemes(dict[tuple[int, ...], Scheme]):
-    """All shapes at once, for optimizers that no compiler made a table for."""
-
-    def get(self, shape: Any, default: Any = None) -> Any:
-        return choose(shape) if len(shape) > 1 else default
+# modnorm: end
+MATRICES = ("spectral", "spectral_taps")
+"""The norms, as plans name them, of weights that are matrices or stacks of them."""

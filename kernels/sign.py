@@ -9,6 +9,7 @@ from .max_abs import MaxAbs
 class Sign(MaxAbs):
     """in·(the largest entry, in size) of an (out, in) matrix (Pethick et al. 2025, Scion)."""
 
+    name = "sign"
     kernel = -2
 
     @classmethod

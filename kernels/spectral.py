@@ -24,6 +24,7 @@ class Spectral(Norm):
     nothing of that one: so every step starts from a long row of the new u too.
     """
 
+    name = "spectral"
     vector = True
     kernel = 0
     part = 0.5  # of a row beside x, where one matrix starts from both at once
@@ -103,7 +104,7 @@ class Spectral(Norm):
 
     @classmethod
     def scale_stack(cls, u: Tensor, x: Tensor, iterations: int) -> Tensor:
-        """`scale` for matrices of a stack, small ones at once; NaN where u holds NaN or infinity."""
+        """`scale` for a stack's matrices, small ones at once; NaN where u holds NaN or infinity."""
         if math.prod(u.shape[-2:]) <= cls.together:
             return torch.as_tensor(super().scale(u, x, iterations))
         factors = []

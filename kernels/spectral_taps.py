@@ -17,6 +17,8 @@ class SpectralTaps(Spectral):
     Each tap is scaled by itself, as the norm allows (Large et al. 2024, arXiv 2405.14813).
     """
 
+    name = "spectral_taps"
+
     @classmethod
     def vector_shape(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(shape[1:])

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .plan import Weight, plan_hash
+from .plan import Plan, Weight, plan_hash
 
 # modnorm: begin
 Item = tuple[dict[str, Any], Tensor, Weight]  # a parameter's group, the parameter, its record
@@ -191,7 +191,7 @@ def differences(found: Any, wanted: Any, path: str = "") -> list[str]:
 class Resumable(torch.optim.Optimizer):
     """An optimizer whose saved state names its plan, and goes on bit for bit once it is loaded."""
 
-    plan: tuple[Weight, ...]
+    plan: Plan
     moments: tuple[str, ...]
     skipped: dict[str, int]
     _new_vectors: set[str]

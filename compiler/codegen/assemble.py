@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
+import shlex
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from importlib.resources import files
 
-from modnorm import __version__, kernels
-from modnorm.codegen import tables
+from modnorm import __version__
+from modnorm.codegen import sections, tables
 from modnorm.codegen.classes import Model, model
 from modnorm.codegen.forward import file_name
 from modnorm.codegen.plan import plan_text
@@ -32,30 +32,63 @@ SPACE, FILLER = "\ue000", "\ue001"
 FUTURE = "from __future__ import annotations"
 MODEL_IMPORTS = (
     "import math",
-    "import os",
-    "import platform",
-    "from functools import cache",
     "import torch",
     "import torch.nn.functional as F",
     "from torch import Tensor",
     "from torch import nn",
+    "from typing import TYPE_CHECKING",
     "from typing import Any",
     "from typing import NamedTuple",
 )
 """What the model's part of a generated file may import; an optimizer's section names its own."""
 
 
+IMPORTS = (
+    "from modnorm import kernels",
+    "from modnorm.kernels import Monitor",
+    "from modnorm.kernels import Plan",
+    "from modnorm.kernels import Weight",
+    "from modnorm.kernels import plan_hash",
+)
+"""What a file imports of the runtime that is not in it."""
+
+FORMAT = 1
+"""Of the file; `modnorm.kernels.plan` has the one that the runtime reads."""
+
+HASH = "PLAN_HASH = plan_hash(PLAN)"
+BASE = ("schemes", "plan")
+"""The sections that a plan needs."""
+
+DEFAULT_PLAN = "NormedOptimizer.default_plan = PLAN"
+KINDS = {
+    "NormedAdam": "Adam's updates, each of its target's size",
+    "NormedSGD": "Averages of gradients, each of its target's size",
+    "DualizedSGD": "Such averages under the duality map, as in Muon",
+}
+"""The optimizers, and what their updates are."""
+SUBCLASSES = [
+    f'''class {kind}(kernels.{kind}):
+    """{words}; its options: help(kernels.{kind})."""
+
+    default_plan = PLAN'''
+    for kind, words in KINDS.items()
+]
 ASSIGNED = re.compile(r"^(\w+)\b.* = ", re.MULTILINE)
 """What a table assigns at module level."""
 
 
 def generate(
-    program: Program, device: str = tiles.DEFAULT, diagnostics: Diagnostics | None = None
+    program: Program,
+    device: str = tiles.DEFAULT,
+    diagnostics: Diagnostics | None = None,
+    *,
+    standalone: bool = False,
 ) -> str:
     """The source of the generated file for an analysed program, with the file's mark.
 
     `device` is the class of GPUs for which the kernels' tiles are chosen, a key of tiles.DEVICES,
-    or "cpu" for a file without kernels. Names that change on the way are warned of in
+    or "cpu" for a file without them. With `standalone` the file has all of the runtime that it
+    needs in it; else it imports modnorm.kernels. Names that change on the way are warned of in
     `diagnostics`.
 
     Raises:
@@ -63,7 +96,7 @@ def generate(
     """
     with room():
         try:
-            source = _generate(program, device, diagnostics or Diagnostics())
+            source = _generate(program, device, diagnostics or Diagnostics(), standalone)
         except (SyntaxError, ValueError) as error:
             raise InternalError(
                 f"what {program.source.name} compiles to would be no Python ({error}); this is a"
@@ -72,60 +105,69 @@ def generate(
         return signed(source, "python").decode()
 
 
-def _generate(program: Program, device: str, diagnostics: Diagnostics) -> str:
+def _generate(program: Program, device: str, diagnostics: Diagnostics, standalone: bool) -> str:
     lean = run_passes(program, REWRITES, Diagnostics())
     norms = list(dict.fromkeys(w.op.norm.name for w in program.weights))
-    sections = kernels.needed(norms)
-    names = [section.name for section in sections]
-    extra = [section.name for section in kernels.ON_GPU if set(section.needs) <= set(names)]
-    on_gpu = [] if device == "cpu" else extra
-    plan, *others = (kernels.source(name).strip() for name in names)
-    *measures, optimizer, monitor = others
-    table = [f'"{s.norm}": {s.norm_class}' for s in sections if s.norm in norms]
-    planned = f"{plan_text(program)}\nPLAN_HASH = plan_hash(PLAN)"
-    smoothness = tables.smoothness_table(program)
-    chosen = f"{_norms(table)}\n{tables.scheme_table(program)}"
-    # a file's names are the same with and without its kernels
-    kind = tiles.DEFAULT if device == "cpu" else device
-    moved = list(_kernels(program, kind, extra))
-    lines = dict.fromkeys(MODEL_IMPORTS)
-    for name in (*names, *extra):
-        lines.update(dict.fromkeys(kernels.imports(name)))
+    core = [section.name for section in sections.needed(norms)]
+    on_gpu = [section.name for section in sections.ON_GPU if set(section.needs) <= set(core)]
+    plan = _plan(program, device)
     runtime = _runtime()
-    taken = {name for section in (*names, *extra) for name in kernels.defines(section)}
-    taken.update(kernels.bindings(ast.parse("\n".join([FUTURE, *lines, runtime]))))
-    taken.update(ASSIGNED.findall("\n".join([planned, smoothness, chosen, *moved])))
-    taken.update(ASSIGNED.findall(_inputs(program, "", ())))
+    # A file's names are the same in both forms, and with and without kernels.
+    taken = {name for section in (*core, *on_gpu) for name in sections.defines(section)}
+    lines = _import_lines((*core, *on_gpu))
+    taken.update(sections.bindings(ast.parse("\n".join([FUTURE, *lines, *IMPORTS, runtime]))))
+    taken.update(ASSIGNED.findall("\n".join([plan, _inputs(program, "", ())])))
     made = model(lean, taken)
     _warn(program, made, diagnostics)
     inputs = _inputs(program, made.name, made.inputs)
-    body = "\n\n\n".join(
-        [
-            _rule("Plan"),
-            plan,
-            planned,
-            smoothness,
-            _rule("Model"),
-            runtime,
-            inputs,
-            made.text,
-            _rule("Optimizers"),
-            *measures,
-            chosen,
-            optimizer,
-            _rule("Monitor"),
-            monitor,
-            *(moved if on_gpu else ()),
-        ]
-    )
+    parts = [_rule("Model"), runtime, inputs, made.text]
     used = _mentioned(ast.parse(runtime)) | _mentioned(made.tree)
-    lines = dict.fromkeys(MODEL_IMPORTS)
-    for name in (*names, *on_gpu):
-        lines.update(dict.fromkeys(kernels.imports(name)))
-        used |= kernels.uses(name)
-    head = f"{_docstring(program, made.name, device)}\n\n{_imports(list(lines), used)}"
-    ast.parse("\n".join([head, planned, smoothness, inputs, chosen]))  # the rest was parsed above
+    if standalone:
+        if device == "cpu":
+            on_gpu = []
+        *first, optimizer, monitor = ([name, sections.source(name).strip()] for name in core)
+        base = [text for name, text in first if name in BASE]
+        rest = [text for name, text in first if name not in BASE]
+        lines = _import_lines((*core, *on_gpu))
+        for name in (*core, *on_gpu):
+            used |= sections.uses(name)
+        parts = [_rule("Plan"), *base, plan, *parts, _rule("Optimizers"), *rest, optimizer[1]]
+        parts += [DEFAULT_PLAN, _rule("Monitor"), monitor[1]]
+        if on_gpu:
+            parts += [_rule("Kernels"), *(sections.source(name).strip() for name in on_gpu)]
+    else:
+        lines = dict.fromkeys((*MODEL_IMPORTS, *IMPORTS))
+        used |= {line.split()[-1] for line in IMPORTS}
+        parts = [_public(made.name), _rule("Plan"), plan, *parts, _rule("Optimizers"), *SUBCLASSES]
+    head = f"{_docstring(program, made.name, device, standalone)}\n\n{_imports(list(lines), used)}"
+    ast.parse("\n".join([head, plan, inputs]))  # the rest was parsed above
+    body = "\n\n\n".join(parts)
     return f"{head}\n\n{body}\n"
+
+
+def _plan(program: Program, device: str) -> str:
+    """The table `PLAN` and its hash."""
+    chosen = [f'model="{program.name}",', f"format={FORMAT},", *tables.choices(program, device)]
+    rows = [*plan_text(program).split("\n"), *chosen]
+    return "\n".join(["PLAN = Plan(", *(f"    {row}" for row in rows), ")", HASH])
+
+
+def _import_lines(names: Iterable[str]) -> dict[str, None]:
+    """The imports of the model's part and of sections, each once."""
+    lines = dict.fromkeys(MODEL_IMPORTS)
+    for name in names:
+        lines.update(dict.fromkeys(sections.imports(name)))
+    return lines
+
+
+def _public(model: str) -> str:
+    names = [model, *KINDS, "Monitor", "PLAN", "PLAN_HASH", "MODEL", "INPUTS"]
+    return "\n".join(["__all__ = [", *(f'    "{name}",' for name in sorted(names, key=_rank)), "]"])
+
+
+def _rank(name: str) -> tuple[bool, bool, str]:
+    """Where a name stands in ruff's order: constants, classes, others."""
+    return not name.isupper(), not name[:1].isupper(), name
 
 
 def _mentioned(tree: ast.Module) -> set[str]:
@@ -144,26 +186,15 @@ def _warn(program: Program, made: Model, diagnostics: Diagnostics) -> None:
             diagnostics.add(Diagnostic("W605", message, span, hint=hint))
 
 
-def _kernels(program: Program, device: str, sections: Iterable[str]) -> Iterator[str]:
-    """What moves weights that are on a GPU, with the tables that it reads."""
-    yield _rule("Kernels")
-    for name in sections:
-        yield kernels.source(name).strip()
-        if name == "tiles":
-            yield tables.tile_table(program, device)
-        if name == "polar_tiles":
-            yield tables.polar_table(program, device)
-
-
 def _runtime() -> str:
     text = files("modnorm.codegen").joinpath("runtime.py").read_text("utf-8")
-    return text.split(kernels.BEGIN)[1].split(kernels.END)[0].strip()
+    return text.split(sections.BEGIN)[1].split(sections.END)[0].strip()
 
 
 def _imports(lines: list[str], used: set[str]) -> str:
     """The imports of what is used, in ruff's order."""
     lines = [line for line in lines if line.split()[-1].partition(".")[0] in used]
-    torch = [line for line in lines if line.split()[1].startswith("torch")]
+    torch = [line for line in lines if line.split()[1].startswith(("torch", "modnorm"))]
     library = [line for line in lines if line not in torch]
     blocks = [FUTURE, *map(_merged, (library, torch))]
     return "\n\n".join(block for block in blocks if block)
@@ -177,47 +208,53 @@ def _merged(lines: list[str]) -> str:
         if line.startswith("from"):
             _, module, _, name = line.split()
             names.setdefault(module, []).append(name)
-    joined = [f"from {m} import {', '.join(sorted(n))}" for m, n in sorted(names.items())]
+    pairs = sorted(names.items())
+    joined = [f"from {module} import {', '.join(sorted(n, key=_rank))}" for module, n in pairs]
     return "\n".join(plain + joined)
 
 
-def _docstring(program: Program, name: str, device: str) -> str:
-    triton = " only" if device == "cpu" else ", on a GPU Triton too"
+def _docstring(program: Program, name: str, device: str, standalone: bool) -> str:
+    """The file's first lines: what it is, how it was made and what it needs."""
+    triton = "" if device == "cpu" else ", on a GPU Triton too"
+    needs = (
+        f"torch{triton}"
+        if standalone
+        else f"torch and modnorm{triton}; with --standalone a file needs no modnorm"
+    )
     lines = [
-        f'"""{program.name}: a model and its normed optimizers, compiled by modnorm {__version__}.',
+        f'"""{program.name}: a model and its normed optimizers, made by modnorm {__version__}.',
         "",
-        *_source(program),
+        *_command(program, device, standalone),
         "",
         f"    model = {name}()",
         "    optimizer = NormedAdam(model.named_parameters(), lr=0.4)",
         "    loss.backward(); optimizer.step(); optimizer.zero_grad()",
         "",
-        f"It needs torch{triton}. Comments name the source's line and the shape of the value.",
+        f"It needs {needs}.",
+        "Comments name the source's line and the shape of the value.",
         '"""',
+        "# fmt: off",
     ]
     return "\n".join(lines)
 
 
-def _source(program: Program) -> list[str]:
-    """Where the file comes from. Short values are all given the same room, so that other values
-    break the lines in the same places."""
-    params = []
+def _command(program: Program, device: str, standalone: bool) -> list[str]:
+    """The command that makes the file again. Short values are all given the same room, so that
+    other values break the lines in the same places."""
+    given = []
     for name, value in program.params.items():
-        text = json.dumps(value) if isinstance(value, str) else show(value)
-        params.append(f"{name} = {text:{FILLER}<8}".replace(" ", SPACE))
-    given = f", with {', '.join(params)}" if params else ""
-    text = f"Source: {file_name(program.source)}{given}"
-    lines = textwrap.wrap(text, 100, break_long_words=False, break_on_hyphens=False)
-    return [line.replace(FILLER, "").replace(SPACE, " ") for line in lines]
-
-
-def _norms(entries: list[str]) -> str:
-    """The table of norms, on one line if that is short."""
-    head = "NORMS: dict[str, type[Norm]] ="
-    line = f"{head} {{{', '.join(entries)}}}"
-    if len(line) <= 100:
-        return line
-    return "\n".join([f"{head} {{", *(f"    {entry}," for entry in entries), "}"])
+        text = shlex.quote(f"{name}={value if isinstance(value, str) else show(value)}")
+        text = text.encode("unicode_escape").decode().replace('"', '\\"')  # for the docstring
+        given.append(f"-p {text:{FILLER}<14}".replace(" ", SPACE))
+    given += ["--device", device] if device != tiles.DEFAULT else []
+    given += ["--standalone"] if standalone else []
+    words = ["modnorm compile", file_name(program.source), "--model", program.name, *given]
+    lines = textwrap.wrap(
+        " ".join(words), 96, break_long_words=False, break_on_hyphens=False,
+        initial_indent="    ", subsequent_indent="        ",
+    )  # fmt: skip
+    lines = [line.replace(FILLER, "").replace(SPACE, " ") for line in lines]
+    return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
 
 
 def _rule(title: str) -> str:

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from modnorm import kernels
+from modnorm.codegen import sections
 from modnorm.codegen.forward import COLUMN, File, Forward, place_of, singular
 from modnorm.codegen.layout import (
     INDEX,
@@ -72,7 +72,7 @@ class Classes:
     ) -> None:
         self.program = program
         self.helpers = dict.fromkeys(h for a in program.flow.applies() for h in a.op.helpers())
-        functions = kernels.bindings(ast.parse("\n".join(self.helpers)))
+        functions = sections.bindings(ast.parse("\n".join(self.helpers)))
         self.taken = BUILTINS.union(taken, functions)
         self.names = Names(self.taken)
         self.locals: dict[str, str] = {}
@@ -95,7 +95,7 @@ class Classes:
         body = self.region_class(self.model, self.program.flow, "", None)
         text = "\n\n\n".join([*self.texts, body])
         for helper in reversed(self.helpers):  # each calls only those before it
-            named = kernels.bindings(ast.parse(helper))
+            named = sections.bindings(ast.parse(helper))
             if any(re.search(rf"\b{name}\(", text) for name in named):
                 text = f"{helper}\n\n\n{text}"
         return text

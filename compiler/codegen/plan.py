@@ -84,11 +84,11 @@ def records(program: Program, *, planned: bool = True) -> list[Record]:
 
 
 def plan_text(program: Program) -> str:
-    """The source of `PLAN`: repetitions are comprehensions, so it is as long as the `.mod` file."""
+    """The records of `PLAN`: repetitions are comprehensions, so they are as long as the source."""
     weights = {w.path: w for w in program.weights}
     writer = _PlanWriter(weights)
     lines = writer.region(program.flow, ())
-    return "\n".join(["PLAN = (", *(f"    {line}" for line in lines), ")"])
+    return "\n".join(["(", *(f"    {line}" for line in lines), "),"])
 
 
 NEGLIGIBLE = 1e-13
@@ -178,7 +178,7 @@ class _PlanWriter:
         place = f"# {place_of(weight.span)}"
         arguments = f'{quoted}, "{op.name}", {op.weight_shape}, "{op.norm.name}"'
         numbers = f"{float(weight.mass)!r}, {target}"
-        room += 4 + 8 * len(loops)  # and the indentation
+        room += 8 + 8 * len(loops)  # and the indentation
         if len(f"Weight({arguments}, ),  {place}") + room <= 100:
             return [f"Weight({arguments}, {numbers}),  {place}"]
         rest = arguments.removeprefix(f"{quoted}, ")

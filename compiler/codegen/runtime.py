@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -20,6 +20,10 @@ class Input(NamedTuple):
 
 class Part(nn.Module):
     """A named part of a model: it holds modules and computes nothing itself."""
+
+    if TYPE_CHECKING:  # what stands in it is known when it is made
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __init__(self, **parts: nn.Module) -> None:
         super().__init__()

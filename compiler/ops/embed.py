@@ -123,12 +123,9 @@ class Unembed(Reader):
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
         return self, scalars[0]
 
-    def helpers(self) -> tuple[str, ...]:
-        return (copied("mkl_is_slow"), copied("linear"))
-
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         assert weight is not None
         return x @ weight.T / self.dim
 
     def emit(self, x: Any, type: Type) -> str:
-        return f"linear({x} / {self.dim}, {{weight}})"
+        return f"F.linear({x} / {self.dim}, {{weight}})"

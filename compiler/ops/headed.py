@@ -77,7 +77,7 @@ class HeadedLinear(Atom):
         return self, scalars[0]
 
     def helpers(self) -> tuple[str, ...]:
-        return (copied("mkl_is_slow"), copied("linear"), copied("headed"))
+        return (copied("headed"),)
 
     def weight_norm(self, weight: torch.Tensor) -> torch.Tensor:
         return spectral_size(weight).amax()

@@ -14,7 +14,6 @@ from modnorm.ops.edges import Matrix as Gains
 from modnorm.ops.matrices import CHOICES, MatrixNorm
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import mend_in
-from modnorm.ops.text import copied
 from modnorm.ops.types import Real, Tensor, Type
 
 if TYPE_CHECKING:
@@ -88,9 +87,6 @@ class MatrixAtom(Atom):
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
         return self, scalars[0]
 
-    def helpers(self) -> tuple[str, ...]:
-        return (copied("mkl_is_slow"), copied("linear"))
-
     def weight_norm(self, weight: torch.Tensor) -> torch.Tensor:
         return self.choice.size(weight)
 
@@ -102,7 +98,7 @@ class MatrixAtom(Atom):
         return x @ weight.T
 
     def emit(self, x: Any, type: Type) -> str:
-        return f"linear({x}, {{weight}})"
+        return f"F.linear({x}, {{weight}})"
 
 
 def width(op: Op, x: Tensor, given: int | None) -> int:

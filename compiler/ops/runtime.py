@@ -5,11 +5,6 @@ Only tests import this module; the compiler reads its text.
 
 from __future__ import annotations
 
-import os
-import platform
-from functools import cache
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,32 +50,9 @@ def looked_up(x: Tensor, weight: Tensor, name: str) -> Tensor:
         raise IndexError(f"`{name}` has rows 0 to {last}, but its input asks for {wrong}") from None
 
 
-@cache
-def mkl_is_slow() -> bool:
-    """Whether BLAS is Intel's MKL on AMD's processor, of which it uses about half."""
-    vendor = platform.processor()
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo", encoding="utf-8") as info:
-            vendor += info.read(256)
-    backends: Any = torch.backends
-    both = backends.mkl.is_available() and backends.mkldnn.is_available()
-    return "AMD" in vendor and bool(both)
-
-
-def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x Wᵀ over the last axis; where MKL is slow, large ones as a 1×1 convolution by oneDNN."""
-    rows = x.numel() // max(1, x.shape[-1])
-    large = not torch.compiler.is_compiling() and rows * weight.numel() >= 1 << 23
-    if large and rows % 16 == 0 and x.device.type == "cpu" and mkl_is_slow():
-        image = x.reshape(16, rows // 16, 1, x.shape[-1]).permute(0, 3, 1, 2)
-        y = F.conv2d(image, weight[:, :, None, None])
-        return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
-    return F.linear(x, weight)
-
-
 def headed(x: Tensor, weight: Tensor) -> Tensor:
     """(…, seq, in) → (…, heads, seq, d), by the matrix of each head of a weight (heads, d, in)."""
-    y = linear(x, weight.flatten(0, 1))
+    y = F.linear(x, weight.flatten(0, 1))
     return y.reshape(*y.shape[:-1], *weight.shape[:2]).transpose(-3, -2)
 
 

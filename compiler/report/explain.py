@@ -208,7 +208,7 @@ def _meaning(found: Explanation) -> Iterator[str]:
     target, step = (short(float(found.target) * lr, 6) for lr in (1, EXAMPLE))
     yield f"A step with learning rate lr changes this weight by lr × {target} in its"
     yield f"norm {norm}: by {step} where lr = {EXAMPLE}."
-    if found.weight.op.norm.name in schemes.NORMS:
+    if found.weight.op.norm.name in schemes.MATRICES:
         yield from _scheme(found.weight.op.weight_shape)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from modnorm.data.fetch import DataError
 from modnorm.data.functions import named, told
-from modnorm.kernels.schemes import NORMS as MATRICES
+from modnorm.kernels.schemes import MATRICES
 from modnorm.sweep.names import NORMED, Label
 from modnorm.sweep.parts import roles, with_body_mass
 

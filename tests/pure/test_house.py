@@ -163,11 +163,12 @@ FORBIDDEN = (
 def test_the_project_speaks_of_itself_alone(pattern: str) -> None:
     files = [*tracked(".py", ".md", ".mod", ".lark", ".toml", ".txt", ".yml", ".json"),
              ROOT / "Makefile", ROOT / ".ci" / "run"]  # fmt: skip
+    texts = {p: p.read_text(encoding="utf-8") for p in files if p != Path(__file__).resolve()}
     found = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
-        for path in files
-        if path != Path(__file__).resolve()
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        for path, text in texts.items()
+        if re.search(pattern, text)
+        for number, line in enumerate(text.splitlines(), 1)
         if re.search(pattern, line)
     ]
     assert not found, "\n".join(found)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from modnorm import kernels
+from modnorm.codegen import sections
 from modnorm.codegen.assemble import generate
 from modnorm.codegen.imports import import_source
 from modnorm.codegen.runtime import Part
@@ -41,7 +41,7 @@ def used() -> tuple[str, ...]:
     tree = ast.parse(generate(analyse_text(text, passes=ANALYSIS).program))
     found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     found |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
-    found.update(kernels.bindings(tree), dir(builtins), dir(nn.Module()), dir(object))
+    found.update(sections.bindings(tree), dir(builtins), dir(nn.Module()), dir(object))
     return tuple(sorted(found.union(NAMED)))
 
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import modnorm.kernels
+from modnorm.codegen import assemble, sections
 from modnorm.kernels.max_abs import MaxAbs
-from modnorm.kernels.plan import Norm, Weight, plan_hash
+from modnorm.kernels.plan import NORMS, Norm, Weight, plan_hash
 from modnorm.kernels.polar import ACCURATE, polar
 from modnorm.kernels.rms import RMS
 from modnorm.kernels.row_rms import RowRMS
@@ -184,7 +184,7 @@ def test_plan_hash_depends_on_every_field() -> None:
 
 def test_the_package_is_read_without_torch() -> None:
     program = (
-        "import sys, modnorm.kernels as k\n"
+        "import sys, modnorm.codegen.sections as k\n"
         "for s in k.SECTIONS: k.source(s.name), k.imports(s.name), k.defines(s.name)\n"
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     )
@@ -192,16 +192,16 @@ def test_the_package_is_read_without_torch() -> None:
 
 
 def test_regions() -> None:
-    for section in modnorm.kernels.SECTIONS:
-        text = modnorm.kernels.source(section.name)
+    for section in sections.SECTIONS:
+        text = sections.source(section.name)
         assert not re.search(r"^(import|from) ", text, re.MULTILINE)
         assert not re.search(r"(import|from) modnorm", text)
-        if section.norm_class:
-            assert section.norm_class in modnorm.kernels.defines(section.name)
+    assert {s.norm for s in sections.SECTIONS if s.norm} == set(NORMS)
+    assert sections.source("plan").count(f"FORMAT = {assemble.FORMAT}  #") == 1
     with pytest.raises(ValueError, match="nonsense"):
-        modnorm.kernels.source("nonsense")
+        sections.source("nonsense")
     with pytest.raises(ValueError, match="nonsense"):
-        modnorm.kernels.needed(["spectral", "nonsense"])
+        sections.needed(["spectral", "nonsense"])
 
 
 @pytest.mark.parametrize(
@@ -209,19 +209,17 @@ def test_regions() -> None:
 )
 def test_the_regions_make_a_module(norms: list[str], tmp_path: Path) -> None:
     """Pasted together as the compiler does it, with only the sections that the norms need."""
-    sections = modnorm.kernels.needed(norms)
-    lines = {line for section in sections for line in modnorm.kernels.imports(section.name)}
-    classes = [f"{s.norm!r}: {s.norm_class}" for s in sections if s.norm in norms]
+    names = [section.name for section in sections.needed(norms)]
+    lines = {line for name in names for line in sections.imports(name)}
     shapes = {"spectral": (4, 3), "spectral_taps": (2, 3, 3, 3), "row_rms": (5, 2)}
     plan = [Weight(n, "Atom", shapes.get(n, (6,)), n, 1.0, 0.25) for n in norms]
     text = "\n".join(
         [
             "from __future__ import annotations",
             *sorted(lines),
-            *(modnorm.kernels.source(section.name) for section in sections),
-            f"NORMS = {{{', '.join(classes)}}}",
-            "SCHEMES = {}",
-            f"PLAN = ({', '.join(map(repr, plan))},)",
+            *(sections.source(name) for name in names),
+            f"PLAN = Plan(({', '.join(map(repr, plan))},))",
+            "NormedOptimizer.default_plan = PLAN",
         ]
     )
     (tmp_path / "generated.py").write_text(text)

@@ -15,9 +15,8 @@ from optimizer_cases import KINDS
 from torch import Tensor, nn
 
 from modnorm.codegen.assemble import generate
-from modnorm.kernels.norms import NORMS
 from modnorm.kernels.optimizer import DualizedSGD, NormedOptimizer
-from modnorm.kernels.plan import Weight
+from modnorm.kernels.plan import NORMS, Weight
 from modnorm.ops.base import Atom
 from modnorm.ops.edges import Bound, Edge, Measure
 from modnorm.ops.headed import HeadedLinear
@@ -278,9 +277,9 @@ def test_the_plan_names_the_norms() -> None:
         ("Linear", "spectral", (12, 12)),
         ("Readout", "row", (10, 12)),
     }
-    assert set(module.NORMS) == {w.norm for w in module.PLAN}
-    assert set(module.SCHEMES) == {w.shape for w in module.PLAN if w.norm == "spectral"}
-    assert {w.shape for w in module.PLAN} <= set(module.TILES)
+    plan = module.PLAN
+    assert set(plan.schemes) == {w.shape for w in plan if w.norm == "spectral"}
+    assert {w.shape for w in plan} <= set(plan.tiles)
 
 
 @pytest.mark.parametrize("kind", ["NormedAdam", "NormedSGD", "DualizedSGD"])

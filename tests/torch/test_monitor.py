@@ -27,9 +27,8 @@ from torch import Tensor, nn
 import modnorm
 from modnorm.kernels import monitor as module
 from modnorm.kernels.monitor import Monitor
-from modnorm.kernels.norms import NORMS
 from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedSGD
-from modnorm.kernels.plan import Weight
+from modnorm.kernels.plan import NORMS, Weight
 from modnorm.kernels.spectral import largest
 from modnorm.report.monitor import Monitored, Recorded
 

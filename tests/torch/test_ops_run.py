@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from op_samples import NUMBERS, OPS, Case, cases, leaves
 
-from modnorm.ops import runtime
 from modnorm.ops.base import Atom, Misfit, Op, Reader
 from modnorm.ops.types import Tensor, TupleType, Type
 
@@ -224,27 +223,6 @@ def cast(x: Any, dtype: torch.dtype) -> Any:
     return x.to(dtype) if x.is_floating_point() else x
 
 
-@pytest.mark.parametrize("slow", [True, False])
-@pytest.mark.parametrize("shape", [(1024, 64), (16, 8, 8, 64), (1000, 64), (64,)])
-def test_linear_is_linear_on_every_processor(
-    slow: bool, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The way around a slow BLAS gives the same values and gradients, with the same shapes."""
-    monkeypatch.setattr(runtime, "mkl_is_slow", lambda: slow)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(shape, generator=generator, requires_grad=True)
-    w = torch.randn(130, 64, generator=generator, requires_grad=True)
-    got, expected = runtime.linear(x, w), x @ w.T
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
-    upstream = torch.randn(expected.shape, generator=generator)
-    for a, b in zip(
-        torch.autograd.grad(got, (x, w), upstream),
-        torch.autograd.grad(expected, (x, w), upstream),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
-
-
 @every_op
 def test_nothing_but_atoms_and_readers_has_a_weight(cls: type[Op]) -> None:
     uses_weight = "{weight}" in emission(cls)
@@ -252,9 +230,10 @@ def test_nothing_but_atoms_and_readers_has_a_weight(cls: type[Op]) -> None:
 
 
 def emission(cls: type[Op]) -> str:
-    from hypothesis import find
+    from hypothesis import Phase, find, settings
 
-    case: Case = find(cases(cls), lambda case: True)
+    any_one = settings(phases=[Phase.generate])  # the least would take longer
+    case: Case = find(cases(cls), lambda case: True, settings=any_one)
     x: Any = "x"
     if isinstance(case.type, TupleType):
         x = tuple(f"x{i}" for i in range(len(case.type.members)))

@@ -11,9 +11,8 @@ from optimizer_cases import KINDS, PLAN, everything, give_gradients, norm, param
 from torch import Tensor, nn
 
 from modnorm.kernels import optimizer as runtime
-from modnorm.kernels.norms import NORMS
 from modnorm.kernels.optimizer import DualizedSGD, NormedAdam
-from modnorm.kernels.plan import Weight
+from modnorm.kernels.plan import NORMS, Weight
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -22,10 +22,9 @@ from optimizer_cases import KINDS, PLAN, Named, everything, give_gradients, norm
 from torch import Tensor, nn
 
 import modnorm
-from modnorm.kernels import auto
 from modnorm.kernels.monitor import Monitor
 from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD
-from modnorm.kernels.plan import Weight
+from modnorm.kernels.plan import Plan, Weight
 from modnorm.kernels.schemes import BANDS
 from modnorm.pipeline import analyse, reported
 
@@ -67,7 +66,7 @@ def test_one_step_solves_a_linear_model(kind: Any) -> None:
     With residual r and ‖x‖ = 1 in the RMS, <gradient, d> is 2‖r‖: so η = ‖r‖, and W x moves by r.
     """
     module = load("input x: float[batch, 4]\nmodel M = Linear(3)\n")
-    assert module.SMOOTHNESS["mse"] == 2.0
+    assert module.PLAN.smoothness["mse"] == 2.0
     generator = torch.Generator().manual_seed(0)
     model = module.M(generator=generator, dtype=torch.float64)
     # Gradients of one sign and size for Adam, whose update is then the same image as the others'.
@@ -190,7 +189,7 @@ def test_a_step_takes_the_promised_part_off_the_loss(
 ) -> None:
     """Full-batch training inside the unit ball: after η·d the loss is lower by λ·η²/2 or more."""
     module = load(text)
-    smoothness = module.SMOOTHNESS[loss]
+    smoothness = module.PLAN.smoothness[loss]
     generator = torch.Generator().manual_seed(seed)
     model = module.M(generator=generator, dtype=torch.float64)
     with torch.no_grad():
@@ -390,13 +389,13 @@ def test_the_monitor_writes_the_step_size(tmp_path: Path) -> None:
 
 def test_files_know_what_the_report_says() -> None:
     module = modnorm.load(EXAMPLES / "gpt.mod", blocks=2)
-    for loss, found in module.SMOOTHNESS.items():
+    for loss, found in module.PLAN.smoothness.items():
         program = analyse(EXAMPLES / "gpt.mod", {"blocks": 2}, passes=reported(loss)).program
         assert program.smoothness is not None
         assert program.smoothness.smoothness == found
     model = module.GPT()
     optimizer = module.NormedAdam(model.named_parameters(), lr="auto")
-    assert optimizer.param_groups[0]["smoothness"] == module.SMOOTHNESS["cross_entropy"]
+    assert optimizer.param_groups[0]["smoothness"] == module.PLAN.smoothness["cross_entropy"]
 
 
 # --- errors -----------------------------------------------------------------------------------
@@ -432,11 +431,11 @@ def test_errors(kind: Any, options: dict[str, Any], message: str) -> None:
         kind(parameters(), plan=PLAN, **options)
 
 
-def test_known_losses_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "SMOOTHNESS", {"mse": 3.0, "cross_entropy": "it has no number"})
+def test_known_losses_are_named() -> None:
+    plan = Plan(PLAN, smoothness={"mse": 3.0, "cross_entropy": "it has no number"})
     with pytest.raises(ValueError, match="of hinge there is none: known are mse, cross_entropy"):
-        NormedSGD(parameters(), lr="auto", smoothness="hinge", plan=PLAN)
+        NormedSGD(parameters(), lr="auto", smoothness="hinge", plan=plan)
     with pytest.raises(ValueError, match=r"there is none: it has no number\. Give a number as lr="):
-        NormedSGD(parameters(), lr="auto", plan=PLAN)
-    optimizer = NormedSGD(parameters(), lr="auto", smoothness="mse", plan=PLAN)
+        NormedSGD(parameters(), lr="auto", plan=plan)
+    optimizer = NormedSGD(parameters(), lr="auto", smoothness="mse", plan=plan)
     assert optimizer.param_groups[0]["smoothness"] == 3.0

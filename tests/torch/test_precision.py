@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modnorm import kernels
+from modnorm.codegen import sections
 from modnorm.codegen.assemble import generate
 from modnorm.codegen.imports import import_source
 from modnorm.graph.place import snake
@@ -188,8 +188,8 @@ def test_a_layer_prints_the_sizes_that_its_weight_has() -> None:
 
 def test_copied_functions_have_names_of_their_own() -> None:
     """They stand in one file with the optimizers' sections."""
-    defined = {n for s in (*kernels.SECTIONS, *kernels.ON_GPU) for n in kernels.defines(s.name)}
+    defined = {n for s in (*sections.SECTIONS, *sections.ON_GPU) for n in sections.defines(s.name)}
     own = {n for n, v in vars(runtime).items() if getattr(v, "__module__", "") == runtime.__name__}
     assert {"widened", "looked_up"} <= own
     assert not own & defined
-    assert not own & set(map(snake, builtin())) - {"linear"}
+    assert not own & set(map(snake, builtin()))

@@ -13,9 +13,8 @@ from optimizer_cases import give_gradients, parameters
 from torch import Tensor, nn
 
 import modnorm
-from modnorm.kernels.norms import NORMS
 from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD
-from modnorm.kernels.plan import Weight
+from modnorm.kernels.plan import NORMS, Weight
 from modnorm.kernels.polar import polar
 from modnorm.kernels.schemes import choose
 from modnorm.kernels.spectral import spread

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from modnorm.kernels import launch
 from modnorm.kernels.launch import Launches
-from modnorm.kernels.norms import NORMS
 from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD
-from modnorm.kernels.plan import Weight
+from modnorm.kernels.plan import NORMS, Weight
 
 pytestmark = pytest.mark.triton
 

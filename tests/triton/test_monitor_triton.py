@@ -11,8 +11,8 @@ from test_launch_triton import PLAN, both, give_gradients, parameters, run
 
 import modnorm
 from modnorm.kernels.monitor import Monitor
-from modnorm.kernels.norms import NORMS
 from modnorm.kernels.optimizer import NormedOptimizer
+from modnorm.kernels.plan import NORMS
 
 pytestmark = pytest.mark.triton
 

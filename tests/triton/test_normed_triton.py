@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from modnorm.kernels import launch
 from modnorm.kernels.launch import Launches
 from modnorm.kernels.optimizer import WRITTEN
-from modnorm.kernels.plan import Weight
+from modnorm.kernels.plan import Plan, Weight
 from modnorm.kernels.tiles import Tile
 
 pytestmark = pytest.mark.triton
 
 LR, DECAY, EPS = 0.25, 0.5, 1e-15
 TARGETS = (0.7, 0.3, 1.0)
+TILES: dict[Any, Tile] = {}
 
 
 class Model:
@@ -48,9 +49,8 @@ class Model:
             for p in self.params
         ]
         self._spoiled: list[Any] = []
-        self.launches = Launches(
-            [(self.group, p, w) for p, w in zip(self.params, plan, strict=True)], self.moments
-        )
+        items = [(self.group, p, w) for p, w in zip(self.params, plan, strict=True)]
+        self.launches = Launches(items, self.moments, Plan(plan, tiles=TILES))
 
     def random(self, shape: tuple[int, ...]) -> Tensor:
         return torch.randn(shape, generator=self.draw)
@@ -129,9 +129,9 @@ def close(found: Tensor, wanted: Tensor, tolerance: float, name: str) -> None:
 
 @pytest.fixture(autouse=True)
 def tiles() -> Iterator[dict[Any, Tile]]:
-    launch.TILES.clear()
-    yield launch.TILES
-    launch.TILES.clear()
+    TILES.clear()
+    yield TILES
+    TILES.clear()
 
 
 def weight(norm: str, *shape: int, target: float = 1.0, name: str = "w") -> Weight:
@@ -191,9 +191,9 @@ def weights(draw: st.DrawFn) -> tuple[Weight, Tile]:
 @settings(max_examples=10 if settings.default.max_examples < 1000 else 200)
 @given(st.lists(weights(), min_size=1, max_size=3), st.booleans(), st.integers(0, 99))
 def test_random_weights(drawn: list[tuple[Weight, Tile]], adam: bool, seed: int) -> None:
-    launch.TILES.clear()
+    TILES.clear()
     plan = [w._replace(name=f"w{i}") for i, (w, _) in enumerate(drawn)]
-    launch.TILES.update({w.shape: tile for w, tile in drawn})
+    TILES.update({w.shape: tile for w, tile in drawn})
     model = Model(plan, adam, torch.float32, seed)
     for _ in range(2):
         model.step([model.random(w.shape) for w in plan])
@@ -356,7 +356,7 @@ def test_missing_gradients_and_groups() -> None:
         (model.group if i % 2 else other, p, w)
         for i, (p, w) in enumerate(zip(model.params, ALL, strict=False))
     ]
-    model.launches = Launches(items, model.moments)
+    model.launches = Launches(items, model.moments, Plan())
     before = [p.detach().clone() for p in model.params]
     grads = [model.random(w.shape) for w in ALL[:4]]
     model.step(grads)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from modnorm.kernels import polar, polar_launch, polar_tiles, schemes
 from modnorm.kernels.optimizer import DualizedSGD
-from modnorm.kernels.plan import Weight
+from modnorm.kernels.plan import Plan, Weight
 
 pytestmark = pytest.mark.triton
 
@@ -25,12 +25,14 @@ PLAN = (
     Weight("heads", "Linear", (2, 36, 40), "spectral", 1.0, 0.3),
 )
 
+TILES: dict[tuple[int, int], Any] = {}
+
 
 @pytest.fixture(autouse=True)
 def tables() -> Iterator[None]:
     tile(schemes.ACCURATE)
     yield
-    polar_launch.POLAR_TILES.clear()
+    TILES.clear()
 
 
 def tile(steps: int) -> None:
@@ -39,14 +41,16 @@ def tile(steps: int) -> None:
     for w in PLAN[1:]:
         sides = schemes.sides(w.shape)
         tiles = polar_tiles.tiles(*sides, "sm_90", size, 2, steps)
-        polar_launch.POLAR_TILES[sides] = size, tiles
+        TILES[sides] = size, tiles
 
 
 def run(dtype: torch.dtype, count: int, **options: Any) -> dict[str, Tensor]:
     draw = torch.Generator().manual_seed(1)
     params = [nn.Parameter(torch.randn(w.shape, generator=draw).to(dtype)) for w in PLAN]
     named = [(w.name, p) for w, p in zip(PLAN, params, strict=True)]
-    optimizer = DualizedSGD(named, lr=0.5, plan=PLAN, weight_decay=0.1, **options)
+    optimizer = DualizedSGD(
+        named, lr=0.5, plan=Plan(PLAN, polar_tiles=TILES), weight_decay=0.1, **options
+    )
     for _ in range(count):
         for p in params:
             p.grad = torch.randn(p.shape, generator=draw).to(dtype)
@@ -80,7 +84,7 @@ def test_as_without_kernels(
 
 
 def test_a_weight_that_has_no_tiles_goes_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    polar_launch.POLAR_TILES.clear()
+    TILES.clear()
     found = run(torch.float32, 1)
     monkeypatch.setattr(polar, "POLAR_ON_GPU", [])
     wanted = run(torch.float32, 1)

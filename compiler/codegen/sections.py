@@ -1,0 +1,136 @@
+"""The runtime `modnorm.kernels` as text, for files that are to need torch alone.
+
+Each module listed in SECTIONS has one region between `# modnorm: begin` and `# modnorm: end`. Such
+a file has these regions, one after the other, after one set of imports. Nothing is imported here,
+since that would import torch.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+from modnorm import kernels
+
+BEGIN, END = "# modnorm: begin\n", "# modnorm: end\n"
+
+
+class Section(NamedTuple):
+    """One module whose region can be copied."""
+
+    name: str  # the module's, without .py
+    needs: tuple[str, ...] = ()  # the sections that have to come before it
+    norm: str | None = None  # the norm that it implements, as plans name it
+
+
+SECTIONS = (
+    Section("schemes"),
+    Section("plan", ("schemes",)),
+    Section("polar", ("plan",)),
+    Section("spectral", ("plan", "polar"), "spectral"),
+    Section("spectral_taps", ("plan", "polar", "spectral"), "spectral_taps"),
+    Section("row_rms", ("plan",), "row_rms"),
+    Section("row", ("plan", "row_rms"), "row"),
+    Section("column", ("plan", "row_rms"), "column"),
+    Section("rms", ("plan",), "rms"),
+    Section("frobenius", ("plan", "rms"), "frobenius"),
+    Section("max_abs", ("plan",), "max"),
+    Section("sign", ("plan", "max_abs"), "sign"),
+    Section("state", ("plan",)),
+    Section("auto", ("plan", "state")),
+    Section("optimizer", ("plan", "polar", "state", "auto")),
+    Section("monitor", ("plan", "state", "optimizer")),
+)
+
+ON_GPU = (
+    *(Section("device"), Section("tiles"), Section("normed"), Section("launch")),
+    *(Section(f"polar_{part}", ("polar",)) for part in ("tiles", "triton", "launch")),
+)
+"""What a file has beyond that for a GPU, in order, where what it needs is there."""
+
+
+def needed(norms: Iterable[str]) -> tuple[Section, ...]:
+    """The sections for a plan with these norms, in the order in which they have to stand.
+
+    Raises ValueError for a norm that no section implements.
+    """
+    wanted = set(norms)
+    if unknown := wanted - {section.norm for section in SECTIONS}:
+        raise ValueError(f"no section implements the norms {sorted(unknown)}")
+    names = {"schemes", "plan", "polar", "state", "auto", "optimizer", "monitor"}
+    for section in SECTIONS:
+        if section.norm in wanted:
+            names |= {section.name, *section.needs}
+    return tuple(section for section in SECTIONS if section.name in names)
+
+
+@cache
+def _module(name: str) -> str:
+    names = [section.name for section in (*SECTIONS, *ON_GPU)]
+    if name not in names:
+        raise ValueError(f"{name} is no section; they are {names}")
+    return files(kernels).joinpath(f"{name}.py").read_text("utf-8")
+
+
+def source(name: str) -> str:
+    """The text of a section's region, without the two marker lines."""
+    before, region = _module(name).split(BEGIN)
+    del before
+    return region.split(END)[0]
+
+
+@cache
+def imports(name: str) -> tuple[str, ...]:
+    """The import statements, one name each, that a section's region needs to stand above it."""
+    lines = []
+    for node in ast.parse(_module(name)).body:
+        if isinstance(node, ast.Import):
+            lines += [f"import {alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module != "__future__":
+            lines += [f"from {node.module} import {alias.name}" for alias in node.names]
+    return tuple(lines)
+
+
+@cache
+def _tree(name: str) -> ast.Module:
+    return ast.parse(source(name))
+
+
+@cache
+def uses(name: str) -> frozenset[str]:
+    """The names that a section's region mentions."""
+    return frozenset(node.id for node in ast.walk(_tree(name)) if isinstance(node, ast.Name))
+
+
+@cache
+def defines(name: str) -> tuple[str, ...]:
+    """The module-level names in a section's region, which a generated file can't use again."""
+    return bindings(_tree(name))
+
+
+def bindings(tree: ast.Module) -> tuple[str, ...]:
+    """The names that a source defines, assigns or imports at module level, in order."""
+    names: list[str] = []
+    nodes: list[ast.AST] = [tree]
+    while nodes:
+        node = nodes.pop()
+        match node:
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                names.append(node.name)
+            case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+                pass
+            case ast.Lambda():
+                pass
+            case ast.Name(ctx=ast.Store()):
+                names.append(node.id)
+            case ast.alias():
+                names.append((node.asname or node.name).partition(".")[0])
+            case ast.ExceptHandler(name=str(caught)):
+                names.append(caught)
+                nodes += reversed(node.body)
+            case _:
+                nodes += reversed(list(ast.iter_child_nodes(node)))
+    return tuple(dict.fromkeys(names))
