@@ -90,7 +90,7 @@ def _polar_tiles(program: Program, device: str) -> Iterator[str]:
         at_once = max(1, min(count, schemes.BATCH // (n * m)))
         found = polar_tiles.tiles(n, m, device, size, at_once, steps[n, m])
         plain = ", ".join(str(tile and tuple(tile)) for tile in found)
-        rows.append(f"({n}, {m}): ({size}, ({plain})),")
+        rows += [f"({n}, {m}): ({size}, (", f"    {plain},", ")),"]
     yield from _table(
         "polar_tiles", rows,
         "By sides (short, long): bytes of an entry, and the tiles for one program a matrix,",
