@@ -521,8 +521,8 @@ def _failing() -> Iterator[None]:
     from modnorm.data.fetch import DataError
     from modnorm.diagnostics import Diagnostic, InternalError, ModnormError
     from modnorm.measure.problems import CheckError
-    from modnorm.report.formats import Unusable
     from modnorm.report.output import CannotWrite
+    from modnorm.report.unusable import Unusable
 
     try:
         yield

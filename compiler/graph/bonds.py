@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from modnorm.diagnostics import Diagnostic, Span
+from modnorm.graph.checks import Evaluates
 from modnorm.graph.modules import Leaf
 from modnorm.graph.names import Namespace, is_operation, mentions
 from modnorm.graph.numbers import fits_float, show
@@ -17,9 +17,6 @@ from modnorm.ops.formula_tree import KNOWN, Apply, BadFormula, Node
 from modnorm.ops.types import Real
 from modnorm.syntax import tree
 
-if TYPE_CHECKING:
-    from modnorm.graph.evaluate import Evaluator
-
 MAX_NODES = 200
 """Parts of one formula."""
 MAX_CHECKED = 1_000
@@ -27,7 +24,7 @@ MAX_CHECKED = 1_000
 
 
 def build_bond(
-    evaluator: Evaluator,
+    evaluator: Evaluates,
     space: Namespace,
     definition: tree.Bond,
     bound: Mapping[str, Value],
@@ -101,7 +98,7 @@ def _mend(violation: Violation, x: str) -> str:
     return f"its slope grows with `{x}`: write `max(-{c:g}, min({x}, {c:g}))` for `{x}`"
 
 
-def _warn_of(evaluator: Evaluator, definition: tree.Bond, slope: float, sensitivity: Real) -> None:
+def _warn_of(evaluator: Evaluates, definition: tree.Bond, slope: float, sensitivity: Real) -> None:
     """No slope above the declared one was found, and none is ruled out."""
     least = f"slopes up to {slope:.4g}" if math.isfinite(slope) else "larger slopes"
     evaluator.diagnostics.add(
@@ -127,7 +124,7 @@ def _count(formula: Node) -> int:
     return count
 
 
-def _too_many(evaluator: Evaluator, definition: tree.Bond, nodes: int) -> Poison:
+def _too_many(evaluator: Evaluates, definition: tree.Bond, nodes: int) -> Poison:
     """More than can be checked numerically in reasonable time."""
     if nodes > MAX_NODES:
         message = f"the formula of `{definition.name}` has more than {MAX_NODES} parts"
@@ -139,7 +136,7 @@ def _too_many(evaluator: Evaluator, definition: tree.Bond, nodes: int) -> Poison
 
 
 def _params(
-    evaluator: Evaluator, space: Namespace, definition: tree.Bond, constants: Mapping[str, Real]
+    evaluator: Evaluates, space: Namespace, definition: tree.Bond, constants: Mapping[str, Real]
 ) -> dict[str, Real] | None:
     """The numbers of the file that the formula mentions; None, and reported, if one is none.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from modnorm.diagnostics import Label, Span, did_you_mean
 from modnorm.graph import equivalents
-from modnorm.graph.checks import Checks
+from modnorm.graph.checks import Checks, Evaluates
 from modnorm.graph.modules import Leaf, Scope, Shared, Tare
 from modnorm.graph.numbers import fits_float, written
 from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_module, is_number
@@ -16,9 +16,6 @@ from modnorm.ops import registry
 from modnorm.ops.base import Argument, Atom, Reader
 from modnorm.ops.types import Real
 from modnorm.syntax import tree
-
-if TYPE_CHECKING:
-    from modnorm.graph.evaluate import Evaluator
 
 MAX_SIZE = 2**31 - 1
 """Largest size of an axis."""
@@ -47,7 +44,7 @@ class Given:
 
 
 def bind(
-    evaluator: Evaluator,
+    evaluator: Evaluates,
     called: str,
     names: Sequence[str],
     by_position: Sequence[str],
@@ -118,7 +115,7 @@ def _missing(names: Sequence[str]) -> str:
 
 
 def bind_formals(
-    evaluator: Evaluator,
+    evaluator: Evaluates,
     home: Frame,
     definition: tree.Def | tree.Bond,
     arguments: tuple[tree.Argument, ...],

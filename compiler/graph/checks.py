@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from modnorm.diagnostics import Diagnostic, Diagnostics, Label, Span
 from modnorm.graph.modules import Module, Tuple
 from modnorm.graph.numbers import show, written
-from modnorm.graph.values import POISON, Poison, Value, describe, is_module, is_number
+from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_module, is_number
+from modnorm.ops.formula import Formula
+from modnorm.ops.formula_check import Violation
 from modnorm.ops.types import Real
+from modnorm.syntax import tree
 
 MAX_COUNT = 100_000
 """Copies made by one `**` or `compose`."""
@@ -95,3 +100,37 @@ class Checks:
                 "E305", f"{what} may be at most {MAX_COUNT:,}, but it is {show(number)}", span
             )
         return number
+
+
+class Evaluates(Checks, ABC):
+    """What the parts of the evaluator ask of the whole."""
+
+    checked_bonds: dict[Formula, Violation | None]
+    checked_nodes: int
+
+    @abstractmethod
+    def value(self, expr: tree.Expr, frame: Frame) -> Value:
+        """Evaluate an expression."""
+
+    @abstractmethod
+    def apply(
+        self,
+        home: Frame,
+        definition: tree.Def | tree.Bond,
+        arguments: tuple[tree.Argument, ...],
+        span: Span,
+        frame: Frame,
+    ) -> Value:
+        """Call a definition that stands among the names of `home`."""
+
+    @abstractmethod
+    def name(self, expr: tree.Name, frame: Frame) -> Value:
+        """What a name means."""
+
+    @abstractmethod
+    def is_input(self, expr: tree.Expr, frame: Frame) -> bool:
+        """Whether an expression is the name of an input, which is reported."""
+
+    @abstractmethod
+    def origin(self, expr: tree.Expr, frame: Frame) -> tuple[Label, ...]:
+        """Where a name that stands for an expression is defined."""

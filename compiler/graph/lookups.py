@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
 from modnorm.diagnostics import Diagnostics, Label, Span
 from modnorm.graph.calls import build_op
-from modnorm.graph.checks import Checks
+from modnorm.graph.checks import Evaluates
 from modnorm.graph.modules import Scope, Shared
 from modnorm.graph.names import Definition, Namespace
 from modnorm.graph.values import (
@@ -28,7 +27,7 @@ MAX_CALLS = 64
 """Definitions inside definitions."""
 
 
-class Lookups(Checks, ABC):
+class Lookups(Evaluates):
     """Finds and evaluates what names are defined as. `overrides` are values of params."""
 
     def __init__(self, overrides: Mapping[str, Value], diagnostics: Diagnostics) -> None:
@@ -37,21 +36,6 @@ class Lookups(Checks, ABC):
         self.cache: dict[int, Value] = {}
         self.busy: list[tuple[str, Span, object]] = []
         self.cycles: set[frozenset[int]] = set()
-
-    @abstractmethod
-    def value(self, expr: tree.Expr, frame: Frame) -> Value:
-        """Evaluate an expression."""
-
-    @abstractmethod
-    def apply(
-        self,
-        home: Frame,
-        definition: tree.Def | tree.Bond,
-        arguments: tuple[tree.Argument, ...],
-        span: Span,
-        frame: Frame,
-    ) -> Value:
-        """Call a definition that stands among the names of `home`."""
 
     def name(self, expr: tree.Name, frame: Frame) -> Value:
         head = expr.parts[0]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-
 from modnorm.diagnostics import Span
 from modnorm.graph.calls import Passed, build_op
-from modnorm.graph.checks import Checks
+from modnorm.graph.checks import Evaluates
 from modnorm.graph.modules import Compose, Hole, Module, Repeat, Run, Tuple, compose
 from modnorm.graph.numbers import Impossible, arithmetic, show, written
 from modnorm.graph.place import MAX_POSITIONS
@@ -33,12 +31,8 @@ ORDER = {
 }
 
 
-class Operators(Checks, ABC):
+class Operators(Evaluates):
     """Evaluates unary and binary expressions."""
-
-    @abstractmethod
-    def value(self, expr: tree.Expr, frame: Frame) -> Value:
-        """Evaluate an expression."""
 
     def unary(self, expr: tree.Unary, frame: Frame) -> Value:
         value = self.value(expr.operand, frame)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
 from types import ModuleType
 
@@ -18,6 +18,7 @@ from modnorm.measure.coordinates import coordinate_check, star
 from modnorm.measure.findings import TOLERANCE, Findings, ModuleFinding, Training, WeightFinding
 from modnorm.measure.inputs import Batch, chosen_sizes, random_batch, read_batch
 from modnorm.measure.interpreter import agreement, copies, weight_name
+from modnorm.measure.options import Options
 from modnorm.measure.problems import CheckError
 from modnorm.measure.search import EFFORTS
 from modnorm.measure.stretches import Stretches, Visit, reported, visits
@@ -39,26 +40,6 @@ Progress = Callable[[int, int, str], None]
 
 SAME = 1e-6
 """The largest relative difference, in float64, of a model and its reading by the references."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to measure, and how thoroughly.
-
-    `sizes` are numbers for free sizes of the inputs; `effort` is 1, 2 or 3; with `every` all copies
-    of repetitions are measured. `vary` maps params to the values of a coordinate check.
-    """
-
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    data: str | None = None
-    checkpoint: str | None = None
-    seed: int = 0
-    effort: int = 1
-    every: bool = False
-    vary: Mapping[str, Sequence[object]] = field(default_factory=dict)
-    steps: int = 5
-    lr: float = 0.125
-    seeds: int = 2
 
 
 def check(

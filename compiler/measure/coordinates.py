@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from modnorm.measure import weights as own
 from modnorm.measure.findings import Coordinates, Quantity, ScalingFinding, Training
 from modnorm.measure.fits import power_law
 from modnorm.measure.inputs import Batch
+from modnorm.measure.options import Options
 from modnorm.measure.problems import CheckError
 from modnorm.measure.stretches import path_of, rows, visits
 from modnorm.measure.values import Tensors, flatten
@@ -30,9 +31,6 @@ from modnorm.ops.base import Atom
 from modnorm.passes.program import Program
 from modnorm.pipeline import Analysis
 from modnorm.report.words import as_float
-
-if TYPE_CHECKING:
-    from modnorm.measure.check import Options
 
 OPTIMIZER = "NormedAdam"
 QUANTITIES: tuple[Quantity, ...] = ("activation", "change")

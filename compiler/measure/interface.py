@@ -18,8 +18,8 @@ from modnorm.report.interface import FilePath, analyse
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from modnorm.measure.check import Options
     from modnorm.measure.findings import Findings
+    from modnorm.measure.options import Options
 
 EFFORTS = (1, 2, 3)
 PICTURES = ("png", "svg", "pdf")
@@ -85,7 +85,7 @@ class Check:
         if self.format != "text" or self.analysis is None:
             return None
         from modnorm.report.checked import checked
-        from modnorm.report.formats import Extras
+        from modnorm.report.extras import Extras
         from modnorm.report.html import frame, page
 
         return frame(page(self.analysis, Extras(checked=checked(self.json))))
@@ -132,7 +132,7 @@ def options_from(given: Mapping[str, Any]) -> Options:
     Raises:
         ValueError: for a value that an option cannot have.
     """
-    from modnorm.measure.check import Options
+    from modnorm.measure.options import Options
 
     for name in ("sizes", "vary"):
         if not isinstance(given[name], Mapping):

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from os import PathLike, fspath
 from typing import Any
 
-from modnorm.report.formats import Unusable
 from modnorm.report.nodes import Node
+from modnorm.report.unusable import Unusable
 
 EXPECTED = "it is not what `modnorm check --format json` writes"
 INDEX = re.compile(r"\d+|\{\d*\}|\*")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from modnorm.report.extras import NOTHING, Extras
+from modnorm.report.unusable import Unusable
+
 if TYPE_CHECKING:
     from modnorm.passes.program import Program
     from modnorm.pipeline import Analysis
-    from modnorm.report.checked import Checked
-    from modnorm.report.monitor import Monitored
 
 FORMATS = ("text", "json", "markdown", "html", "dot")
 SUFFIXES = {
@@ -26,22 +26,6 @@ SUFFIXES = {
     ".gv": "dot",
 }
 WIDTH = 80
-
-
-class Unusable(ValueError):
-    """Something that a report cannot show; its text is a sentence for the user."""
-
-
-@dataclass(frozen=True)
-class Extras:
-    """What is shown beside a model: another one, what `check` measured, a run's record."""
-
-    against: Analysis | None = None
-    checked: Checked | None = None
-    run: Monitored | None = None
-
-
-NOTHING = Extras()
 
 
 class BadEnding(ValueError):

@@ -20,7 +20,7 @@ from modnorm.pipeline import Analysis
 from modnorm.report import as_json, formats
 from modnorm.report import explain as explain_
 from modnorm.report.diagnostics import render
-from modnorm.report.formats import Extras
+from modnorm.report.extras import NOTHING, Extras
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -71,7 +71,7 @@ class Report:
     """
 
     def __init__(
-        self, analysis: Analysis, format: Format = "text", extras: Extras = formats.NOTHING
+        self, analysis: Analysis, format: Format = "text", extras: Extras = NOTHING
     ) -> None:
         self.analysis = analysis
         self.format = format

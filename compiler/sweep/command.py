@@ -56,7 +56,7 @@ def transferred(
         total, done = counted(ready, known)
         there_by_now = f"{total} runs, {done} of them in {clean(store)}\n"
         return there_by_now + forecast(ready, known, place.size), b""
-    from modnorm.sweep.findings import found
+    from modnorm.sweep.analysis import found
 
     sweep = there(ready, store) if options["partial"] else _made(ready, place, show, tell)
     return _shown(found(sweep, options["metric"], options["tolerance"]), form, picture, look)
@@ -94,7 +94,8 @@ def _read(path: str, options: Mapping[str, Any]) -> Findings:
     Raises:
         SweepError: if the file has none.
     """
-    from modnorm.sweep.findings import found, loads
+    from modnorm.sweep.analysis import found
+    from modnorm.sweep.saved import loads
 
     try:
         sweep = loads(Path(path).read_text(encoding="utf-8"))

@@ -86,7 +86,7 @@ def transfer_file(
         force=place.get("force", False),
     )
     sweep = swept(ready, where, place["progress"])
-    from modnorm.sweep.findings import found
+    from modnorm.sweep.analysis import found
 
     return Transfer(found(sweep, metric, tolerance), format)
 
@@ -133,7 +133,7 @@ class Transfer:
         """The findings as a dict with the keys of the JSON that `modnorm transfer` writes."""
         import json
 
-        from modnorm.sweep.findings import dumps
+        from modnorm.sweep.saved import dumps
 
         found: dict[str, Any] = json.loads(dumps(self.findings))
         return found
@@ -171,7 +171,7 @@ class Transfer:
 def rendered(findings: Findings, form: str, look: tuple[int, bool]) -> str:
     """The findings in one of FORMATS."""
     if form == "json":
-        from modnorm.sweep.findings import dumps
+        from modnorm.sweep.saved import dumps
 
         return dumps(findings)
     if form == "html":

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
-from modnorm.report.formats import Unusable
+from modnorm.report.unusable import Unusable
 from modnorm.report.words import listed
 from modnorm.sweep.curves import Curve, Loss
 from modnorm.sweep.records import Outcome, Settings, Size, Sizes, Sweep, Trial

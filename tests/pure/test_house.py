@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 import modnorm.ops  # noqa: F401  (registers the operations)
@@ -113,6 +114,37 @@ def test_imports_run_one_way() -> None:
             if other != own and rank != LAST and RANKS.get(other, LAST) >= rank:
                 wrong.append(f"{path.relative_to(ROOT)} imports {other}, which comes after {own}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    """Of modules, wherever in them an import stands. The package names all of its functions."""
+    paths = [*package(), *(ROOT / "kernels").glob("*.py")]
+    names = {dotted(path): path for path in paths}
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    for name, path in names.items():
+        for found in targets(name, path):
+            inside = found if found in names else found.rpartition(".")[0]
+            if inside in names.keys() - {name, "modnorm"}:
+                graph.add_edge(name, inside)
+    assert [sorted(c) for c in nx.strongly_connected_components(graph) if len(c) > 1] == []
+
+
+def dotted(path: Path) -> str:
+    """A file's name as a module."""
+    parts = ["modnorm", *path.relative_to(ROOT).with_suffix("").parts]
+    return ".".join(part for part in parts if part not in ("compiler", "__init__"))
+
+
+def targets(name: str, path: Path) -> Iterator[str]:
+    """The modules that one imports, or names in them."""
+    around = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = around.split(".")[: len(around.split(".")) + 1 - node.level]
+            front = [*(parts if node.level else []), *([node.module] if node.module else [])]
+            yield from (".".join([*front, alias.name]) for alias in node.names)
 
 
 def test_every_layer_exists() -> None:

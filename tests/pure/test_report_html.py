@@ -23,11 +23,13 @@ from modnorm.cli import cli
 from modnorm.pipeline import Analysis, analyse
 from modnorm.report import as_json
 from modnorm.report.checked import Finder
-from modnorm.report.formats import Extras, Unusable, extras
+from modnorm.report.extras import Extras
+from modnorm.report.formats import extras
 from modnorm.report.html import data as page_data
 from modnorm.report.html import frame, page
 from modnorm.report.html.layout import GAP_X, layered
 from modnorm.report.nodes import collect
+from modnorm.report.unusable import Unusable
 from tests.report_files import CHECK, write_check, write_run
 from tests.report_files import GPT as GPT_FILE
 

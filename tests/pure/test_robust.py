@@ -27,8 +27,8 @@ from modnorm.ops.text import quoted
 from modnorm.passes.frames import LOOKS, Frames
 from modnorm.passes.program import Program
 from modnorm.pipeline import ANALYSIS, CERTIFIED, analyse, analyse_text, reported
+from modnorm.report.extras import NOTHING as NO_EXTRAS
 from modnorm.report.formats import FORMATS, extras, render
-from modnorm.report.formats import NOTHING as NO_EXTRAS
 
 X = "input x: float[batch, 8]\n"
 

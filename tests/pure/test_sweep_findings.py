@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modnorm.report.formats import Unusable
-from modnorm.sweep.findings import Findings, dumps, found, loads
+from modnorm.report.unusable import Unusable
+from modnorm.sweep.analysis import found
+from modnorm.sweep.findings import Findings
 from modnorm.sweep.problems import SweepError
 from modnorm.sweep.records import Outcome, Size, Sizes, Sweep
+from modnorm.sweep.saved import dumps, loads
 from tests.sweeps import DEPTHS, FIRST, RATES, WIDTHS, drifting, grid, sweep
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from modnorm.measure.problems import CheckError
 from modnorm.sweep import page, plot
-from modnorm.sweep.findings import found
+from modnorm.sweep.analysis import found
 from modnorm.sweep.page_curves import ticks
 from modnorm.sweep.problems import SweepError
 from modnorm.sweep.slices import lines, rows, window

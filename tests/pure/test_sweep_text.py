@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from modnorm.sweep import markdown, tables, text
-from modnorm.sweep.findings import found
+from modnorm.sweep.analysis import found
 from tests.sweeps import WIDTHS, drifting, grid, sweep
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from modnorm.cli import cli
-from modnorm.sweep.findings import loads
 from modnorm.sweep.records import Sweep
+from modnorm.sweep.saved import loads
 from modnorm.sweep_options import rates_of
 
 ROOT = Path(__file__).resolve().parents[2]

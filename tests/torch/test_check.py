@@ -15,8 +15,9 @@ import modnorm
 from modnorm.api import imported
 from modnorm.codegen.plan import records
 from modnorm.diagnostics import ModnormError
-from modnorm.measure.check import Options, check
+from modnorm.measure.check import check
 from modnorm.measure.findings import ModuleFinding
+from modnorm.measure.options import Options
 from modnorm.measure.updates import measure_changes
 from modnorm.ops.edges import Measure
 from modnorm.ops.elementwise import Tanh

@@ -15,7 +15,8 @@ from click.testing import CliRunner, Result
 
 import modnorm
 from modnorm.cli import cli
-from modnorm.measure.check import Options, check
+from modnorm.measure.check import check
+from modnorm.measure.options import Options
 
 NET = """\
 param width = 8

@@ -14,7 +14,7 @@ from typing import Any
 
 from modnorm.pipeline import Analysis
 from modnorm.report import against, as_json
-from modnorm.report.formats import NOTHING, Extras
+from modnorm.report.extras import NOTHING, Extras
 from modnorm.report.html import data, graph, sections, source
 from modnorm.report.monitor import Monitored
 from modnorm.report.nodes import collect
