@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedSGD
+from modnorm.kernels import DualizedSGD, NormedAdam, NormedSGD
 from modnorm.kernels.plan import Weight
 
 LR, DECAY = 1e-3, 0.01

@@ -10,11 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .adam import NormedAdam
+    from .dualized import DualizedOptimizer
     from .monitor import Monitor
-    from .optimizer import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD
+    from .optimizer import NormedOptimizer
     from .plan import Norm, Plan, Weight, plan_hash
+    from .rule import Rule
+    from .sgd import DualizedSGD, NormedSGD
 
 __all__ = [
+    "DualizedOptimizer",
     "DualizedSGD",
     "Monitor",
     "Norm",
@@ -22,12 +27,13 @@ __all__ = [
     "NormedOptimizer",
     "NormedSGD",
     "Plan",
+    "Rule",
     "Weight",
     "plan_hash",
 ]
 PLACES = {
-    "Monitor": "monitor",
-    **dict.fromkeys(("DualizedSGD", "NormedAdam", "NormedOptimizer", "NormedSGD"), "optimizer"),
+    **{"Monitor": "monitor", "NormedAdam": "adam", "NormedOptimizer": "optimizer"},
+    **{"DualizedOptimizer": "dualized", "DualizedSGD": "sgd", "NormedSGD": "sgd", "Rule": "rule"},
     **dict.fromkeys(("Norm", "Plan", "Weight", "plan_hash"), "plan"),
 }
 ON_GPU = ("launch", "polar_launch")

@@ -13,6 +13,7 @@ from .device import INTERPRETED, tl
 from .normed import apply_kernel, moments_kernel, reduce_kernel
 from .optimizer import GRADIENTS, TINY, WRITTEN, NormedOptimizer
 from .plan import NORMS, Plan, Weight
+from .rule import Rule
 from .state import known_rate
 from .tiles import Tile, power, view
 
@@ -42,13 +43,15 @@ class Launches:
     def take(optimizer: NormedOptimizer, group: dict[str, Any], p: Tensor, w: Weight) -> bool:
         """Is this weight one for the kernels?"""
         there = tl is not None and (p.is_cuda or INTERPRETED) and p.itemsize <= 4
-        plain = not optimizer.dual and group.get("iterations", 1) == 1
+        known = optimizer.rule.kernel is not None and not optimizer.dual
+        plain = known and group.get("iterations", 1) == 1
         plain = plain and "smoothness" not in group  # a step of "auto" has two halves
         return there and plain and NORMS[w.norm].kernel is not None
 
-    def __init__(self, items: list[Any], moments: tuple[str, ...], plan: Plan) -> None:
+    def __init__(self, items: list[Any], rule: type[Rule], plan: Plan) -> None:
         self.warps = plan.warps
-        self.items, self.moments, self.device = items, (*moments, "")[:2], items[0][1].device
+        self.items, self.adam, self.device = items, rule.kernel == "adam", items[0][1].device
+        self.moments = (*rule.moments, "")[:2]
         width, self.aligned = items[0][1].itemsize, 16
         shapes: dict[Any, int] = {}
         weights, sums, factors = list[Any](), 0, 0
@@ -193,7 +196,7 @@ class Launches:
         types = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
         kind = types[self.items[0][1].dtype]
         shape = {"SHAPES": self.shapes, "ALIGNED": self.aligned, "num_warps": self.warps}
-        mode = {"ADAM": bool(self.moments[1]), "MASTER": kind != tl.float32, "P": kind, **shape}
+        mode = {"ADAM": self.adam, "MASTER": kind != tl.float32, "P": kind, **shape}
         with torch.cuda.device_of(self.options):  # type: ignore[no-untyped-call]
             moments_kernel[len(self.tiles),](
                 self.tiles, self.where, self.targets, self.sums, **mode

@@ -1,4 +1,4 @@
-"""NormedAdam, NormedSGD and DualizedSGD: updates of a given size in the modular norm of a plan."""
+"""The optimizer of a plan: what a rule makes of gradients, each weight's at its target's size."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import math
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 
 from . import column, frobenius, row, sign, spectral_taps  # noqa: F401  norms, into NORMS
 from .auto import automatic, automatic_step, watch
 from .plan import NORMS, Plan, Weight, level
-from .polar import polar_update
-from .schemes import BANDS, BATCH, Scheme
+from .rule import Rule
+from .schemes import BATCH
 from .state import (
     Item,
     Resumable,
@@ -71,7 +69,7 @@ class NormedOptimizer(Resumable):
     smoothness: for that, the loss's name in PLAN.smoothness, by default "cross_entropy", or its λ.
     """
 
-    moments: tuple[str, ...] = ("momentum",)  # the parts of a state that have the weight's shape
+    rule: type[Rule]  # what makes u from gradients
     default_plan = Plan()  # a generated file's
     dual = False  # is the update the image of u under the duality map?
     _said_tiny = False
@@ -166,7 +164,6 @@ class NormedOptimizer(Resumable):
         self._marks: list[tuple[list[Item], Tensor]] = []  # what stacks there left alone
         self._grouped: Any = None
         self._types: dict[str, torch.dtype] = {}  # of the parameters, when states were made
-        self._ones: dict[torch.device, Tensor] = {}
         self._factors: dict[str, Any] = {}  # by name, what gave the last update norm 1
         self._new_vectors: set[str] = set()  # of these weights, that have not been in a step
         self._norms: list[list[float]] | None = []
@@ -384,7 +381,7 @@ class NormedOptimizer(Resumable):
         self._turn = 0
         self._batches, self._room = dict(batches), dict[str, Tensor]()
         self._on_gpu = {p for like in on_gpu.values() for _, p, _ in like}
-        self._launched = [self.launches(like, self.moments, self.plan) for like in on_gpu.values()]
+        self._launched = [self.launches(like, self.rule, self.plan) for like in on_gpu.values()]
         self._factors = {k: x for run in self._launched for k, x in run.factors_by_name()}
 
     def _stacks(self, device: torch.device) -> bool:
@@ -416,7 +413,7 @@ class NormedOptimizer(Resumable):
             if grad.dtype != memory.dtype or not grad.is_contiguous():
                 grad = grad.to(memory.dtype).contiguous()
             grads.append(grad)
-        updates = self._update(items[0][0], states, grads, views)
+        updates = self.rule.update(items[0][0], states, grads, views)
         found: Any = (items, states, wide(items, states, memory.dtype), updates)
         if not (bad := self._unsound(*found[:3])):
             return found
@@ -588,22 +585,20 @@ class NormedOptimizer(Resumable):
             moments = {name: state[name].clone() for name in self.moments}
             grad: Any = p.grad
             grad = grad.to(state["vector"].dtype, memory_format=torch.contiguous_format)
-            (u,) = self._update(group, [moments], [grad], [torch.zeros_like(grad)])
+            (u,) = self.rule.update(group, [moments], [grad], [torch.zeros_like(grad)])
             new = state["vector"].unsqueeze(0)
             for _ in range(self._iterations(group, p, w)):
                 _, new = NORMS[w.norm].measure(u.unsqueeze(0), new)
             state["vector"].copy_(new[0])
 
-    def _update(self, group: Any, states: Any, grads: Any, views: list[Tensor]) -> list[Tensor]:
-        """Take in the gradients; the updates, before their norm: in views, or part of the state."""
-        momentum = [state["momentum"] for state in states]
-        torch._foreach_lerp_(momentum, grads, 1 - group["momentum"])
-        return momentum
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """The parts of a state that have the weight's shape."""
+        return self.rule.moments
 
     def _direction(self, group: Any, p: Tensor) -> Tensor:
-        """The last u of a weight, made once more from its state."""
-        momentum: Tensor = self.state[p]["momentum"]
-        return momentum.double()
+        """The last u of a weight, in float64."""
+        return self.rule.direction(group, self.state[p], p.grad)
 
     def _scaled(self, group: Any, p: Tensor, w: Weight) -> Tensor:
         """The last update over lr·target, as a stack of one."""
@@ -630,145 +625,6 @@ class NormedOptimizer(Resumable):
         """All that a run needs to go on bit for bit, as `load_state_dict` takes it."""
         self._count_lost(wait=True)
         return super().state_dict()
-
-
-class NormedAdam(NormedOptimizer):
-    """u is Adam's update (Kingma & Ba 2015, arXiv 1412.6980); see NormedOptimizer.
-
-    eps only guards 0/0; the bias corrections, one factor a weight, drop out.
-    """
-
-    moments = ("exp_avg", "exp_avg_sq")
-
-    def __init__(
-        self, params: Any, lr: float | Tensor | str = 0.4, betas: tuple[float, float] = (0.9, 0.99),
-        eps: float = 1e-15, weight_decay: float = 0.0, nonfinite: str = "raise",
-        missing: str = "raise", iterations: int = 1, plan: Iterable[Weight] | None = None,
-        smoothness: float | str | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(
-            params, plan, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay,
-            nonfinite=nonfinite, missing=missing, iterations=iterations, smoothness=smoothness,
-        )  # fmt: skip
-
-    def _update(self, group: Any, states: Any, grads: Any, views: list[Tensor]) -> list[Tensor]:
-        first, second = ([state[name] for state in states] for name in self.moments)
-        # torch's fused kernel makes both moments and u in one pass: Adam with lr -1 on zeros, and
-        # zeros by a decay of all that the memory held.
-        fused = views[0].device.type in ("cpu", "cuda") and hasattr(torch, "_fused_adamw_")
-        run: Any = torch._fused_adamw_ if fused else partial(adam, decoupled_weight_decay=True)
-        one = self._ones.setdefault(views[0].device, torch.ones((), device=views[0].device))
-        run(
-            views, grads, first, second, [], [one if fused else one.clone()] * len(views),
-            lr=-1.0, beta1=group["betas"][0], beta2=group["betas"][1], eps=group["eps"],
-            weight_decay=-1.0, amsgrad=False, maximize=False,
-        )  # fmt: skip
-        if group["eps"] < 1e-15:  # then float32 may not hold a moment that is divided by it
-            for u in views:
-                u.nan_to_num_(0.0, 0.0, 0.0)
-        return views
-
-    def _direction(self, group: Any, p: Tensor) -> Tensor:
-        (beta1, beta2), state = group["betas"], self.state[p]
-        first, second = (state[name].double() for name in self.moments)
-        u: Tensor = first / (1 - beta1) / ((second / (1 - beta2)).sqrt() + group["eps"])
-        return u
-
-
-class NormedSGD(NormedOptimizer):
-    """u is a running average of the gradients; see NormedOptimizer."""
-
-    def __init__(
-        self, params: Any, lr: float | Tensor | str = 0.4, momentum: float = 0.9,
-        weight_decay: float = 0.0, nonfinite: str = "raise", missing: str = "raise",
-        iterations: int = 1, plan: Iterable[Weight] | None = None,
-        smoothness: float | str | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(
-            params, plan, lr=lr, momentum=momentum, weight_decay=weight_decay,
-            nonfinite=nonfinite, missing=missing, iterations=iterations, smoothness=smoothness,
-        )  # fmt: skip
-
-
-class DualizedSGD(NormedOptimizer):
-    """u/‖u‖ is the duality map of a running average of the gradients (arXiv 2410.21265).
-
-    For matrices that is orthogonalisation, in six steps of full precision: singular values of a
-    matrix with a condition number of up to 1000 end between 0.907 and 1.041. steps: 3 to 5 are
-    cheaper, above all on a GPU, but end in wider bands (BANDS), for 3 in [0.592, 1.406].
-    nesterov: as in Muon, the gradient counts once more.
-    """
-
-    dual = True
-
-    def __init__(
-        self, params: Any, lr: float | Tensor | str = 0.4, momentum: float = 0.8,
-        nesterov: bool = True, weight_decay: float = 0.0, nonfinite: str = "raise",
-        missing: str = "raise", steps: int | None = None, plan: Iterable[Weight] | None = None,
-        smoothness: float | str | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(
-            params, plan, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay,
-            nonfinite=nonfinite, missing=missing, steps=steps, smoothness=smoothness,
-        )  # fmt: skip
-
-    def match(self, whole: bool = False) -> None:
-        super().match(whole)
-        self._work: dict[Any, Tensor] = {}
-
-    def _update(self, group: Any, states: Any, grads: Any, views: list[Tensor]) -> list[Tensor]:
-        if not group["nesterov"]:
-            return super()._update(group, states, grads, views)
-        for state, grad, view in zip(states, grads, views, strict=True):
-            average = state["momentum"].lerp_(grad, 1 - group["momentum"])
-            torch.lerp(average, grad, 1 - group["momentum"], out=view)
-        return views
-
-    def _apply_stack(
-        self, items: list[Item], states: Any, weights: Any, updates: Any, memory: Tensor
-    ) -> None:
-        (group, _, w), shape = items[0], (len(items), *items[0][2].shape)
-        u = memory[: math.prod(shape)].view(shape)
-        for view, update in zip(u.unbind(), updates, strict=True):
-            if view.data_ptr() != update.data_ptr():
-                view.copy_(update)
-        _, top = level(u)
-        moved = (top > 0) & (top < math.inf)
-        self._mark(items, top, moved.flatten())
-        self._factors.update(dict.fromkeys((w.name for _, _, w in items), 1.0))
-        if w.norm == "spectral":
-            targets, factor = [w.target for _, _, w in items], math.sqrt(w.shape[-2] / w.shape[-1])
-            scheme, lr, decay = self._scheme(group, w), group["lr"], group["weight_decay"]
-            if polar_update(u, scheme, factor, weights, lr, decay, targets):
-                return
-        left = self._sound(u, top)
-        duals = self._dualize(group, w, u).unbind()
-        if left is not None:
-            self._apply_left(left, items, weights, duals, list(left.to(u.dtype).unbind()))
-            return
-        for (_, _, w), p, dual in zip(items, weights, duals, strict=True):
-            apply(p, dual, 1.0, float(group["lr"]) * w.target, group["weight_decay"])
-
-    def _scheme(self, group: Any, w: Weight) -> Scheme:
-        scheme = self.plan.scheme(w.shape)
-        return scheme if group["steps"] is None else scheme._replace(steps=group["steps"])
-
-    def reach(self, group: Any, w: Weight) -> float:
-        return BANDS[self._scheme(group, w).steps][1] if NORMS[w.norm].vector else 1.0
-
-    def _dualize(self, group: Any, w: Weight, u: Tensor) -> Tensor:
-        return NORMS[w.norm].dualize(u, self._scheme(group, w), self._work)
-
-    def _direction(self, group: Any, p: Tensor) -> Tensor:
-        u = super()._direction(group, p)
-        if group["nesterov"] and p.grad is not None:
-            u = u.lerp(p.grad.double(), 1 - group["momentum"])  # not in the state
-        return u
-
-    def _scaled(self, group: Any, p: Tensor, w: Weight) -> Tensor:
-        u = self._direction(group, p).to(STATE_TYPES[p.dtype], copy=True).unsqueeze(0)
-        level(u)
-        return self._dualize(group, w, u).double()
 
 
 def unusable(factor: float | Tensor, u: Tensor) -> bool:

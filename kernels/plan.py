@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .schemes import Scheme, choose, sides
+from .schemes import ACCURATE, Scheme, choose, sides
 
 
 # modnorm: begin
@@ -80,8 +80,10 @@ class Plan(tuple[Weight, ...]):
         )  # fmt: skip
 
     def scheme(self, shape: Iterable[int]) -> Scheme:
-        """How the matrices of weights of this shape are orthogonalised."""
+        """How the matrices of weights of this shape are orthogonalised, if it has any."""
         shape = tuple(shape)
+        if len(shape) < 2:
+            return Scheme("plain", ACCURATE)
         form, steps, *_ = self.schemes.get(shape) or choose(shape)
         return Scheme(form, steps, self.polar_tiles.get(sides(shape)))
 

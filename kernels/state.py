@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .plan import Plan, Weight, plan_hash
+from .rule import Rule
 
 # modnorm: begin
 Item = tuple[dict[str, Any], Tensor, Weight]  # a parameter's group, the parameter, its record
@@ -192,7 +193,7 @@ class Resumable(torch.optim.Optimizer):
     """An optimizer whose saved state names its plan, and goes on bit for bit once it is loaded."""
 
     plan: Plan
-    moments: tuple[str, ...]
+    rule: type[Rule]
     skipped: dict[str, int]
     _new_vectors: set[str]
     _items: list[Item]
@@ -214,7 +215,7 @@ class Resumable(torch.optim.Optimizer):
     def complete(self, p: Tensor, w: Weight) -> Any:
         """The state of a weight, in which wrappers may have put things before we did."""
         state = self.state[p]
-        if self.moments[-1] not in state and w.target:
+        if self.rule.moments[-1] not in state and w.target:
             state.update(self.fresh(p, w) | state)
             self._new_vectors.add(w.name)
         return state

@@ -109,7 +109,7 @@ def _generate(program: Program, device: str, diagnostics: Diagnostics, standalon
     lean = run_passes(program, REWRITES, Diagnostics())
     norms = list(dict.fromkeys(w.op.norm.name for w in program.weights))
     core = [section.name for section in sections.needed(norms)]
-    on_gpu = [section.name for section in sections.ON_GPU if set(section.needs) <= set(core)]
+    on_gpu = [section.name for section in sections.ON_GPU]
     plan = _plan(program, device)
     runtime = _runtime()
     # A file's names are the same in both forms, and with and without kernels.
@@ -125,14 +125,14 @@ def _generate(program: Program, device: str, diagnostics: Diagnostics, standalon
     if standalone:
         if device == "cpu":
             on_gpu = []
-        *first, optimizer, monitor = ([name, sections.source(name).strip()] for name in core)
-        base = [text for name, text in first if name in BASE]
-        rest = [text for name, text in first if name not in BASE]
+        *names, monitor = core
+        base = [sections.source(name).strip() for name in names if name in BASE]
+        rest = [sections.source(name).strip() for name in names if name not in BASE]
         lines = _import_lines((*core, *on_gpu))
         for name in (*core, *on_gpu):
             used |= sections.uses(name)
-        parts = [_rule("Plan"), *base, plan, *parts, _rule("Optimizers"), *rest, optimizer[1]]
-        parts += [DEFAULT_PLAN, _rule("Monitor"), monitor[1]]
+        parts = [_rule("Plan"), *base, plan, *parts, _rule("Optimizers"), *rest]
+        parts += [DEFAULT_PLAN, _rule("Monitor"), sections.source(monitor).strip()]
         if on_gpu:
             parts += [_rule("Kernels"), *(sections.source(name).strip() for name in on_gpu)]
     else:

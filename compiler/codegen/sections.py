@@ -22,34 +22,33 @@ class Section(NamedTuple):
     """One module whose region can be copied."""
 
     name: str  # the module's, without .py
-    needs: tuple[str, ...] = ()  # the sections that have to come before it
     norm: str | None = None  # the norm that it implements, as plans name it
+    needs: str | None = None  # the section of another norm that has to come before it
 
 
 SECTIONS = (
-    Section("schemes"),
-    Section("plan", ("schemes",)),
-    Section("polar", ("plan",)),
-    Section("spectral", ("plan", "polar"), "spectral"),
-    Section("spectral_taps", ("plan", "polar", "spectral"), "spectral_taps"),
-    Section("row_rms", ("plan",), "row_rms"),
-    Section("row", ("plan", "row_rms"), "row"),
-    Section("column", ("plan", "row_rms"), "column"),
-    Section("rms", ("plan",), "rms"),
-    Section("frobenius", ("plan", "rms"), "frobenius"),
-    Section("max_abs", ("plan",), "max"),
-    Section("sign", ("plan", "max_abs"), "sign"),
-    Section("state", ("plan",)),
-    Section("auto", ("plan", "state")),
-    Section("optimizer", ("plan", "polar", "state", "auto")),
-    Section("monitor", ("plan", "state", "optimizer")),
+    *(Section(name) for name in ("schemes", "plan", "polar")),
+    Section("spectral", "spectral"),
+    Section("spectral_taps", "spectral_taps", "spectral"),
+    Section("row_rms", "row_rms"),
+    Section("row", "row", "row_rms"),
+    Section("column", "column", "row_rms"),
+    Section("rms", "rms"),
+    Section("frobenius", "frobenius", "rms"),
+    Section("max_abs", "max"),
+    Section("sign", "sign", "max_abs"),
+    *(Section(name) for name in ("rule", "state", "auto", "optimizer")),
+    *(Section(name) for name in ("dualized", "adam", "sgd", "monitor")),
 )
 
-ON_GPU = (
-    *(Section("device"), Section("tiles"), Section("normed"), Section("launch")),
-    *(Section(f"polar_{part}", ("polar",)) for part in ("tiles", "triton", "launch")),
+ON_GPU = tuple(
+    Section(name)
+    for name in (
+        *("device", "tiles", "normed", "launch"),
+        *("polar_tiles", "polar_triton", "polar_launch"),
+    )
 )
-"""What a file has beyond that for a GPU, in order, where what it needs is there."""
+"""What a file has beyond that for a GPU, in order."""
 
 
 def needed(norms: Iterable[str]) -> tuple[Section, ...]:
@@ -60,11 +59,8 @@ def needed(norms: Iterable[str]) -> tuple[Section, ...]:
     wanted = set(norms)
     if unknown := wanted - {section.norm for section in SECTIONS}:
         raise ValueError(f"no section implements the norms {sorted(unknown)}")
-    names = {"schemes", "plan", "polar", "state", "auto", "optimizer", "monitor"}
-    for section in SECTIONS:
-        if section.norm in wanted:
-            names |= {section.name, *section.needs}
-    return tuple(section for section in SECTIONS if section.name in names)
+    others = {section.needs for section in SECTIONS if section.norm in wanted}
+    return tuple(s for s in SECTIONS if s.norm in {None, *wanted} or s.name in others)
 
 
 @cache

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import modnorm.kernels.launch
 import modnorm.kernels.polar_launch  # noqa: F401
-from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedSGD
+from modnorm.kernels import DualizedSGD, NormedAdam, NormedSGD
 from modnorm.kernels.plan import Weight
 
 pytestmark = [

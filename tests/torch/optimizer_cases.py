@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD
+from modnorm.kernels import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD
 from modnorm.kernels.plan import Weight
 
 PLAN = (

@@ -10,9 +10,8 @@ import torch
 from optimizer_cases import KINDS, PLAN, everything, give_gradients, norm, parameters, run, values
 from torch import Tensor, nn
 
+from modnorm.kernels import DualizedSGD, NormedAdam, NormedSGD, polar
 from modnorm.kernels import optimizer as runtime
-from modnorm.kernels import polar
-from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedSGD
 from modnorm.kernels.plan import Weight
 from modnorm.pipeline import analyse_text
 

@@ -15,7 +15,7 @@ from optimizer_cases import KINDS
 from torch import Tensor, nn
 
 from modnorm.codegen.assemble import generate
-from modnorm.kernels.optimizer import DualizedSGD, NormedOptimizer
+from modnorm.kernels import DualizedSGD, NormedOptimizer
 from modnorm.kernels.plan import NORMS, Weight
 from modnorm.ops.base import Atom
 from modnorm.ops.edges import Bound, Edge, Measure

@@ -25,9 +25,9 @@ from optimizer_cases import (
 from torch import Tensor, nn
 
 import modnorm
+from modnorm.kernels import DualizedSGD, NormedAdam, NormedSGD
 from modnorm.kernels import monitor as module
 from modnorm.kernels.monitor import Monitor
-from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedSGD
 from modnorm.kernels.plan import NORMS, Weight
 from modnorm.kernels.spectral import largest
 from modnorm.report.monitor import Monitored, Recorded

@@ -14,8 +14,8 @@ import torch
 from optimizer_cases import KINDS, PLAN, Named, give_gradients, parameters
 
 import modnorm
+from modnorm.kernels import NormedAdam, NormedSGD
 from modnorm.kernels.monitor import Monitor
-from modnorm.kernels.optimizer import NormedAdam, NormedSGD
 
 MEASURES = ("norm", "slack", "cosine", "spent")
 

@@ -10,8 +10,8 @@ import torch
 from optimizer_cases import KINDS, PLAN, everything, give_gradients, norm, parameters, run, values
 from torch import Tensor, nn
 
+from modnorm.kernels import DualizedSGD, NormedAdam
 from modnorm.kernels import optimizer as runtime
-from modnorm.kernels.optimizer import DualizedSGD, NormedAdam
 from modnorm.kernels.plan import NORMS, Weight
 
 

@@ -22,8 +22,8 @@ from optimizer_cases import KINDS, PLAN, Named, everything, give_gradients, norm
 from torch import Tensor, nn
 
 import modnorm
+from modnorm.kernels import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD
 from modnorm.kernels.monitor import Monitor
-from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD
 from modnorm.kernels.plan import Plan, Weight
 from modnorm.kernels.schemes import BANDS
 from modnorm.pipeline import analyse, reported

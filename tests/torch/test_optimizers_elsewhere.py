@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 import modnorm
-from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedSGD
+from modnorm.kernels import DualizedSGD, NormedAdam, NormedSGD
 from modnorm.kernels.state import plan_names
 
 TEXT = """

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from optimizer_cases import KINDS, PLAN, give_gradients, parameters, run
 from torch import Tensor, nn
 
-from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedSGD
+from modnorm.kernels import DualizedSGD, NormedAdam, NormedSGD
 from modnorm.kernels.plan import Weight
 
 LR, DECAY = 0.1, 0.05

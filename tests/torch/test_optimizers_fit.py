@@ -10,8 +10,7 @@ import torch
 from optimizer_cases import KINDS, PLAN, give_gradients, parameters, run
 from torch import nn
 
-from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedSGD
-from modnorm.kernels.plan import Weight
+from modnorm.kernels import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD, Plan, Weight
 
 
 def refused(named: Any, match: str, **options: Any) -> str:
@@ -134,7 +133,7 @@ def test_other_types(dtype: torch.dtype) -> None:
 def test_the_default_plan_is_the_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="plan of 0 weights"):
         NormedAdam(parameters(), lr=0.1)
-    monkeypatch.setattr("modnorm.kernels.optimizer.PLAN", PLAN)
+    monkeypatch.setattr(NormedOptimizer, "default_plan", Plan(PLAN))
     assert NormedAdam(parameters(), lr=0.1).plan == PLAN
 
 

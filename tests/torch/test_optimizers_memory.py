@@ -9,7 +9,7 @@ import torch
 from optimizer_cases import PLAN, everything, give_gradients, parameters, run
 from torch.profiler import ProfilerActivity, profile
 
-from modnorm.kernels.optimizer import NormedAdam, NormedSGD
+from modnorm.kernels import NormedAdam, NormedSGD
 from modnorm.kernels.plan import Weight
 
 LARGE = (

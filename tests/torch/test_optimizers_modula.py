@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modnorm.kernels.optimizer import NormedAdam
+from modnorm.kernels import NormedAdam
 from modnorm.kernels.plan import Weight
 
 modula_atom = pytest.importorskip("modula.atom")

@@ -10,7 +10,7 @@ import torch
 from optimizer_cases import KINDS, PLAN, everything, give_gradients, norm, parameters, run, values
 from torch import Tensor, nn
 
-from modnorm.kernels.optimizer import NormedAdam, NormedSGD
+from modnorm.kernels import NormedAdam, NormedSGD
 from modnorm.kernels.plan import Weight
 
 

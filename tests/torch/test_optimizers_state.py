@@ -14,7 +14,7 @@ import torch
 from optimizer_cases import KINDS, PLAN, Named, everything, give_gradients, parameters, run
 from torch import nn
 
-from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD
+from modnorm.kernels import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD
 from modnorm.kernels.plan import plan_hash
 
 TYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]

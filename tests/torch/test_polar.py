@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from optimizer_cases import give_gradients, parameters
 from torch import Tensor
 
+from modnorm.kernels import DualizedSGD
 from modnorm.kernels import polar as module
-from modnorm.kernels.optimizer import DualizedSGD
 from modnorm.kernels.plan import Weight
 from modnorm.kernels.polar import ACCURATE, POLAR, fast_type, polar
 from modnorm.kernels.schemes import Scheme, choose

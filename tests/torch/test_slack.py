@@ -10,7 +10,7 @@ import pytest
 import torch
 from optimizer_cases import KINDS, PLAN, everything, give_gradients, norm, parameters, run, values
 
-from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedSGD
+from modnorm.kernels import DualizedSGD, NormedAdam, NormedSGD
 from modnorm.kernels.plan import Weight
 
 ESTIMATED = {"conv.weight", "a.weight", "b.weight", "heads.weight"}

@@ -13,7 +13,7 @@ from optimizer_cases import give_gradients, parameters
 from torch import Tensor, nn
 
 import modnorm
-from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD
+from modnorm.kernels import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD
 from modnorm.kernels.plan import NORMS, Weight
 from modnorm.kernels.polar import polar
 from modnorm.kernels.schemes import choose

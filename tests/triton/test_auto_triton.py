@@ -10,8 +10,7 @@ import torch
 from test_launch_triton import both, parameters, run
 from torch import Tensor, nn
 
-from modnorm.kernels import polar, polar_launch
-from modnorm.kernels.optimizer import DualizedSGD, NormedOptimizer
+from modnorm.kernels import DualizedSGD, NormedOptimizer, polar, polar_launch
 
 pytestmark = pytest.mark.triton
 tables = dualized.tables  # a fixture

@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modnorm.kernels import launch
+from modnorm.kernels import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD, launch
 from modnorm.kernels.launch import Launches
-from modnorm.kernels.optimizer import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD
 from modnorm.kernels.plan import NORMS, Weight
 
 pytestmark = pytest.mark.triton

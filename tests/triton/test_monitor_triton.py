@@ -10,8 +10,8 @@ import torch
 from test_launch_triton import PLAN, both, give_gradients, parameters, run
 
 import modnorm
+from modnorm.kernels import NormedOptimizer
 from modnorm.kernels.monitor import Monitor
-from modnorm.kernels.optimizer import NormedOptimizer
 from modnorm.kernels.plan import NORMS
 
 pytestmark = pytest.mark.triton

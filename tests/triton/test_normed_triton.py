@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from modnorm.kernels import launch
+from modnorm.kernels.adam import Adam
 from modnorm.kernels.launch import Launches
 from modnorm.kernels.optimizer import WRITTEN
 from modnorm.kernels.plan import Plan, Weight
+from modnorm.kernels.sgd import SGD
 from modnorm.kernels.tiles import Tile
 
 pytestmark = pytest.mark.triton
@@ -34,7 +36,8 @@ class Model:
         self.params = [nn.Parameter(self.random(w.shape).to(dtype)) for w in plan]
         betas = {"betas": (0.9, 0.99), "eps": EPS} if adam else {"momentum": 0.9}
         self.group = {"lr": LR, "weight_decay": DECAY} | betas
-        self.moments = ("exp_avg", "exp_avg_sq") if adam else ("momentum",)
+        self.rule = Adam if adam else SGD
+        self.moments = self.rule.moments
         self.state: dict[Tensor, dict[str, Tensor]] = {}
         for p, w in zip(self.params, plan, strict=True):
             state = {name: torch.zeros(w.shape) for name in self.moments}
@@ -50,7 +53,7 @@ class Model:
         ]
         self._spoiled: list[Any] = []
         items = [(self.group, p, w) for p, w in zip(self.params, plan, strict=True)]
-        self.launches = Launches(items, self.moments, Plan(plan, tiles=TILES))
+        self.launches = Launches(items, self.rule, Plan(plan, tiles=TILES))
 
     def random(self, shape: tuple[int, ...]) -> Tensor:
         return torch.randn(shape, generator=self.draw)
@@ -356,7 +359,7 @@ def test_missing_gradients_and_groups() -> None:
         (model.group if i % 2 else other, p, w)
         for i, (p, w) in enumerate(zip(model.params, ALL, strict=False))
     ]
-    model.launches = Launches(items, model.moments, Plan())
+    model.launches = Launches(items, model.rule, Plan())
     before = [p.detach().clone() for p in model.params]
     grads = [model.random(w.shape) for w in ALL[:4]]
     model.step(grads)

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modnorm.kernels import polar, polar_launch, polar_tiles, schemes
-from modnorm.kernels.optimizer import DualizedSGD
+from modnorm.kernels import DualizedSGD, polar, polar_launch, polar_tiles, schemes
 from modnorm.kernels.plan import Plan, Weight
 
 pytestmark = pytest.mark.triton
