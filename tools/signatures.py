@@ -39,7 +39,9 @@ DATA: Shown = (
     ("compiler/data/functions.py", "Function"),
 )
 GENERATED: Shown = (
-    ("kernels/optimizer.py", "NormedOptimizer NormedAdam NormedSGD DualizedSGD"),
+    ("kernels/optimizer.py", "NormedOptimizer"),
+    ("kernels/adam.py", "NormedAdam"),
+    ("kernels/sgd.py", "NormedSGD DualizedSGD"),
     ("kernels/monitor.py", "Monitor"),
 )
 INTERNAL = {"add_param_group", "match", "fresh"}
