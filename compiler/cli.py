@@ -158,7 +158,7 @@ def compile_(
       modnorm compile gpt.mod
       modnorm compile gpt.mod -o models/wide.py -p d_embed=512 -p heads=8
       modnorm compile zoo.mod --model ResMLP -o - | less
-      modnorm compile gpt.mod --standalone           where modnorm is not installed
+      modnorm compile gpt.mod --standalone           for where modnorm is not
       modnorm compile gpt.mod --check                is gpt.py up to date?
     """
     if output is None:

@@ -25,3 +25,8 @@ settings.register_profile("long", max_examples=3000, print_blob=True, **COMMON)
 settings.load_profile("long" if os.environ.get("MODNORM_LONG") else "normal")
 
 pytest.register_assert_rewrite("checks")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest ones first, so that at the end no worker waits for another."""
+    items.sort(key=lambda item: "/triton/" not in item.path.as_posix())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 import shlex
 import textwrap
 from collections.abc import Iterable
@@ -51,14 +50,12 @@ IMPORTS = (
     "from modnorm.kernels import plan_hash",
 )
 """What a file imports of the runtime that is not in it."""
-
 FORMAT = 1
 """Of the file; `modnorm.kernels.plan` has the one that the runtime reads."""
 
 HASH = "PLAN_HASH = plan_hash(PLAN)"
 BASE = ("schemes", "plan")
 """The sections that a plan needs."""
-
 DEFAULT_PLAN = "NormedOptimizer.default_plan = PLAN"
 KINDS = {
     "NormedAdam": "Adam's updates, each of its target's size",
@@ -73,8 +70,7 @@ SUBCLASSES = [
     default_plan = PLAN'''
     for kind, words in KINDS.items()
 ]
-ASSIGNED = re.compile(r"^(\w+)\b.* = ", re.MULTILINE)
-"""What a table assigns at module level."""
+TABLES = ("PLAN", "PLAN_HASH", "MODEL", "INPUTS")
 
 
 def generate(
@@ -110,16 +106,14 @@ def _generate(program: Program, device: str, diagnostics: Diagnostics, standalon
     norms = list(dict.fromkeys(w.op.norm.name for w in program.weights))
     core = [section.name for section in sections.needed(norms)]
     on_gpu = [section.name for section in sections.ON_GPU]
-    plan = _plan(program, device)
     runtime = _runtime()
     # A file's names are the same in both forms, and with and without kernels.
     taken = {name for section in (*core, *on_gpu) for name in sections.defines(section)}
     lines = _import_lines((*core, *on_gpu))
     taken.update(sections.bindings(ast.parse("\n".join([FUTURE, *lines, *IMPORTS, runtime]))))
-    taken.update(ASSIGNED.findall("\n".join([plan, _inputs(program, "", ())])))
-    made = model(lean, taken)
+    made = model(lean, taken.union(TABLES))
     _warn(program, made, diagnostics)
-    inputs = _inputs(program, made.name, made.inputs)
+    plan, inputs = _plan(program, made.name, device), _inputs(program, made.name, made.inputs)
     parts = [_rule("Model"), runtime, inputs, made.text]
     used = _mentioned(ast.parse(runtime)) | _mentioned(made.tree)
     if standalone:
@@ -145,9 +139,9 @@ def _generate(program: Program, device: str, diagnostics: Diagnostics, standalon
     return f"{head}\n\n{body}\n"
 
 
-def _plan(program: Program, device: str) -> str:
+def _plan(program: Program, name: str, device: str) -> str:
     """The table `PLAN` and its hash."""
-    chosen = [f'model="{program.name}",', f"format={FORMAT},", *tables.choices(program, device)]
+    chosen = [f'model="{name}",', f"format={FORMAT},", *tables.choices(program, device)]
     rows = [*plan_text(program).split("\n"), *chosen]
     return "\n".join(["PLAN = Plan(", *(f"    {row}" for row in rows), ")", HASH])
 
@@ -161,7 +155,7 @@ def _import_lines(names: Iterable[str]) -> dict[str, None]:
 
 
 def _public(model: str) -> str:
-    names = [model, *KINDS, "Monitor", "PLAN", "PLAN_HASH", "MODEL", "INPUTS"]
+    names = [model, *KINDS, "Monitor", *TABLES]
     return "\n".join(["__all__ = [", *(f'    "{name}",' for name in sorted(names, key=_rank)), "]"])
 
 
@@ -248,7 +242,8 @@ def _command(program: Program, device: str, standalone: bool) -> list[str]:
         given.append(f"-p {text:{FILLER}<14}".replace(" ", SPACE))
     given += ["--device", device] if device != tiles.DEFAULT else []
     given += ["--standalone"] if standalone else []
-    words = ["modnorm compile", file_name(program.source), "--model", program.name, *given]
+    name = "FILE.mod" if program.source.name.startswith("<") else file_name(program.source)
+    words = ["modnorm compile", name, "--model", program.name, *given]
     lines = textwrap.wrap(
         " ".join(words), 96, break_long_words=False, break_on_hyphens=False,
         initial_indent="    ", subsequent_indent="        ",

@@ -197,7 +197,7 @@ def test_every_mistake_is_shown(folder: Path) -> None:
 
 
 def test_nested_too_deeply(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def deep(*arguments: object) -> None:
+    def deep(*arguments: object, **options: object) -> None:
         raise RecursionError
 
     monkeypatch.setattr(assemble, "generate", deep)

@@ -166,14 +166,14 @@ def test_what_fuses() -> None:
 
 IMAGE = f(B, 3, 8, 8)
 EMITTED: list[tuple[Op, Any, Type, str]] = [
-    (Linear(4), "x", f(B, 5), "linear(x, {weight})"),
-    (Linear(4, norm_="column"), "x", f(B, 5), "linear(x, {weight})"),
-    (Readout(4), "x", f(B, T, 5), "linear(x, {weight})"),
+    (Linear(4), "x", f(B, 5), "F.linear(x, {weight})"),
+    (Linear(4, norm_="column"), "x", f(B, 5), "F.linear(x, {weight})"),
+    (Readout(4), "x", f(B, T, 5), "F.linear(x, {weight})"),
     (HeadedLinear(4, 2), "x", f(B, T, 5), "headed(x, {weight})"),
     (Conv2D(4), "x", IMAGE, "F.conv2d(x, {weight}, padding=1)"),
     (Conv2D(4, stride=2, padding=0), "x", IMAGE, "F.conv2d(x, {weight}, stride=2)"),
-    (Unembed("e", count=65, dim=8), "x", f(B, 8), "linear(x / 8, {weight})"),
-    (Unembed("e", count=2, dim=8), "x", f(B, 8), "linear(x / 8, {weight})"),
+    (Unembed("e", count=65, dim=8), "x", f(B, 8), "F.linear(x / 8, {weight})"),
+    (Unembed("e", count=2, dim=8), "x", f(B, 8), "F.linear(x / 8, {weight})"),
     (Embed(4, 3), "x", Tensor("int", (B,), 4), "looked_up(x, {weight}, {name})"),
     (Bias(), "x", IMAGE, "x + {weight}[:, None, None]"),
     (Bias(), "x", f(B, 5), "x + {weight}"),

@@ -153,8 +153,9 @@ def test_a_program_may_be_given_as_text() -> None:
         modnorm.compile(program).split("\n", 1) for program in (MLP, "mlp.mod")
     )
     assert mark.startswith("# made by modnorm, sha256")  # over the rest, the source's name included
-    assert text == other.replace("mlp.mod", "<text>")
-    assert "Source: <text>" in text
+    same = other.replace("modnorm compile mlp.mod", "modnorm compile FILE.mod")
+    assert text == same.replace("mlp.mod", "<text>")
+    assert "modnorm compile FILE.mod --model" in text
     assert "class M(" in modnorm.compile(LINE)
     assert modnorm.report(MLP).json["atoms"] == modnorm.report("mlp.mod").json["atoms"]
     assert modnorm.report(GPT, blocks=2).json["params"]["blocks"] == 2

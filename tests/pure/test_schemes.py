@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modnorm.kernels.schemes import Scheme, Schemes, choose, flops, sides
+from modnorm.kernels.schemes import Scheme, choose, flops, sides
 
 axes = st.integers(1, 100_000)
 
@@ -62,7 +62,6 @@ def test_the_cheaper_form_is_chosen_whichever_way_the_matrix_lies(one: int, othe
 )
 def test_examples(shape: tuple[int, ...], scheme: Scheme) -> None:
     assert choose(shape) == scheme
-    assert Schemes().get(shape) == scheme
     for steps in (3, 4, 5, 6):
         assert choose(shape, steps) == scheme._replace(steps=steps)
 
@@ -77,7 +76,7 @@ def test_three_steps_take_less_than_three_fifths_of_five_plain_ones(one: int, ot
 def test_it_works_without_torch() -> None:
     program = (
         "import sys, modnorm.kernels.schemes as s\n"
-        "assert s.choose((512, 128)) == ('gram', 6)\n"
+        "assert s.choose((512, 128))[:2] == ('gram', 6)\n"
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -38,7 +38,8 @@ def used() -> tuple[str, ...]:
     """Every name that a generated file mentions, defines or has as an argument, and builtins."""
     text = "input x: float[batch, seq, 8]\nmodel M = Linear(8) @ Bias @ MergeHeads @ Attention"
     text += " @ (SplitHeads(2) @ Linear(8), SplitHeads(2) @ Linear(8), SplitHeads(2) @ Linear(8))\n"
-    tree = ast.parse(generate(analyse_text(text, passes=ANALYSIS).program))
+    program = analyse_text(text, passes=ANALYSIS).program
+    tree = ast.parse(generate(program, standalone=True))
     found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     found |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     found.update(sections.bindings(tree), dir(builtins), dir(nn.Module()), dir(object))
@@ -65,7 +66,7 @@ def possible() -> tuple[str, ...]:
 def imported(text: str) -> tuple[ModuleType, Diagnostics]:
     found = Diagnostics()
     analysis = analyse_text(text, "names.mod", passes=ANALYSIS)
-    module = import_source(generate(analysis.program, "cpu", found), "names")
+    module = import_source(generate(analysis.program, "cpu", found, standalone=True), "names")
     found.extend(analysis.diagnostics)
     return module, found
 

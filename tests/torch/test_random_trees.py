@@ -71,7 +71,7 @@ def test_generated_files_are_tidy(tmp_path: Path) -> None:
     def write(sample: Sample) -> None:
         nonlocal written
         try:
-            source = generate(analyse_text(str(sample.text)).program)
+            source = generate(analyse_text(str(sample.text)).program, standalone=True)
         except ModnormError:
             return
         written += 1
