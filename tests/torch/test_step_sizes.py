@@ -32,22 +32,31 @@ class Regression:
     Its mean squared error is 2-smooth in the modular norm of the weight, whose target is 1.
     """
 
-    def __init__(self, kind: Any, out: int, width: int, count: int, **options: Any) -> None:
+    def __init__(
+        self,
+        kind: Any,
+        out: int,
+        width: int,
+        count: int,
+        dtype: Any = torch.float64,
+        **options: Any,
+    ) -> None:
         draw = torch.Generator().manual_seed(0)
         x = 1 + 0.5 * torch.randn(count, width, generator=draw, dtype=torch.float64)
         self.x = x / x.square().mean(1, keepdim=True).sqrt()
         self.y = torch.randn(count, out, generator=draw, dtype=torch.float64)
-        self.w = nn.Parameter(torch.zeros(out, width, dtype=torch.float64))
+        self.w = nn.Parameter(torch.zeros(out, width, dtype=dtype))
         plan = (Weight("w", "Linear", (out, width), "spectral", 1.0, 1.0),)
         self.optimizer: NormedOptimizer = kind([("w", self.w)], plan=plan, **options)
 
     def loss(self) -> float:
-        return float((self.x @ self.w.detach().T - self.y).square().mean())
+        return float((self.x @ self.w.detach().double().T - self.y).square().mean())
 
     def step(self) -> float:
         """The norm of the step."""
         before = self.w.detach().clone()
-        self.w.grad = 2 * (self.x @ before.T - self.y).T @ self.x / self.y.numel()
+        error = self.x @ before.double().T - self.y
+        self.w.grad = (2 * error.T @ self.x / self.y.numel()).to(before.dtype)
         self.optimizer.step()
         return norm(self.w.detach() - before)
 
@@ -94,6 +103,19 @@ def test_automatic_steps_never_raise_the_loss_of_their_own_batch(kind: Any) -> N
             problem.step()
             before, loss = loss, problem.loss()
             assert loss <= before * (1 + 1e-12), shape
+
+
+@pytest.mark.parametrize("steps", [3, 4, 5, 6])
+def test_nor_do_they_with_fewer_steps_of_the_map(steps: int) -> None:
+    """They let norms reach more than 1, by which the step is divided; float64 has none such."""
+    for shape in SHAPES:
+        options = {"lr": "auto", "smoothness": 2.0, "steps": steps, "dtype": torch.float32}
+        problem = Regression(DualizedSGD, *shape, **options)
+        loss = problem.loss()
+        for _ in range(80):
+            problem.step()
+            before, loss = loss, problem.loss()
+            assert loss <= before * (1 + 1e-6), shape
 
 
 @pytest.mark.parametrize("kind", POWER)
