@@ -26,7 +26,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 MORE = "…"
@@ -133,6 +135,8 @@ def run(command: str, folder: Path) -> list[str]:
     arguments = shlex.split(command.removeprefix(name))
     environment = os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "PYTHONUTF8": "1"}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder / ".site")}
+    if name == "python" and TORCH and hasattr(os, "fork"):
+        return checked(command, scripts().run(arguments, folder, environment))
     done = subprocess.run(
         [sys.executable, *PROGRAMS[name], *arguments],
         cwd=folder,
@@ -144,9 +148,22 @@ def run(command: str, folder: Path) -> list[str]:
         timeout=LIMIT,
         check=False,
     )
-    if "Traceback (most recent call last)" in done.stdout:
-        raise RuntimeError(f"`{command}` failed:\n{done.stdout}")
-    return [line.rstrip() for line in done.stdout.rstrip("\n").split("\n")] if done.stdout else []
+    return checked(command, done.stdout)
+
+
+def checked(command: str, text: str) -> list[str]:
+    """The lines of what a command has printed, unless it has failed."""
+    if "Traceback (most recent call last)" in text:
+        raise RuntimeError(f"`{command}` failed:\n{text}")
+    return [line.rstrip() for line in text.rstrip("\n").split("\n")] if text else []
+
+
+@cache
+def scripts() -> Any:
+    """What runs scripts, once for all pages."""
+    from warm import Warm
+
+    return Warm(LIMIT)
 
 
 def main() -> int:

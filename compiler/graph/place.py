@@ -30,7 +30,7 @@ from modnorm.graph.modules import (
 from modnorm.graph.numbers import show
 from modnorm.ops.base import Atom, Reader
 
-MAX_POSITIONS = 3_000
+MAX_POSITIONS = 5_000
 """Positions of the module tree, a repetition's body counted once."""
 MAX_DEPTH = 800
 """Levels of the module tree."""
