@@ -31,18 +31,14 @@ __all__ = [
     "Weight",
     "plan_hash",
 ]
-PLACES = {
-    **{"Monitor": "monitor", "NormedAdam": "adam", "NormedOptimizer": "optimizer"},
-    **{"DualizedOptimizer": "dualized", "DualizedSGD": "sgd", "NormedSGD": "sgd", "Rule": "rule"},
-    **dict.fromkeys(("Norm", "Plan", "Weight", "plan_hash"), "plan"),
-}
-ON_GPU = ("launch", "polar_launch")
-"""What moves weights there, once it is imported."""
+PARTS = (
+    *("plan", "rule", "optimizer", "dualized", "adam", "sgd", "monitor"),
+    *("launch", "polar_launch"),  # move weights on a GPU, once they are imported
+)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in PLACES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    for part in ON_GPU:
-        import_module(f".{part}", __name__)
-    return getattr(import_module(f".{PLACES[name]}", __name__), name)
+    modules = [import_module(f".{part}", __name__) for part in PARTS]
+    return next(vars(module)[name] for module in modules if name in vars(module))

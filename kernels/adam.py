@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ class Adam(Rule):
         # zeros by a decay of all that the memory held.
         fused = views[0].device.type in ("cpu", "cuda") and hasattr(torch, "_fused_adamw_")
         run: Any = torch._fused_adamw_ if fused else partial(adam, decoupled_weight_decay=True)
-        one = ones(views[0].device)
+        one = torch.ones((), device=views[0].device)
         run(
             views, grads, first, second, [], [one if fused else one.clone()] * len(views),
             lr=-1.0, beta1=group["betas"][0], beta2=group["betas"][1], eps=group["eps"],
@@ -51,12 +51,6 @@ class Adam(Rule):
         first, second = (state[name].double() for name in cls.moments)
         u: Tensor = first / (1 - beta1) / ((second / (1 - beta2)).sqrt() + group["eps"])
         return u
-
-
-@cache
-def ones(device: torch.device) -> Tensor:
-    """The number of steps that Adam counts: one."""
-    return torch.ones((), device=device)
 
 
 class NormedAdam(NormedOptimizer):

@@ -104,7 +104,8 @@ class Norm:
     kernel: int | None = None
 
     def __init_subclass__(cls) -> None:
-        NORMS[cls.name] = cls
+        if "name" in vars(cls):  # else it is another form of a norm that there is
+            NORMS[cls.name] = cls
 
     @classmethod
     def vector_shape(cls, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -135,7 +135,7 @@ def run(command: str, folder: Path) -> list[str]:
     arguments = shlex.split(command.removeprefix(name))
     environment = os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "PYTHONUTF8": "1"}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder / ".site")}
-    if name == "python" and TORCH and hasattr(os, "fork"):
+    if name == "python" and TORCH and sys.platform == "linux":
         return checked(command, scripts().run(arguments, folder, environment))
     done = subprocess.run(
         [sys.executable, *PROGRAMS[name], *arguments],

@@ -7,11 +7,11 @@ import shlex
 import textwrap
 from collections.abc import Iterable
 from importlib.resources import files
+from pathlib import PurePath
 
 from modnorm import __version__
 from modnorm.codegen import sections, tables
 from modnorm.codegen.classes import Model, model
-from modnorm.codegen.forward import file_name
 from modnorm.codegen.plan import plan_text
 from modnorm.codegen.signature import signed
 from modnorm.diagnostics import Diagnostic, Diagnostics, InternalError
@@ -50,10 +50,6 @@ IMPORTS = (
     "from modnorm.kernels import plan_hash",
 )
 """What a file imports of the runtime that is not in it."""
-FORMAT = 1
-"""Of the file; `modnorm.kernels.plan` has the one that the runtime reads."""
-
-HASH = "PLAN_HASH = plan_hash(PLAN)"
 BASE = ("schemes", "plan")
 """The sections that a plan needs."""
 DEFAULT_PLAN = "NormedOptimizer.default_plan = PLAN"
@@ -105,11 +101,10 @@ def _generate(program: Program, device: str, diagnostics: Diagnostics, standalon
     lean = run_passes(program, REWRITES, Diagnostics())
     norms = list(dict.fromkeys(w.op.norm.name for w in program.weights))
     core = [section.name for section in sections.needed(norms)]
-    on_gpu = [section.name for section in sections.ON_GPU]
     runtime = _runtime()
     # A file's names are the same in both forms, and with and without kernels.
-    taken = {name for section in (*core, *on_gpu) for name in sections.defines(section)}
-    lines = _import_lines((*core, *on_gpu))
+    taken = {name for part in (*core, *sections.ON_GPU) for name in sections.defines(part)}
+    lines = _import_lines((*core, *sections.ON_GPU))
     taken.update(sections.bindings(ast.parse("\n".join([FUTURE, *lines, *IMPORTS, runtime]))))
     made = model(lean, taken.union(TABLES))
     _warn(program, made, diagnostics)
@@ -117,8 +112,7 @@ def _generate(program: Program, device: str, diagnostics: Diagnostics, standalon
     parts = [_rule("Model"), runtime, inputs, made.text]
     used = _mentioned(ast.parse(runtime)) | _mentioned(made.tree)
     if standalone:
-        if device == "cpu":
-            on_gpu = []
+        on_gpu = () if device == "cpu" else sections.ON_GPU
         *names, monitor = core
         base = [sections.source(name).strip() for name in names if name in BASE]
         rest = [sections.source(name).strip() for name in names if name not in BASE]
@@ -141,9 +135,14 @@ def _generate(program: Program, device: str, diagnostics: Diagnostics, standalon
 
 def _plan(program: Program, name: str, device: str) -> str:
     """The table `PLAN` and its hash."""
-    chosen = [f'model="{name}",', f"format={FORMAT},", *tables.choices(program, device)]
-    rows = [*plan_text(program).split("\n"), *chosen]
-    return "\n".join(["PLAN = Plan(", *(f"    {row}" for row in rows), ")", HASH])
+    rows = [
+        *plan_text(program).split("\n"),
+        f'model="{name}",',
+        f"format={sections.file_format()},",
+    ]
+    rows += tables.choices(program, device)
+    tail = (")", "PLAN_HASH = plan_hash(PLAN)")
+    return "\n".join(["PLAN = Plan(", *(f"    {row}" for row in rows), *tail])
 
 
 def _import_lines(names: Iterable[str]) -> dict[str, None]:
@@ -235,14 +234,19 @@ def _docstring(program: Program, name: str, device: str, standalone: bool) -> st
 def _command(program: Program, device: str, standalone: bool) -> list[str]:
     """The command that makes the file again. Short values are all given the same room, so that
     other values break the lines in the same places."""
+
+    def word(text: str) -> str:
+        """As in a shell, and as it can stand in a docstring."""
+        return shlex.quote(text).encode("unicode_escape").decode().replace('"', '\\"')
+
     given = []
     for name, value in program.params.items():
-        text = shlex.quote(f"{name}={value if isinstance(value, str) else show(value)}")
-        text = text.encode("unicode_escape").decode().replace('"', '\\"')  # for the docstring
+        text = word(f"{name}={value if isinstance(value, str) else show(value)}")
         given.append(f"-p {text:{FILLER}<14}".replace(" ", SPACE))
     given += ["--device", device] if device != tiles.DEFAULT else []
     given += ["--standalone"] if standalone else []
-    name = "FILE.mod" if program.source.name.startswith("<") else file_name(program.source)
+    path = program.source.name
+    name = "FILE.mod" if path.startswith("<") else word(PurePath(path).name).replace(" ", SPACE)
     words = ["modnorm compile", name, "--model", program.name, *given]
     lines = textwrap.wrap(
         " ".join(words), 96, break_long_words=False, break_on_hyphens=False,

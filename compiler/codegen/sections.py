@@ -8,6 +8,7 @@ since that would import torch.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
@@ -41,14 +42,11 @@ SECTIONS = (
     *(Section(name) for name in ("dualized", "adam", "sgd", "monitor")),
 )
 
-ON_GPU = tuple(
-    Section(name)
-    for name in (
-        *("device", "tiles", "normed", "launch"),
-        *("polar_tiles", "polar_triton", "polar_launch"),
-    )
+ON_GPU = (
+    *("device", "tiles", "normed", "launch"),
+    *("polar_tiles", "polar_triton", "polar_launch"),
 )
-"""What a file has beyond that for a GPU, in order."""
+"""The names of what a file has beyond that for a GPU, in order."""
 
 
 def needed(norms: Iterable[str]) -> tuple[Section, ...]:
@@ -65,7 +63,7 @@ def needed(norms: Iterable[str]) -> tuple[Section, ...]:
 
 @cache
 def _module(name: str) -> str:
-    names = [section.name for section in (*SECTIONS, *ON_GPU)]
+    names = [*(section.name for section in SECTIONS), *ON_GPU]
     if name not in names:
         raise ValueError(f"{name} is no section; they are {names}")
     return files(kernels).joinpath(f"{name}.py").read_text("utf-8")
@@ -73,38 +71,36 @@ def _module(name: str) -> str:
 
 def source(name: str) -> str:
     """The text of a section's region, without the two marker lines."""
-    before, region = _module(name).split(BEGIN)
-    del before
-    return region.split(END)[0]
+    return _module(name).split(BEGIN)[1].split(END)[0]
 
 
-@cache
-def imports(name: str) -> tuple[str, ...]:
+def file_format() -> int:
+    """The format of generated files that the runtime reads."""
+    found = re.search(r"^FORMAT = (\d+)", source("plan"), re.MULTILINE)
+    assert found is not None
+    return int(found[1])
+
+
+# To parse the sections would take most of the time that it takes to compile.
+IMPORT = re.compile(r"^(import|from (?!\.|__future__)\S+ import) (.+)$", re.MULTILINE)
+DEFINED = re.compile(r"^(?:(?:class|def) (\w+)|(\w+)(?:: [^=\n]+)? = )", re.MULTILINE)
+
+
+def imports(name: str) -> list[str]:
     """The import statements, one name each, that a section's region needs to stand above it."""
-    lines = []
-    for node in ast.parse(_module(name)).body:
-        if isinstance(node, ast.Import):
-            lines += [f"import {alias.name}" for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module != "__future__":
-            lines += [f"from {node.module} import {alias.name}" for alias in node.names]
-    return tuple(lines)
+    above = _module(name).split(BEGIN)[0]
+    return [f"{head} {one}" for head, names in IMPORT.findall(above) for one in names.split(", ")]
 
 
-@cache
-def _tree(name: str) -> ast.Module:
-    return ast.parse(source(name))
-
-
-@cache
-def uses(name: str) -> frozenset[str]:
-    """The names that a section's region mentions."""
-    return frozenset(node.id for node in ast.walk(_tree(name)) if isinstance(node, ast.Name))
-
-
-@cache
-def defines(name: str) -> tuple[str, ...]:
+def defines(name: str) -> list[str]:
     """The module-level names in a section's region, which a generated file can't use again."""
-    return bindings(_tree(name))
+    return [first or second for first, second in DEFINED.findall(source(name))]
+
+
+def uses(name: str) -> set[str]:
+    """The names that a section's region mentions."""
+    tree = ast.parse(source(name))
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
 
 def bindings(tree: ast.Module) -> tuple[str, ...]:

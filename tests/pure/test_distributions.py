@@ -247,3 +247,10 @@ def test_installed_its_types_are_seen(bare: Path, tmp_path: Path) -> None:
     printed = run(sys.executable, "-m", "mypy", *words, cwd=tmp_path, code=1)
     wrong = re.findall(r"^client.py:(\d+): .*\[([\w-]+)\]$", printed, re.MULTILINE)
     assert wrong == [("5", "assignment"), ("5", "arg-type")]
+
+
+def test_generated_files_have_sound_types(full: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    modnorm.compile(ROOT / "examples" / "gpt.mod", output=tmp_path / "gpt.py")
+    words = ("--python-executable", full / "python", "gpt.py")
+    assert "Success" in run(sys.executable, "-m", "mypy", *words, cwd=tmp_path)

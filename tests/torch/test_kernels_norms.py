@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 import subprocess
@@ -14,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from modnorm.codegen import assemble, sections
+from modnorm import kernels
+from modnorm.codegen import sections
 from modnorm.kernels.max_abs import MaxAbs
-from modnorm.kernels.plan import NORMS, Norm, Weight, plan_hash
+from modnorm.kernels.plan import FORMAT, NORMS, Norm, Weight, plan_hash
 from modnorm.kernels.polar import ACCURATE, polar
 from modnorm.kernels.rms import RMS
 from modnorm.kernels.row_rms import RowRMS
@@ -182,6 +184,14 @@ def test_plan_hash_depends_on_every_field() -> None:
     assert plan_hash([Weight("a", "Linear", [2, 3], "spectral", 1, 0.5)]) == plan_hash([weight])  # type: ignore[arg-type]
 
 
+def test_another_form_of_a_norm_does_not_take_its_place() -> None:
+    class Loud(Spectral):
+        pass
+
+    assert issubclass(Loud, Spectral)
+    assert NORMS["spectral"] is Spectral
+
+
 def test_the_package_is_read_without_torch() -> None:
     program = (
         "import sys, modnorm.codegen.sections as k\n"
@@ -192,12 +202,22 @@ def test_the_package_is_read_without_torch() -> None:
 
 
 def test_regions() -> None:
-    for section in sections.SECTIONS:
-        text = sections.source(section.name)
+    for name in (*(section.name for section in sections.SECTIONS), *sections.ON_GPU):
+        text = sections.source(name)
         assert not re.search(r"^(import|from) ", text, re.MULTILINE)
         assert not re.search(r"(import|from) modnorm", text)
+        # What is read line by line is what Python would find.
+        tree = ast.parse(text)
+        assert set(sections.defines(name)) == set(sections.bindings(tree))
+        module = ast.parse(Path(kernels.__path__[0], f"{name}.py").read_text("utf-8"))
+        outer = [n for n in module.body if isinstance(n, ast.Import)]
+        lines = [f"import {alias.name}" for n in outer for alias in n.names]
+        for node in module.body:
+            if isinstance(node, ast.ImportFrom) and not node.level and node.module != "__future__":
+                lines += [f"from {node.module} import {alias.name}" for alias in node.names]
+        assert sorted(sections.imports(name)) == sorted(lines)
     assert {s.norm for s in sections.SECTIONS if s.norm} == set(NORMS)
-    assert sections.source("plan").count(f"FORMAT = {assemble.FORMAT}  #") == 1
+    assert sections.file_format() == FORMAT
     with pytest.raises(ValueError, match="nonsense"):
         sections.source("nonsense")
     with pytest.raises(ValueError, match="nonsense"):

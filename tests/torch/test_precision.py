@@ -188,7 +188,8 @@ def test_a_layer_prints_the_sizes_that_its_weight_has() -> None:
 
 def test_copied_functions_have_names_of_their_own() -> None:
     """They stand in one file with the optimizers' sections."""
-    defined = {n for s in (*sections.SECTIONS, *sections.ON_GPU) for n in sections.defines(s.name)}
+    names = [*(section.name for section in sections.SECTIONS), *sections.ON_GPU]
+    defined = {defined for name in names for defined in sections.defines(name)}
     own = {n for n, v in vars(runtime).items() if getattr(v, "__module__", "") == runtime.__name__}
     assert {"widened", "looked_up"} <= own
     assert not own & defined

@@ -118,8 +118,18 @@ def test_the_first_lines_say_how_to_make_a_file_again(
     monkeypatch.chdir(tmp_path)
     text = 'param width = 4\nparam kind = "it\'s \\"\\"\\" odd"\ninput x: float[b, 3]\n'
     text += "model Odd = Linear(width) @ Linear(2)\nmodel Other = Tanh\n"
-    Path("odd.mod").write_text(text, encoding="utf-8")
-    arguments = ["compile", "odd.mod", "--model", "Odd", "-p", "width=7", *options]
+    Path("odd's one.mod").write_text(text, encoding="utf-8")
+    arguments = [
+        "compile",
+        "odd's one.mod",
+        "-o",
+        "odd.py",
+        "--model",
+        "Odd",
+        "-p",
+        "width=7",
+        *options,
+    ]
     assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
     made = Path("odd.py").read_text(encoding="utf-8")
     described = ast.get_docstring(ast.parse(made), clean=False)
@@ -127,7 +137,8 @@ def test_the_first_lines_say_how_to_make_a_file_again(
     assert f"made by modnorm {modnorm.__version__}" in described
     (command,) = re.findall(r"^    (modnorm compile .*)$", described, re.MULTILINE)
     Path("odd.py").unlink()
-    again = CliRunner().invoke(cli, shlex.split(command)[1:], catch_exceptions=False)
+    arguments = [*shlex.split(command)[1:], "-o", "odd.py"]
+    again = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert again.exit_code == 0, again.output
     assert Path("odd.py").read_text(encoding="utf-8") == made
 
