@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modnorm.kernels.plan import Weight
+from modnorm.kernels.weight import Weight
 
 VOCAB, CONTEXT = 65, 64
 Plan = tuple[Weight, ...]

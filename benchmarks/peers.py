@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from modnorm.kernels import DualizedSGD, NormedAdam, NormedSGD
-from modnorm.kernels.plan import Weight
+from modnorm.kernels.weight import Weight
 
 LR, DECAY = 1e-3, 0.01
 HEADS = 4

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from .dualized import DualizedOptimizer
     from .monitor import Monitor
     from .optimizer import NormedOptimizer
-    from .plan import Norm, Plan, Weight, plan_hash
+    from .plan import Norm, Plan, plan_hash
     from .rule import Rule
     from .sgd import DualizedSGD, NormedSGD
+    from .weight import Layout, Weight
 
 __all__ = [
     "DualizedOptimizer",
     "DualizedSGD",
+    "Layout",
     "Monitor",
     "Norm",
     "NormedAdam",
@@ -32,7 +34,7 @@ __all__ = [
     "plan_hash",
 ]
 PARTS = (
-    *("plan", "rule", "optimizer", "dualized", "adam", "sgd", "monitor"),
+    *("weight", "plan", "rule", "optimizer", "dualized", "adam", "sgd", "monitor"),
     *("launch", "polar_launch"),  # move weights on a GPU, once they are imported
 )
 

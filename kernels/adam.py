@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from .optimizer import NormedOptimizer
-from .plan import Weight
 from .rule import Rule
+from .weight import Weight
 
 
 # modnorm: begin

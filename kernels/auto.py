@@ -84,8 +84,9 @@ def automatic_step(optimizer: Any, ready: set[int]) -> None:
             often = {"iterations": max(4, items[0][0].get("iterations", 0))}
             apart = {"lr": -1.0, "weight_decay": 0.0, **often}
             own = [({**group, **apart}, p, w) for group, p, w in items]
-            reach = max(reach, *(optimizer.reach(group, w) for group, _, w in items))
-            optimizer._apply(own, states, ds, updates, memory)
+            parts = [(group, x) for group, _, w in items for x in optimizer.plan.held(w)]
+            reach = max(reach, *(optimizer.reach(group, w) for group, w in parts))
+            optimizer._map(own, states, ds, updates, memory)
             grads = [p.grad.to(memory.dtype).flatten() for _, p, _ in items]
             dots = [torch.dot(g, d.flatten()) for g, d in zip(grads, ds, strict=True)]
             slope += torch.stack(dots).double().sum().item()
@@ -98,7 +99,10 @@ def automatic_step(optimizer: Any, ready: set[int]) -> None:
         if (before := optimizer._before(items, weights, size)) is None:
             continue
         if decay:
-            torch._foreach_mul_(weights, [1 - size * w.target * decay for _, _, w in items])
+            pairs = zip(items, weights, strict=True)
+            held = [(w, whole) for (_, _, x), whole in pairs for w in optimizer.plan.held(x)]
+            rest = [1 - size * w.target * decay for w, _ in held]
+            torch._foreach_mul_([w.part(whole) for w, whole in held], rest)
         torch._foreach_add_(weights, ds, alpha=-size)
         optimizer._settle(items, weights, before)
 

@@ -8,10 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from .optimizer import STATE_TYPES, NormedOptimizer, apply
-from .plan import NORMS, Weight, level
+from .plan import NORMS, level
 from .polar import polar_update
 from .schemes import BANDS, Scheme
 from .state import Item
+from .weight import Weight
 
 
 # modnorm: begin
@@ -63,7 +64,7 @@ class DualizedOptimizer(NormedOptimizer):
         return NORMS[w.norm].dualize(u, self._scheme(group, w), self._work)
 
     def _scaled(self, group: Any, p: Tensor, w: Weight) -> Tensor:
-        u = self._direction(group, p).to(STATE_TYPES[p.dtype], copy=True).unsqueeze(0)
+        u = self._direction(group, p, w).to(STATE_TYPES[p.dtype], copy=True).unsqueeze(0)
         level(u)
         return self._dualize(group, w, u).double()
 

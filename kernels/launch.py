@@ -12,10 +12,11 @@ from torch import Tensor
 from .device import INTERPRETED, tl
 from .normed import apply_kernel, moments_kernel, reduce_kernel
 from .optimizer import GRADIENTS, TINY, WRITTEN, NormedOptimizer
-from .plan import NORMS, Plan, Weight
+from .plan import NORMS, Plan
 from .rule import Rule
 from .state import known_rate
 from .tiles import Tile, power, view
+from .weight import PARTS, Weight
 
 
 # modnorm: begin
@@ -46,7 +47,7 @@ class Launches:
         known = optimizer.rule.kernel is not None and not optimizer.dual
         plain = known and group.get("iterations", 1) == 1
         plain = plain and "smoothness" not in group  # a step of "auto" has two halves
-        return there and plain and NORMS[w.norm].kernel is not None
+        return there and plain and w.norm != PARTS and NORMS[w.norm].kernel is not None
 
     def __init__(self, items: list[Any], rule: type[Rule], plan: Plan) -> None:
         self.warps = plan.warps

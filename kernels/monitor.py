@@ -186,8 +186,8 @@ class Monitor:
             return
         if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
             return  # nothing can be read from a step that is recorded into a CUDA graph
-        moving = [(w.name, p) for _, p, w in optimizer._items if w.target and p.requires_grad]
-        self._before = {name: self._value(p).clone() for name, p in moving}
+        moving = [(p, w) for _, p, w in optimizer.weights() if w.target and p.requires_grad]
+        self._before = {w.name: self._value(p, w).clone() for p, w in moving}
 
     @torch.no_grad()
     def _post(self, optimizer: Any, args: Any, kwargs: Any) -> None:
@@ -197,7 +197,7 @@ class Monitor:
             return
         found = {
             w.name: (rate(group), *self._measure(group, p, w, before.pop(w.name, None)))
-            for group, p, w in optimizer._items
+            for group, p, w in optimizer.weights()
         }
         # Weights that are in no group have nothing to tell, and a frozen one's lr does not count.
         nothing = (0.0, *(None for _ in self.measures))
@@ -211,16 +211,18 @@ class Monitor:
             row[key] = [short(x) for x in values]
         self._write(row)
 
-    def _value(self, p: Tensor) -> Tensor:
+    def _value(self, p: Tensor, w: Any) -> Tensor:
         """A weight; for 16-bit parameters, the float32 copy that they are roundings of."""
         master = self.optimizer.state.get(p, {}).get("master")
-        if master is None:
-            return p.detach()
-        return torch.where(master.to(p.dtype) == p, master, p.to(master.dtype))
+        whole = p.detach()
+        if master is not None:
+            whole = torch.where(master.to(p.dtype) == p, master, p.to(master.dtype))
+        value: Tensor = w.cut(whole)
+        return value
 
     def _measure(self, group: Any, p: Tensor, w: Any, old: Tensor | None) -> tuple[Any, ...]:
         """The measures of one weight, of which old is a copy from before the step."""
-        norm, new, lr = NORMS[w.norm], self._value(p), rate(group)
+        norm, new, lr = NORMS[w.norm], self._value(p, w), rate(group)
         now = size(norm, new)
         if old is None or p.grad is None or torch.equal(old, new):  # it was left out of the step
             return now, None, None, 0.0 if w.target else None
@@ -228,7 +230,7 @@ class Monitor:
         moved = size(norm, update) / (lr * w.target)
         known = w.name in self.optimizer._factors  # or else it was measured exactly
         slack = size(norm, self.optimizer._scaled(group, p, w)[0]) if known else moved
-        grad = p.grad.double()
+        grad = w.cut(p.grad).double()
         cosine = -(update * grad).sum() / (update.norm() * grad.norm())  # NaN without a gradient
         return now, slack, cosine.item(), moved * self._shares[w.name]
 

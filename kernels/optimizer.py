@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import column, frobenius, row, sign, spectral_taps  # noqa: F401  norms, into NORMS
 from .auto import automatic, automatic_step, watch
-from .plan import NORMS, Plan, Weight, level
+from .plan import NORMS, Plan, level
 from .rule import Rule
 from .schemes import BATCH
 from .state import (
@@ -29,6 +29,7 @@ from .state import (
     some,
     wide,
 )
+from .weight import PARTS, Weight
 
 # modnorm: begin
 # The type in which an optimizer computes, for each type of parameter.
@@ -101,7 +102,7 @@ class NormedOptimizer(Resumable):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """A group more, of weights that are in none yet. ValueError, and nothing changed, else."""
-        if self._items and len(self._items) == len(self.plan):
+        if self._items and len(self._items) == len(self.plan.stored):
             raise ValueError("no weight of the plan is left: give the constructor all groups")
         check_keys(param_group, self.defaults, type(self).__name__)
         super().add_param_group(param_group)
@@ -118,7 +119,7 @@ class NormedOptimizer(Resumable):
         One that is known keeps its record. With `whole`, no weight that is trained may be missing.
         """
         given, items, seen, sharded = dict[str, str](), list[Item](), set(), list[str]()
-        records = {w.name: w for w in self.plan}
+        records = {w.name: w for w in self.plan.stored}
         for group, name, p in self._named():
             if w := records.get(name):
                 items.append((group, p, w))
@@ -134,9 +135,11 @@ class NormedOptimizer(Resumable):
                 " The norm of a weight needs all of it: use DistributedDataParallel, not"
                 " fully_shard or tensor parallelism"
             )
-        needed = {w.name for w in self.plan if w.target and self.defaults["missing"] == "raise"}
+        needed = {
+            w.name for w in self.plan.stored if w.target and self.defaults["missing"] == "raise"
+        }
         needed = given.keys() | (needed if whole else set())
-        fit = {w.name: f"floating {tuple(w.shape)}" for w in self.plan if w.name in needed}
+        fit = {w.name: f"floating {tuple(w.shape)}" for w in self.plan.stored if w.name in needed}
         if wrong := differences(given, fit):
             raise ValueError(
                 f"parameters that do not fit the plan of {len(self.plan)} weights: {some(wrong)}. "
@@ -156,7 +159,7 @@ class NormedOptimizer(Resumable):
         self._seen = self._groups()
         self._largest = max((w.target for w in self.plan), default=0.0)
         self._items = items
-        self._order = {w.name: i for i, w in enumerate(self.plan)}
+        self._order = {w.name: i for i, w in enumerate(self.plan.stored)}
         self._batches: dict[torch.device, list[Batch]] = {}
         self._launched: list[Any] = []  # one for each device and type on a GPU
         self._on_gpu: set[Tensor] = set()
@@ -182,7 +185,7 @@ class NormedOptimizer(Resumable):
         strangers = [name for _, name, p in pairs if p not in self._known]
         if None in strangers:
             raise ValueError("parameters need their names: pass model.named_parameters()")
-        found = iter(plan_names(strangers, self.plan))
+        found = iter(plan_names(strangers, self.plan.stored))
         for group, _, p in pairs:
             yield group, self._known[p].name if p in self._known else next(found), p
 
@@ -204,12 +207,32 @@ class NormedOptimizer(Resumable):
             return {}
         dtype = STATE_TYPES[p.dtype]
         state = {name: torch.zeros(w.shape, dtype=dtype, device=p.device) for name in self.moments}
-        if (norm := NORMS[w.norm]).vector and not self.dual:
-            shape = norm.vector_shape(w.shape)
+        if not self.dual and (shapes := self._vector_shapes(w)):
+            # Those of several weights stand one after the other.
+            own = w.norm != PARTS
+            shape = shapes[w.name] if own else (sum(map(math.prod, shapes.values())),)
             state["vector"] = torch.zeros(shape, dtype=dtype, device=p.device)
         if p.dtype != dtype:
             state["master"] = p.detach().to(dtype).contiguous()
         return state
+
+    def _vector_shapes(self, w: Weight) -> dict[str, tuple[int, ...]]:
+        """By name, the shapes of the vectors of the weights that a parameter holds."""
+        own = [x for x in self.plan.held(w) if x.target and NORMS[x.norm].vector]
+        return {x.name: NORMS[x.norm].vector_shape(x.shape) for x in own}
+
+    def _vectors(self, p: Tensor, w: Weight) -> dict[str, Tensor]:
+        """By name, those vectors, where they have been made."""
+        vector, shapes = self.state.get(p, {}).get("vector"), self._vector_shapes(w)
+        if vector is None:
+            return {}
+        sizes = list(map(math.prod, shapes.values()))
+        parts = vector.flatten().split(sizes)
+        return {name: x.view(shapes[name]) for name, x in zip(shapes, parts, strict=True)}
+
+    def weights(self) -> list[Item]:
+        """The weights of the plan, with the parameters that hold them and these' groups."""
+        return [(group, p, x) for group, p, w in self._items for x in self.plan.held(w)]
 
     @torch._disable_dynamo  # type: ignore[attr-defined]
     @torch.no_grad()
@@ -351,7 +374,9 @@ class NormedOptimizer(Resumable):
             if w.target and self.launches and self.launches.take(self, group, p, w):
                 on_gpu[p.device, p.dtype].append(item)
             elif w.target:
-                stack = (w.norm, p.shape) if self._stacks(p.device) else None
+                own = self.plan.held(w)
+                kinds = tuple((x.norm, x.shape, x.layout and x.layout[1:]) for x in own)
+                stack = kinds if self._stacks(p.device) else None
                 alike[p.device, p.dtype, id(group), stack].append(item)
         batches: dict[torch.device, list[Batch]] = defaultdict(list)
         memory: dict[Any, Tensor] = {}
@@ -374,9 +399,9 @@ class NormedOptimizer(Resumable):
                 items.append(item)
                 views.append(room[used : used + size].view(shape))
                 used += size
-        vectors = [(w.name, self.state.get(p, {}).get("vector")) for _, p, w in self._items]
+        vectors = [self._vectors(p, w) for _, p, w in self._items]
         self._new_vectors = {
-            name for name, x in vectors if x is not None and (x.is_meta or not x.any())
+            name for own in vectors for name, x in own.items() if x.is_meta or not x.any()
         }
         self._turn = 0
         self._batches, self._room = dict(batches), dict[str, Tensor]()
@@ -401,7 +426,7 @@ class NormedOptimizer(Resumable):
         items, states, weights, updates = self._take_in(items, memory, views)
         before = self._before(items, weights, float(items[0][0]["lr"])) if items else None
         if before is not None:
-            self._apply(items, states, weights, updates, memory)
+            self._map(items, states, weights, updates, memory)
             self._settle(items, weights, before)
 
     def _take_in(self, items: list[Item], memory: Tensor, views: list[Tensor]) -> Any:
@@ -462,24 +487,47 @@ class NormedOptimizer(Resumable):
                 self._spoiled.append(item)
         self._spoiled += narrow(items, weights)
 
+    def _map(
+        self, items: list[Item], states: Any, weights: Any, updates: Any, memory: Tensor
+    ) -> None:
+        """Measure and apply the updates of a batch of parameters, for each weight in them."""
+        if not any(w.norm == PARTS for _, _, w in items):
+            return self._apply(items, states, weights, updates, memory)
+        found: Any = []  # of each parameter its weights, each as the arguments here
+        for (group, p, w), whole, u in zip(items, weights, updates, strict=True):
+            vectors, own = self._vectors(p, w), self.plan.held(w)
+            states = [{"vector": vectors[x.name]} if x.name in vectors else {} for x in own]
+            pairs = zip(own, states, strict=True)
+            found.append([((group, p, x), state, x.cut(whole), x.cut(u)) for x, state in pairs])
+        stacked = self._stacks(memory.device)  # then all hold the same parts
+        for batch in zip(*found, strict=True) if stacked else found:
+            if moving := [x for x in batch if x[0][2].target]:
+                own_items, own_states, parts, u = map(list, zip(*moving, strict=True))
+                room = torch.stack(u) if stacked else memory
+                self._apply(own_items, own_states, parts, u, room.flatten())
+        for whole, own in zip(weights, found, strict=True):
+            for (_, _, x), _, moved, _ in own:
+                if (part := x.part(whole)).data_ptr() != moved.data_ptr():
+                    part.copy_(moved.view(part.shape))
+
     def _apply(
         self, items: list[Item], states: Any, weights: Any, updates: Any, memory: Tensor
     ) -> None:
-        """Measure and apply the updates of a batch."""
+        """Measure and apply the updates of a batch of weights."""
         if self._stacks(memory.device):
             return self._apply_stack(items, states, weights, updates, memory)
         group = items[0][0]
         lr, decay = float(group["lr"]), group["weight_decay"]
         for item, state, p, u in zip(items, states, weights, updates, strict=True):
             w = item[2]
-            new, often = w.name in self._new_vectors, self._iterations(group, item[1], w)
+            new, often = w.name in self._new_vectors, self._iterations(group, state, w)
             factor = NORMS[w.norm].scale(u, state.get("vector"), often)
             if not (isinstance(factor, float) and factor > 0):
                 if unusable(factor, u):
                     self._spoiled.append(item)
                     continue
                 moves = factor if isinstance(factor, float) else bool(factor.any())
-                if not moves and item[1].grad is not None and item[1].grad.any():
+                if not moves and (grad := item[1].grad) is not None and w.part(grad).any():
                     self._tiny.append(w.name)
                 if not moves and new:  # it has seen nothing
                     state["vector"].zero_()
@@ -497,7 +545,8 @@ class NormedOptimizer(Resumable):
         torch._foreach_copy_(views, updates)
         unit, top = level(u)
         left = self._sound(u, top)
-        often = max(self._iterations(group, p, w) for _, p, w in items)
+        pairs = zip(items, states, strict=True)
+        often = max(self._iterations(group, state, w) for (_, _, w), state in pairs)
         vectors = [state["vector"] for state in states if "vector" in state]
         new = torch.stack(vectors) if vectors else None
         for _ in range(often):
@@ -532,7 +581,8 @@ class NormedOptimizer(Resumable):
         waits = self._waits(top.device)
         if waits and bool(moved.all()):
             return
-        grads: Any = [p.grad for _, p, _ in items]
+        pairs: Any = [(w, p.grad) for _, p, w in items]
+        grads: Any = [w.part(grad) for w, grad in pairs]
         largest: Any = torch._foreach_norm(grads, math.inf)
         sound, some_gradient = top.flatten() < math.inf, torch.stack(largest) > 0
         marks = torch.stack([~sound, sound & some_gradient & ~moved])
@@ -558,7 +608,7 @@ class NormedOptimizer(Resumable):
             torch._foreach_addcmul_(weights, weights, ones, [-size * decay for size in sizes])
         torch._foreach_addcmul_(weights, views, factors, [-size for size in sizes])
 
-    def _iterations(self, group: Any, p: Tensor, w: Weight) -> int:
+    def _iterations(self, group: Any, state: Any, w: Weight) -> int:
         """Steps of power iteration in this step: more for a vector's first, before which it is 0.
 
         Then it is drawn: rows alone may be singular vectors, in a matrix of signs say.
@@ -569,7 +619,7 @@ class NormedOptimizer(Resumable):
         if w.name not in self._new_vectors:
             return often
         self._new_vectors.discard(w.name)
-        seed, vector = torch.Generator().manual_seed(0), self.state[p]["vector"]
+        seed, vector = torch.Generator().manual_seed(0), state["vector"]
         noise = torch.randn(vector.shape, generator=seed, device="cpu")
         vector.copy_(noise.div_(noise.norm()))
         return max(norm.most, often)
@@ -587,7 +637,7 @@ class NormedOptimizer(Resumable):
             grad = grad.to(state["vector"].dtype, memory_format=torch.contiguous_format)
             (u,) = self.rule.update(group, [moments], [grad], [torch.zeros_like(grad)])
             new = state["vector"].unsqueeze(0)
-            for _ in range(self._iterations(group, p, w)):
+            for _ in range(self._iterations(group, state, w)):
                 _, new = NORMS[w.norm].measure(u.unsqueeze(0), new)
             state["vector"].copy_(new[0])
 
@@ -596,13 +646,13 @@ class NormedOptimizer(Resumable):
         """The parts of a state that have the weight's shape."""
         return self.rule.moments
 
-    def _direction(self, group: Any, p: Tensor) -> Tensor:
+    def _direction(self, group: Any, p: Tensor, w: Weight) -> Tensor:
         """The last u of a weight, in float64."""
-        return self.rule.direction(group, self.state[p], p.grad)
+        return w.cut(self.rule.direction(group, self.state[p], p.grad))
 
     def _scaled(self, group: Any, p: Tensor, w: Weight) -> Tensor:
         """The last update over lr·target, as a stack of one."""
-        scaled: Tensor = self._direction(group, p).unsqueeze(0) * self._factors[w.name]
+        scaled: Tensor = self._direction(group, p, w).unsqueeze(0) * self._factors[w.name]
         return scaled
 
     @torch.no_grad()
@@ -616,7 +666,7 @@ class NormedOptimizer(Resumable):
         or loaded. Options and gradients have to be still what they were in the last step.
         """
         found = {}
-        for group, p, w in self._items:
+        for group, p, w in self.weights():
             if (norm := NORMS[w.norm]).vector and w.name in self._factors:
                 found[w.name] = norm.exact(self._scaled(group, p, w)).item()
         return found

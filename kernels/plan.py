@@ -1,30 +1,19 @@
-"""The plan (one record a weight) and the interface that every norm implements."""
+"""The plan of a model, and the interface that every norm implements."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .schemes import ACCURATE, Scheme, choose, sides
-
+from .weight import Weight, as_weight, plain_record, stored_weights
 
 # modnorm: begin
-class Weight(NamedTuple):
-    """What the plan says of one weight."""
-
-    name: str  # as in model.state_dict()
-    atom: str  # the operation that owns it, such as "Linear"
-    shape: tuple[int, ...]
-    norm: str  # the norm that measures it: a key of NORMS
-    mass: float  # its share of feature learning, before division by the model's mass
-    target: float  # the size of its part of an update of modular norm 1; 0 if it is frozen
-
-
 FORMAT = 1  # of generated files, which name the one that they were written for
 
 
@@ -35,6 +24,8 @@ class Plan(tuple[Weight, ...]):
 
     weights: their records, as tuples.
     model: the name of the model's class.
+    stored: a record for each parameter, in the order of their first weights.
+    parts: by name of a parameter, the weights in it, where these have layouts.
     schemes: by shape, form and number of steps by which its matrices are orthogonalised; what is
         not here is chosen by cost.
     smoothness: for each known loss λ, the bound on its curvature, or in words why there is none.
@@ -45,6 +36,8 @@ class Plan(tuple[Weight, ...]):
     """
 
     model: str
+    stored: tuple[Weight, ...]
+    parts: Mapping[str, tuple[Weight, ...]]
     schemes: Mapping[tuple[int, ...], tuple[str, int]]
     smoothness: Mapping[str, float | str]
     tiles: Mapping[tuple[int, ...], tuple[int, int, int]]
@@ -65,7 +58,8 @@ class Plan(tuple[Weight, ...]):
                 f"one reads {FORMAT}): compile it again, or install the modnorm that its first "
                 "lines name"
             )
-        plan = super().__new__(cls, (Weight(*record) for record in weights))
+        plan = super().__new__(cls, map(as_weight, weights))
+        plan.stored, plan.parts = stored_weights(plan)
         plan.model, plan.schemes, plan.smoothness = model, schemes or {}, smoothness or {}
         plan.tiles, plan.polar_tiles, plan.warps = tiles or {}, polar_tiles or {}, warps
         return plan
@@ -79,6 +73,10 @@ class Plan(tuple[Weight, ...]):
             tiles=self.tiles, polar_tiles=self.polar_tiles, warps=self.warps,
         )  # fmt: skip
 
+    def held(self, stored: Weight) -> tuple[Weight, ...]:
+        """The weights in a parameter, from its record."""
+        return self.parts.get(stored.name, (stored,))
+
     def scheme(self, shape: Iterable[int]) -> Scheme:
         """How the matrices of weights of this shape are orthogonalised, if it has any."""
         shape = tuple(shape)
@@ -90,7 +88,7 @@ class Plan(tuple[Weight, ...]):
 
 def plan_hash(plan: Iterable[Weight]) -> str:
     """SHA-256, in hexadecimal, of every field of every record in order."""
-    rows = ((w.name, w.atom, tuple(w.shape), w.norm, float(w.mass), float(w.target)) for w in plan)
+    rows = map(plain_record, plan)
     return hashlib.sha256("\n".join(map(repr, rows)).encode()).hexdigest()
 
 

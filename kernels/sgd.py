@@ -10,8 +10,8 @@ from torch import Tensor
 
 from .dualized import DualizedOptimizer
 from .optimizer import NormedOptimizer
-from .plan import Weight
 from .rule import Rule
+from .weight import Weight
 
 
 # modnorm: begin

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .plan import Plan, Weight, plan_hash
+from .plan import Plan, plan_hash
 from .rule import Rule
+from .weight import Weight, as_weight, plain_record
 
 # modnorm: begin
 Item = tuple[dict[str, Any], Tensor, Weight]  # a parameter's group, the parameter, its record
@@ -144,7 +145,7 @@ def described(key: str, x: Tensor) -> Any:
     return "negative" if key == "exp_avg_sq" and (x < 0).any() else tuple(x.shape)
 
 
-def outline(saved: dict[str, Any], plan: Iterable[Weight]) -> dict[str, Any]:
+def outline(saved: dict[str, Any], plan: Plan) -> dict[str, Any]:
     """What two state_dicts must have in common for one to be loaded in the other's place."""
     groups = saved["param_groups"]
     first = groups[0] if groups else {}
@@ -156,12 +157,12 @@ def outline(saved: dict[str, Any], plan: Iterable[Weight]) -> dict[str, Any]:
         if len(own) != len(group["params"]):
             raise ValueError("a group's params and param_names differ in number")
         names.append(own)
-    flat = plan_names([name for own in names for name in own], plan)
+    flat = plan_names([name for own in names for name in own], plan.stored)
     keys = [index for group in groups for index in group["params"]]
     places = [f"group {i}, place {j}" for i, own in enumerate(names) for j in range(len(own))]
     return {
         "optimizer": saved.get("optimizer", first.get("optimizer")),
-        "plan": {record[0]: Weight(*record)._asdict() for record in saved.get("plan", plan)},
+        "plan": {record[0]: as_weight(record)._asdict() for record in saved.get("plan", plan)},
         "plan_hash": saved.get("plan_hash", first.get("plan_hash")),
         "parameter": dict(zip(flat, places, strict=True)),
         "options": {
@@ -217,7 +218,7 @@ class Resumable(torch.optim.Optimizer):
         state = self.state[p]
         if self.rule.moments[-1] not in state and w.target:
             state.update(self.fresh(p, w) | state)
-            self._new_vectors.add(w.name)
+            self._new_vectors.update(part.name for part in self.plan.held(w))
         return state
 
     def state_dict(self) -> dict[str, Any]:
@@ -233,7 +234,7 @@ class Resumable(torch.optim.Optimizer):
             group["skipped"] = tuple(self.skipped.items())
 
         def add(_: Any, saved: dict[str, Any]) -> None:
-            plan = [tuple(w) for w in self.plan]
+            plan = list(map(plain_record, self.plan))
             saved.update({**self._identity(), "plan": plan, "skipped": dict(self.skipped)})
 
         hook = self.register_state_dict_post_hook(add, prepend=True)

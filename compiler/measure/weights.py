@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from modnorm.codegen.plan import Record, records
-from modnorm.kernels.plan import Weight
 from modnorm.kernels.state import plan_names
+from modnorm.kernels.weight import Weight
 from modnorm.measure.problems import CheckError, some
 from modnorm.measure.seal import Broken, is_sealed
 from modnorm.ops.base import Atom

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import modnorm.kernels.launch
 import modnorm.kernels.polar_launch  # noqa: F401
 from modnorm.kernels import DualizedSGD, NormedAdam, NormedSGD
-from modnorm.kernels.plan import Weight
+from modnorm.kernels.weight import Weight
 
 pytestmark = [
     pytest.mark.gpu,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modnorm.kernels import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD
-from modnorm.kernels.plan import Weight
+from modnorm.kernels.weight import Weight
 
 PLAN = (
     Weight("embed.weight", "Embed", (6, 4), "row_rms", 1.0, 0.25),

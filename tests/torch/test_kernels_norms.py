@@ -18,13 +18,14 @@ from torch import Tensor
 from modnorm import kernels
 from modnorm.codegen import sections
 from modnorm.kernels.max_abs import MaxAbs
-from modnorm.kernels.plan import FORMAT, NORMS, Norm, Weight, plan_hash
+from modnorm.kernels.plan import FORMAT, NORMS, Norm, plan_hash
 from modnorm.kernels.polar import ACCURATE, polar
 from modnorm.kernels.rms import RMS
 from modnorm.kernels.row_rms import RowRMS
 from modnorm.kernels.schemes import BANDS, Scheme
 from modnorm.kernels.spectral import Spectral
 from modnorm.kernels.spectral_taps import SpectralTaps
+from modnorm.kernels.weight import Weight
 
 SHAPES: dict[type[Norm], tuple[int, ...]] = {
     Spectral: (7, 5),

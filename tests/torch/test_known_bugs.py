@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from modnorm.kernels import DualizedSGD, NormedAdam, NormedSGD, polar
 from modnorm.kernels import optimizer as runtime
-from modnorm.kernels.plan import Weight
+from modnorm.kernels.weight import Weight
 from modnorm.pipeline import analyse_text
 
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from modnorm.codegen.assemble import generate
 from modnorm.kernels import DualizedSGD, NormedOptimizer
-from modnorm.kernels.plan import NORMS, Weight
+from modnorm.kernels.plan import NORMS
+from modnorm.kernels.weight import Weight
 from modnorm.ops.base import Atom
 from modnorm.ops.edges import Bound, Edge, Measure
 from modnorm.ops.headed import HeadedLinear

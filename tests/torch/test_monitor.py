@@ -28,8 +28,9 @@ import modnorm
 from modnorm.kernels import DualizedSGD, NormedAdam, NormedSGD
 from modnorm.kernels import monitor as module
 from modnorm.kernels.monitor import Monitor
-from modnorm.kernels.plan import NORMS, Weight
+from modnorm.kernels.plan import NORMS
 from modnorm.kernels.spectral import largest
+from modnorm.kernels.weight import Weight
 from modnorm.report.monitor import Monitored, Recorded
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -354,9 +355,9 @@ def test_nothing_is_measured_between_the_steps(path: Path, monkeypatch: Any) -> 
         calls.append(steps[-1])
         return real(*arguments)
 
-    def value(self: Monitor, p: Tensor) -> Tensor:
+    def value(self: Monitor, p: Tensor, w: Weight) -> Tensor:
         calls.append(steps[-1])
-        return copied(self, p)
+        return copied(self, p, w)
 
     monkeypatch.setattr(module, "size", size)
     monkeypatch.setattr(Monitor, "_value", value)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from modnorm.kernels import DualizedSGD, NormedAdam
 from modnorm.kernels import optimizer as runtime
-from modnorm.kernels.plan import NORMS, Weight
+from modnorm.kernels.plan import NORMS
+from modnorm.kernels.weight import Weight
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 import modnorm
 from modnorm.kernels import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD
 from modnorm.kernels.monitor import Monitor
-from modnorm.kernels.plan import Plan, Weight
+from modnorm.kernels.plan import Plan
 from modnorm.kernels.schemes import BANDS
+from modnorm.kernels.weight import Weight
 from modnorm.pipeline import analyse, reported
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

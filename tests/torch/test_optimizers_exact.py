@@ -13,7 +13,7 @@ from optimizer_cases import KINDS, PLAN, give_gradients, parameters, run
 from torch import Tensor, nn
 
 from modnorm.kernels import DualizedSGD, NormedAdam, NormedSGD
-from modnorm.kernels.plan import Weight
+from modnorm.kernels.weight import Weight
 
 LR, DECAY = 0.1, 0.05
 

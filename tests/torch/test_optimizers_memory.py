@@ -10,7 +10,7 @@ from optimizer_cases import PLAN, everything, give_gradients, parameters, run
 from torch.profiler import ProfilerActivity, profile
 
 from modnorm.kernels import NormedAdam, NormedSGD
-from modnorm.kernels.plan import Weight
+from modnorm.kernels.weight import Weight
 
 LARGE = (
     Weight("embed", "Embed", (300, 64), "row_rms", 1.0, 0.25),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from modnorm.kernels import NormedAdam
-from modnorm.kernels.plan import Weight
+from modnorm.kernels.weight import Weight
 
 modula_atom = pytest.importorskip("modula.atom")
 modula_compound = pytest.importorskip("modula.compound")

@@ -11,7 +11,7 @@ from optimizer_cases import KINDS, PLAN, everything, give_gradients, norm, param
 from torch import Tensor, nn
 
 from modnorm.kernels import NormedAdam, NormedSGD
-from modnorm.kernels.plan import Weight
+from modnorm.kernels.weight import Weight
 
 
 @pytest.mark.parametrize("kind", KINDS)

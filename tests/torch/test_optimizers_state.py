@@ -71,7 +71,7 @@ def test_state_dict_is_in_torchs_format_and_names_the_plan() -> None:
     assert set(saved["state"][2]) == {"exp_avg", "exp_avg_sq", "vector"}
     assert set(saved["state"][0]) == {"exp_avg", "exp_avg_sq"}
     assert saved["plan_hash"] == plan_hash(PLAN)
-    assert saved["plan"] == [tuple(w) for w in PLAN]
+    assert saved["plan"] == [tuple(w)[:6] for w in PLAN]
     assert saved["optimizer"] == "NormedAdam"
 
 

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from modnorm.kernels import DualizedSGD
 from modnorm.kernels import polar as module
-from modnorm.kernels.plan import Weight
 from modnorm.kernels.polar import ACCURATE, POLAR, fast_type, polar
 from modnorm.kernels.schemes import Scheme, choose
 from modnorm.kernels.spectral import Spectral
 from modnorm.kernels.spectral_taps import SpectralTaps
+from modnorm.kernels.weight import Weight
 
 BANDS = {
     3: (0.0122, 0.592, 1.406),

@@ -11,7 +11,7 @@ import torch
 from optimizer_cases import KINDS, PLAN, everything, give_gradients, norm, parameters, run, values
 
 from modnorm.kernels import DualizedSGD, NormedAdam, NormedSGD
-from modnorm.kernels.plan import Weight
+from modnorm.kernels.weight import Weight
 
 ESTIMATED = {"conv.weight", "a.weight", "b.weight", "heads.weight"}
 POWER: list[Any] = [NormedAdam, NormedSGD]

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 import modnorm
 from modnorm.kernels import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD
-from modnorm.kernels.plan import NORMS, Weight
+from modnorm.kernels.plan import NORMS
 from modnorm.kernels.polar import polar
 from modnorm.kernels.schemes import choose
 from modnorm.kernels.spectral import spread
+from modnorm.kernels.weight import Weight
 
 POWER: list[Any] = [NormedAdam, NormedSGD]
 SHAPES = [  # outputs, inputs, examples

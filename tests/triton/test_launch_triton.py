@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from modnorm.kernels import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD, launch
 from modnorm.kernels.launch import Launches
-from modnorm.kernels.plan import NORMS, Weight
+from modnorm.kernels.plan import NORMS
+from modnorm.kernels.weight import Weight
 
 pytestmark = pytest.mark.triton
 

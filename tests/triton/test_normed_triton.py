@@ -16,9 +16,10 @@ from modnorm.kernels import launch
 from modnorm.kernels.adam import Adam
 from modnorm.kernels.launch import Launches
 from modnorm.kernels.optimizer import WRITTEN
-from modnorm.kernels.plan import Plan, Weight
+from modnorm.kernels.plan import Plan
 from modnorm.kernels.sgd import SGD
 from modnorm.kernels.tiles import Tile
+from modnorm.kernels.weight import Weight
 
 pytestmark = pytest.mark.triton
 

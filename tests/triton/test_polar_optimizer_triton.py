@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from modnorm.kernels import DualizedSGD, polar, polar_launch, polar_tiles, schemes
-from modnorm.kernels.plan import Plan, Weight
+from modnorm.kernels.plan import Plan
+from modnorm.kernels.weight import Weight
 
 pytestmark = pytest.mark.triton
 
