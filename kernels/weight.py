@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable
 from itertools import accumulate
 from operator import mul
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import Tensor
+if TYPE_CHECKING:  # the compiler makes layouts, and imports no torch
+    from torch import Tensor
 
 
 # modnorm: begin

@@ -44,13 +44,14 @@ MODEL_IMPORTS = (
 
 IMPORTS = (
     "from modnorm import kernels",
+    "from modnorm.kernels import Layout",
     "from modnorm.kernels import Monitor",
     "from modnorm.kernels import Plan",
     "from modnorm.kernels import Weight",
     "from modnorm.kernels import plan_hash",
 )
 """What a file imports of the runtime that is not in it."""
-BASE = ("schemes", "plan")
+BASE = ("schemes", "weight", "plan")
 """The sections that a plan needs."""
 DEFAULT_PLAN = "NormedOptimizer.default_plan = PLAN"
 KINDS = {
@@ -125,7 +126,7 @@ def _generate(program: Program, device: str, diagnostics: Diagnostics, standalon
             parts += [_rule("Kernels"), *(sections.source(name).strip() for name in on_gpu)]
     else:
         lines = dict.fromkeys((*MODEL_IMPORTS, *IMPORTS))
-        used |= {line.split()[-1] for line in IMPORTS}
+        used |= {line.split()[-1] for line in IMPORTS if "Layout" not in line or "Layout(" in plan}
         parts = [_public(made.name), _rule("Plan"), plan, *parts, _rule("Optimizers"), *SUBCLASSES]
     head = f"{_docstring(program, made.name, device, standalone)}\n\n{_imports(list(lines), used)}"
     ast.parse("\n".join([head, plan, inputs]))  # the rest was parsed above

@@ -20,9 +20,10 @@ from modnorm.codegen.layout import (
     layout,
 )
 from modnorm.codegen.names import BUILTINS, Names, local, meant
+from modnorm.codegen.plan import holder
 from modnorm.graph.dataflow import Apply, Loop, Region
 from modnorm.graph.place import camel
-from modnorm.ops.base import Atom, Norm
+from modnorm.ops.base import Atom, Norm, Weighted
 from modnorm.ops.text import quoted
 from modnorm.ops.types import TupleType, Type
 from modnorm.passes.program import Program
@@ -71,7 +72,7 @@ class Classes:
         self, program: Program, taken: Iterable[str], free: frozenset[str] = frozenset()
     ) -> None:
         self.program = program
-        self.helpers = dict.fromkeys(h for a in program.flow.applies() for h in a.op.helpers())
+        self.helpers = dict.fromkeys(h for a in program.flow.applies() for h in a.called.helpers())
         functions = sections.bindings(ast.parse("\n".join(self.helpers)))
         self.taken = BUILTINS.union(taken, functions)
         self.names = Names(self.taken)
@@ -82,8 +83,9 @@ class Classes:
         self.model = self.names.claim(program.name)
         inputs = Names({"self"} | self.taken - free)
         self.arguments = tuple(inputs.claim(entry.name) for entry in program.inputs)
-        self.frozen = {w.path for w in program.weights if not w.target}
-        self.atoms: dict[tuple[type[Atom], Norm, str, str], str] = {}
+        moving = {holder(w) for w in program.weights if w.target}
+        self.frozen = {holder(w) for w in program.weights} - moving
+        self.atoms: dict[tuple[type[Weighted], Norm, str, str], str] = {}
         self.named: set[str] = set()
         self.parts: dict[str, str] = {}
         self.loops: dict[int, list[tuple[str, int, int]]] = {}
@@ -102,15 +104,13 @@ class Classes:
 
     # -- atoms -------------------------------------------------------------------------------
 
-    def atom(self, value: Apply, type: Type) -> str:
+    def atom(self, op: Weighted, type: Type) -> str:
         """The class of an atom: one for each operation, norm, and way of calling it."""
-        op = value.op
-        assert isinstance(op, Atom)
         code = op.emit("x", type).replace("{weight}", "self.weight").replace("{name}", "self.name")
         key = (op.__class__, op.norm, code, op.shown)
         if key not in self.atoms:
             name = self.atoms[key] = self.names.claim(op.name)
-            self.texts.append(_atom_class(name, op, code))
+            self.texts.append(_atom_class(name, op, code, op.resolve(type)[1]))
             if "self.name" in code:
                 self.named.add(name)
         return self.atoms[key]
@@ -219,14 +219,12 @@ class Classes:
         """The expression that makes a part, on one line."""
         match node:
             case Held(value=value):
-                assert isinstance(value.op, Atom)
-                sizes = ", ".join(
-                    map(str, dict(zip(value.op.axes, value.op.weight_shape, strict=True)).values())
-                )
-                made = self.atom(value, types[id(value)])
+                axes = zip(node.op.axes, node.op.weight_shape, strict=True)
+                sizes = ", ".join(map(str, dict(axes).values()))
+                made = self.atom(node.op, types[id(value)])
                 if made in self.named:
                     sizes += f', "{INDEX.sub("*", value.path)}"'
-                still = ".requires_grad_(False)" if value.weight in self.frozen else ""
+                still = ".requires_grad_(False)" if value.holder in self.frozen else ""
                 return f"{made}({sizes}, {FACTORY}){still}"
             case Copies():
                 return self.module_list(node, types)
@@ -358,7 +356,8 @@ def _first_uses(region: Region) -> tuple[dict[str, str], dict[str, Type]]:
     for number in region.numbers():
         value = region[number]
         if isinstance(value, Apply) and isinstance(value.op, Atom):
-            codes.setdefault(value.path, value.op.emit("x", region[value.inputs[0]].type))
+            code = value.called.emit("x", region[value.inputs[0]].type)
+            codes.setdefault(value.holder or "", code)
         elif isinstance(value, Loop):
             for run in value.runs:
                 types.setdefault(run.path, run.region[run.region.input].type)
@@ -380,7 +379,7 @@ def _wrapped(signature: str) -> list[str]:
     return [f"{head}(", f"        {arguments}", "    ) -> None:"]
 
 
-def _atom_class(name: str, op: Atom, code: str) -> str:
+def _atom_class(name: str, op: Weighted, code: str, out: Type) -> str:
     """The class of an atom: its weight, how it begins, and its forward pass."""
     arguments = ", ".join(f"{a}: int" for a in dict.fromkeys(op.axes))
     named = "self.name" in code  # for messages
@@ -406,7 +405,7 @@ def _atom_class(name: str, op: Atom, code: str) -> str:
         "    def extra_repr(self) -> str:",
         f'        return "{op.shown}".format(*self.weight.shape)',
         "",
-        "    def forward(self, x: Tensor) -> Tensor:",
+        f"    def forward(self, x: Tensor) -> {_annotation(out)}:",
         f"        return {code}",
     ]
     return "\n".join(lines)

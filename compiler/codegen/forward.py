@@ -15,6 +15,7 @@ from modnorm.diagnostics import Source, Span
 from modnorm.graph.dataflow import Apply, Input, Loop, Pack, Region
 from modnorm.graph.place import legal, snake
 from modnorm.ops.base import Atom
+from modnorm.ops.fused import Fused
 from modnorm.ops.types import TupleType, Type
 
 COLUMN = 56
@@ -212,6 +213,9 @@ class Forward:
         return ".".join([self.holder, *names])
 
     def apply(self, number: int, value: Apply) -> None:
+        if value.stored is not None:
+            self.fused(number, value, value.stored.op)
+            return
         (x,) = value.inputs
         argument, type = self.expression(x), self.region[x].type
         if isinstance(value.op, Atom) and value.op.emit("x", type) == self.file.codes[value.path]:
@@ -227,6 +231,31 @@ class Forward:
         name = self.choose(number, value)
         self.call(number, name)
         self.lines += commented(f"{name} = {code}", value.span, value.type)
+
+    def fused(self, number: int, value: Apply, op: Fused) -> None:
+        """Atoms that are stored together: all those of one input are computed where the first is.
+
+        Those of the others are computed too, and not used.
+        """
+        if number in self.names:
+            return
+        (x,) = value.inputs
+        argument, type = self.expression(x), self.region[x].type
+        names: dict[str, str] = {}
+        for other in sorted(self.last):
+            same = self.region[other]
+            if isinstance(same, Apply) and same.stored and same.holder == value.holder:
+                if same.inputs != value.inputs or other in self.names:
+                    continue
+                part, live = same.stored.part, self.live(number)
+                names[part] = name = part if part not in live else self.choose(number, same)
+                self.call(other, name)
+        code, holder = op.emit(argument, type), value.holder or ""
+        if op.emit("x", type) == self.file.codes[holder]:
+            code = f"{self.access(holder)}({_text(argument)})"
+        code = code.replace("{weight}", f"{self.access(holder)}.weight")
+        targets = ", ".join(names.get(part, "_") for part in op.parts())
+        self.lines += commented(f"{targets} = {code}", value.span, op.resolve(type)[1])
 
     def loop(self, number: int, value: Loop) -> None:
         (x,) = value.inputs

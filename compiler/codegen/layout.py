@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from modnorm.graph.dataflow import Apply, Loop, Region
-from modnorm.ops.base import Atom
+from modnorm.ops.base import Atom, Weighted
 
 INDEX = re.compile(r"\{(\d+)\}(\w*)")
 """The path component of a repetition: first index, and a suffix that keeps siblings apart."""
@@ -23,9 +23,15 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """An atom that a part holds."""
+    """An atom that a part holds, or one of those that are stored together."""
 
     value: Apply
+
+    @property
+    def op(self) -> Weighted:
+        """What the module is of."""
+        assert isinstance(self.value.called, Weighted)
+        return self.value.called
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +93,7 @@ def layout(region: Region, prefix: str) -> Layout:
         for number in region.numbers():
             value = region[number]
             if isinstance(value, Apply) and value.weight is not None:
-                hold(value.weight, Held(value) if isinstance(value.op, Atom) else None)
+                hold(value.holder or "", Held(value) if isinstance(value.op, Atom) else None)
             elif isinstance(value, Loop) and is_weighted(value):
                 for run in value.runs:  # shared parts first, as in the plan
                     for path, node in layout(run.region, run.path).borrowed.items():

@@ -8,9 +8,15 @@ from functools import cache
 from modnorm.codegen.forward import place_of
 from modnorm.graph.dataflow import Apply, Loop, Region
 from modnorm.graph.place import instance
+from modnorm.kernels.weight import Layout
 from modnorm.ops.base import Atom
 from modnorm.ops.types import Real
 from modnorm.passes.program import Program, Weight
+
+
+def holder(weight: Weight) -> str:
+    """The path of the module that has a weight's parameter, a template as the weight's own."""
+    return weight.path.rsplit(".", 2)[0] if weight.stored else weight.path
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,18 @@ class Record:
     @property
     def name(self) -> str:
         return f"{self.path}.weight"
+
+    @property
+    def parameter(self) -> str:
+        """The name of what stores it."""
+        path = self.path.rsplit(".", 2)[0] if self.weight.stored else self.path
+        return f"{path}.weight"
+
+    @property
+    def layout(self) -> Layout | None:
+        """Where it is stored, if not in a parameter of its own."""
+        stored = self.weight.stored
+        return stored.op.layout(stored.part, self.parameter) if stored else None
 
 
 def later(weight: Weight, indices: tuple[int, ...]) -> float:
@@ -163,11 +181,13 @@ class _PlanWriter:
             return []
         self.seen.add(weight.path)
         own = loops[len(loops) - len(weight.levels) :]
-        name = f"{weight.path}.weight"
+        name, held = f"{weight.path}.weight", f"{holder(weight)}.weight"
         target = repr(float(weight.target))
         room = 2 * WIDEST
         for level, variable in zip(weight.levels, own, strict=True):
-            name = name.replace(f"{{{level.start}}}", f"{{{variable}}}", 1)
+            name, held = (
+                x.replace(f"{{{level.start}}}", f"{{{variable}}}", 1) for x in (name, held)
+            )
             ratio: Real = level.ratio
             if abs(float(ratio) - 1) * level.count > NEGLIGIBLE:
                 last = level.start + level.count - 1
@@ -178,6 +198,16 @@ class _PlanWriter:
         place = f"# {place_of(weight.span)}"
         arguments = f'{quoted}, "{op.name}", {op.weight_shape}, "{op.norm.name}"'
         numbers = f"{float(weight.mass)!r}, {target}"
+        if weight.stored is not None:
+            cut = ", ".join(map(str, weight.stored.op.layout(weight.stored.part)[1:]))
+            stored = f'f"{held}"' if weight.levels else f'"{held}"'
+            return [
+                f"Weight(  {place}",
+                f"    {quoted},",
+                f"    {arguments.removeprefix(f'{quoted}, ')}, {numbers},",
+                f"    Layout({stored}, {cut}),",
+                "),",
+            ]
         room += 8 + 8 * len(loops)  # and the indentation
         if len(f"Weight({arguments}, ),  {place}") + room <= 100:
             return [f"Weight({arguments}, {numbers}),  {place}"]

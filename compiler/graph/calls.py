@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 from modnorm.diagnostics import Label, Span, did_you_mean
 from modnorm.graph import equivalents
 from modnorm.graph.checks import Checks, Evaluates
-from modnorm.graph.modules import Leaf, Scope, Shared, Tare
+from modnorm.graph.modules import Leaf, Module, Scope, Shared, Stored, Tare, Tuple
 from modnorm.graph.numbers import fits_float, written
+from modnorm.graph.place import snake
 from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_module, is_number
 from modnorm.ops import registry
 from modnorm.ops.base import Argument, Atom, Reader
+from modnorm.ops.fused import Fused
 from modnorm.ops.types import Real
 from modnorm.syntax import tree
 
@@ -163,7 +165,7 @@ def build_op(
     span: Span,
     *,
     complete: bool = True,
-) -> Leaf | Poison:
+) -> Leaf | Scope | Poison:
     """An operation with its arguments checked, or POISON, and reported.
 
     `complete` is False where an argument is missing because it was reported already.
@@ -209,7 +211,13 @@ def build_op(
         )
         return POISON
     places = {argument: passed.span for argument, passed in values.items()}
-    return Leaf(built, span, places=places)
+    if not isinstance(built, Fused):
+        return Leaf(built, span, places=places)
+    members: list[Module] = []
+    for part, atom in built.parts().items():
+        leaf = Leaf(atom, span, stored=Stored(built, part), places=places)
+        members.append(Scope(part, leaf, "where", span, span))
+    return Scope(snake(built.label), Tuple(tuple(members), span), "where", span, span)
 
 
 def _converted(evaluator: Checks, name: str, argument: Argument, passed: Passed) -> dict[str, Any]:

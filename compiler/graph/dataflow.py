@@ -22,6 +22,7 @@ from modnorm.graph.modules import (
     Repeat,
     Scope,
     Shared,
+    Stored,
     Tare,
     Tuple,
 )
@@ -48,6 +49,17 @@ class Apply:
     path: str
     weight: str | None
     leaf: int
+    stored: Stored | None = None
+
+    @property
+    def called(self) -> Op:
+        """The operation that is called for it: of a part of several atoms, that of all."""
+        return self.op if self.stored is None else self.stored.op
+
+    @property
+    def holder(self) -> str | None:
+        """The path of the module that has the parameter: of a part's, two names further out."""
+        return self.weight.rsplit(".", 2)[0] if self.stored and self.weight else self.weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +181,7 @@ def _lower(module: Module, x: int, builder: Builder, types: dict[int, tuple[Type
                     module.path,
                     module.weight,
                     module.id,
+                    module.stored,
                 )
             )
         case Compose(steps=steps):

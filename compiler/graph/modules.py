@@ -13,9 +13,18 @@ from typing import Literal, TypeAlias
 
 from modnorm.diagnostics import Span
 from modnorm.ops.base import Op
+from modnorm.ops.fused import Fused
 from modnorm.ops.types import Real
 
 UNPLACED = -1
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What stores an atom's weight beside others: an operation, of which the atom is a part."""
+
+    op: Fused
+    part: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +40,7 @@ class Leaf:
     id: int = UNPLACED
     path: str = ""
     weight: str | None = None
+    stored: Stored | None = None
     places: Mapping[str, Span] = field(default_factory=dict)
 
 

@@ -85,7 +85,7 @@ class _Check:
         if options.checkpoint is not None:
             own.load(options.checkpoint, model)
         model.requires_grad_(False)
-        weights = {name: p.detach() for name, p in model.named_parameters(remove_duplicate=False)}
+        weights = own.values(program, model)
         batch = self.batch(program, self.generator, torch.float64)
         found, off = self.traced(model, weights, batch)
         norms = own.norms(program, weights)

@@ -163,7 +163,7 @@ def _activations(
     program: Program, model: torch.nn.Module, batch: Batch
 ) -> dict[tuple[str, str], Tensors]:
     """The outputs of named parts and atoms: by their path, and that of the copy."""
-    weights = {name: p.detach() for name, p in model.named_parameters(remove_duplicate=False)}
+    weights = own.values(program, model)
     try:
         found, _ = visits(program, weights, batch.value, every=False)
     except (RuntimeError, IndexError) as error:

@@ -43,6 +43,17 @@ def build(module: ModuleType, seed: int, dtype: torch.dtype) -> torch.nn.Module:
     return made
 
 
+def values(program: Program, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of a model, by the names of their records."""
+    held = {name: p.detach() for name, p in model.named_parameters(remove_duplicate=False)}
+    found: dict[str, torch.Tensor] = {}
+    for record in records(program):
+        whole, layout = held[record.parameter], record.layout
+        shape = record.weight.op.weight_shape
+        found[record.name] = whole if layout is None else layout.view(whole).reshape(shape)
+    return found
+
+
 def norms(program: Program, weights: Mapping[str, torch.Tensor]) -> list[WeightNorm]:
     """The norm of every weight, in execution order."""
     with torch.no_grad():

@@ -329,8 +329,8 @@ class Bond(Op):
 
 
 @dataclass(frozen=True)
-class Atom(Op):
-    """An operation with a weight of its own, and hence a mass and a norm."""
+class Weighted(Op):
+    """An operation with a parameter of its own, and a mass."""
 
     mass: Any = field(default=1, kw_only=True, metadata={"kind": "number", "inferred": False})
 
@@ -369,6 +369,11 @@ class Atom(Op):
     @abstractmethod
     def weight_shape(self) -> tuple[int, ...]:
         """The weight's shape; known once resolved."""
+
+
+@dataclass(frozen=True)
+class Atom(Weighted):
+    """An operation whose parameter is one weight, with a norm."""
 
     @property
     def sensitivity(self) -> Real:

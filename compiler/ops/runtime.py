@@ -65,3 +65,10 @@ def rope(x: Tensor, base: float = 10000.0) -> Tensor:
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+def fused_heads(x: Tensor, weight: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
+    """Several (…, seq, in) → (…, heads, seq, d), by weights whose rows follow each other."""
+    y = F.linear(x, weight)
+    y = y.reshape(*y.shape[:-1], parts, heads, -1).transpose(-4, -2)
+    return y.unbind(-3)

@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Source, Span
 from modnorm.graph.dataflow import Region
-from modnorm.graph.modules import Module
+from modnorm.graph.modules import Module, Stored
 from modnorm.graph.values import Value
 from modnorm.ops.base import Atom, Sharpness
 from modnorm.ops.types import Real, Tensor, Type
@@ -41,7 +41,8 @@ class Weight:
     """One weight, or, inside repetitions, all its copies.
 
     `path` is a template with one index for each of `levels`, outermost first. `downstream` is the
-    sensitivity downstream of the last copy, and `target` that copy's target.
+    sensitivity downstream of the last copy, and `target` that copy's target. `stored` is what its
+    parameter belongs to, where that is not its own.
     """
 
     path: str
@@ -52,6 +53,7 @@ class Weight:
     target: Real
     levels: tuple[Level, ...] = ()
     uses: int = 1
+    stored: Stored | None = None
 
     @property
     def copies(self) -> int:

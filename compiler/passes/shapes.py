@@ -121,6 +121,9 @@ class _Inference:
             self.misfit(leaf, x, misfit)
             return leaf, self.without(leaf, x, misfit.argument)
         resolved = replace(leaf, op=op)
+        if leaf.stored is not None:
+            whole, _ = leaf.stored.op.resolve(x.type)
+            resolved = replace(resolved, stored=replace(leaf.stored, op=whole))
         if isinstance(op, Atom):
             self.fits(leaf, op)
             self.agree(resolved, x.type)

@@ -154,7 +154,8 @@ class Targets:
         mass = program.leaf_masses[path]
         share = divide(mass, program.mass) if program.mass != 0 else 0
         target = divide(share, downstream)
-        return Weight(path, op, own.value.span, mass, downstream, target, levels, copies)
+        stored = own.value.stored
+        return Weight(path, op, own.value.span, mass, downstream, target, levels, copies, stored)
 
     def verify(self, program: Program) -> None:
         if program.mass == 0:

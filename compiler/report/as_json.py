@@ -155,6 +155,7 @@ def _atoms(program: Program) -> Iterator[dict[str, Any]]:
             "path": record.path,
             "op": weight.op.label,
             "weight": record.name,
+            **({"parameter": record.parameter} if weight.stored else {}),
             **size,
             "downstream_sensitivity": _number(record.downstream),
             "target": _number(record.target),

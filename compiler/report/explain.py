@@ -117,6 +117,8 @@ def _lines(found: Explanation, alike: int) -> Iterator[str]:
     shape = " × ".join(map(str, op.weight_shape))
     yield found.record.name
     yield _right(f"{op.label}, {shape}, norm {op.norm.formula}", span)
+    if found.weight.stored is not None:
+        yield f"a part of {found.record.parameter}"
     if alike > 1:
         yield f"one of {alike:,} copies with the same target"
     yield ""

@@ -66,9 +66,11 @@ def _muon(
     """torch's Muon on the matrices of the body, AdamW at `ratio` of its rate on the rest."""
     hidden: list[Tensor] = []
     rest: list[Tensor] = []
-    for part, record in zip(roles(module.PLAN), module.PLAN, strict=True):
+    plan = module.PLAN
+    for part, record in zip(roles(plan.stored), plan.stored, strict=True):
         weight = model.get_parameter(record.name)
-        takes = part == "body" and weight.ndim in (2, 4) and record.norm in MATRICES
+        matrices = all(held.norm in MATRICES for held in plan.held(record))
+        takes = part == "body" and weight.ndim in (2, 4) and matrices
         (hidden if takes else rest).append(weight)
     if not hidden:
         raise DataError("muon finds no matrix between the first part and the last")
