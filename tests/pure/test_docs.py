@@ -106,7 +106,8 @@ def test_what_is_longer_than_shown_is_cut_at_the_mark(tmp_path: Path) -> None:
     assert docs.replay("$ python a.py\n", tmp_path) == "$ python a.py\n0\n1\n2\n3\n4\n"
 
 
-def test_the_operation_of_the_guide_works_in_the_tree(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "said"), [("softsign", "F.softsign("), ("gated", "Layout(")])
+def test_the_operations_of_the_guide_work_in_the_tree(tmp_path: Path, name: str, said: str) -> None:
     """What CONTRIBUTING.md adds to `compiler/ops/` compiles once the package lists it."""
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     files = {block.word: block.text for block in docs.blocks(page) if block.word}
@@ -115,14 +116,14 @@ def test_the_operation_of_the_guide_works_in_the_tree(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "compiler", package, ignore=ignore)
     for folder in ("kernels", "grammar"):
         shutil.copytree(ROOT / folder, package / folder, ignore=ignore)
-    (package / "ops" / "softsign.py").write_text(files["compiler/ops/softsign.py"], "utf-8")
+    (package / "ops" / f"{name}.py").write_text(files[f"compiler/ops/{name}.py"], "utf-8")
     listed = package / "ops" / "__init__.py"
     listed.write_text(
-        listed.read_text("utf-8").replace("    scalars,\n", "    scalars,\n    softsign,\n")
+        listed.read_text("utf-8").replace("    scalars,\n", f"    scalars,\n    {name},\n")
     )
-    (tmp_path / "softsign.mod").write_text(files["softsign.mod"], "utf-8")
+    (tmp_path / f"{name}.mod").write_text(files[f"{name}.mod"], "utf-8")
     done = subprocess.run(
-        [sys.executable, "-c", "from modnorm.cli import main; main()", "compile", "softsign.mod"],
+        [sys.executable, "-c", "from modnorm.cli import main; main()", "compile", f"{name}.mod"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
@@ -131,8 +132,7 @@ def test_the_operation_of_the_guide_works_in_the_tree(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    generated = (tmp_path / "softsign.py").read_text("utf-8")
-    assert "F.softsign(" in generated
+    assert said in (tmp_path / f"{name}.py").read_text("utf-8")
 
 
 def test_the_operation_of_the_guide_is_what_it_says() -> None:

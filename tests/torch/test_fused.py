@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import guide
 import pytest
 import torch
 from torch import nn
 
 import modnorm
 from modnorm.diagnostics import ModnormError
+from modnorm.ops import registry
 from modnorm.ops.fused import QKV
 from modnorm.ops.types import Symbol, Tensor
 from modnorm.pipeline import analyse_text
@@ -180,3 +182,36 @@ def test_the_operation_by_itself() -> None:
     for part, own in zip(weight.chunk(3), op.reference(x, weight), strict=True):
         heads = torch.nn.functional.linear(x, part).view(5, 3, 2, 4).transpose(1, 2)
         torch.testing.assert_close(own, heads)
+
+
+def test_the_gated_layer_of_the_guide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interleaved rows compute, start and move as two matrices of their own do."""
+    monkeypatch.setattr(registry, "_ops", dict(registry._ops))
+    guide.module("compiler/ops/gated.py", "modnorm.ops")
+    text = guide.FILES["gated.mod"]
+    fused = modnorm.load(text)
+    split = modnorm.load(text.replace("GateUp(16)", "(Linear(16), Linear(16))"))
+    one = fused.Net(dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    two, held = split.Net(dtype=torch.float64), dict(one.named_parameters())
+    values = [w.cut(held[w.layout.parameter if w.layout else w.name]) for w in fused.PLAN]
+    for w, value in zip(fused.PLAN, values, strict=True):
+        rows, width = w.shape
+        size = torch.linalg.matrix_norm(value.detach(), 2) * (width / rows) ** 0.5
+        assert float(size) == pytest.approx(1)
+    names = [w.name for w in split.PLAN]
+    two.load_state_dict({n: v.detach().clone() for n, v in zip(names, values, strict=True)})
+    assert [w.target for w in fused.PLAN] == [w.target for w in split.PLAN]
+    optimizers = [
+        module.DualizedSGD(model.named_parameters())
+        for module, model in ((fused, one), (split, two))
+    ]
+    for step in range(3):
+        seed = torch.Generator().manual_seed(step)
+        x = torch.randn(8, 10, generator=seed, dtype=torch.float64)
+        for model, optimizer in zip((one, two), optimizers, strict=True):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+    for w, name in zip(fused.PLAN, names, strict=True):
+        own = w.cut(held[w.layout.parameter if w.layout else w.name])
+        torch.testing.assert_close(own, two.get_parameter(name), rtol=0, atol=1e-11)

@@ -8,7 +8,9 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import guide
 import pytest
 import torch
 from hypothesis import given
@@ -17,22 +19,27 @@ from torch import Tensor
 
 from modnorm import kernels
 from modnorm.codegen import sections
+from modnorm.kernels.adam import NormedAdam
 from modnorm.kernels.max_abs import MaxAbs
 from modnorm.kernels.plan import FORMAT, NORMS, Norm, plan_hash
 from modnorm.kernels.polar import ACCURATE, polar
 from modnorm.kernels.rms import RMS
 from modnorm.kernels.row_rms import RowRMS
 from modnorm.kernels.schemes import BANDS, Scheme
+from modnorm.kernels.sgd import DualizedSGD
 from modnorm.kernels.spectral import Spectral
 from modnorm.kernels.spectral_taps import SpectralTaps
 from modnorm.kernels.weight import Weight
 
+ROW_SUM: type[Norm] = guide.module("kernels/row_sum.py", "modnorm.kernels").RowSum
+NORMS.pop("row_sum")  # of this file alone
 SHAPES: dict[type[Norm], tuple[int, ...]] = {
     Spectral: (7, 5),
     SpectralTaps: (4, 6, 3, 3),
     RowRMS: (9, 4),
     RMS: (11,),
     MaxAbs: (11,),
+    ROW_SUM: (6, 4),
 }
 
 
@@ -55,6 +62,8 @@ def exact_norm(norm: type[Norm], w: Tensor) -> float:
         return float(w.square().mean(1).sqrt().max())
     if norm is RMS:
         return float(w.square().mean().sqrt())
+    if norm is ROW_SUM:
+        return float(w.abs().sum(1).max())
     return float(w.abs().max())
 
 
@@ -255,3 +264,15 @@ def test_the_regions_make_a_module(norms: list[str], tmp_path: Path) -> None:
         "assert 'modnorm' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("kind", [NormedAdam, DualizedSGD])
+def test_the_norm_of_the_guide_in_an_optimizer(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NORMS, "row_sum", ROW_SUM)
+    p = torch.nn.Parameter(torch.randn(6, 4))
+    optimizer = kind([("w", p)], lr=0.5, plan=[Weight("w", "Linear", (6, 4), "row_sum", 1.0, 0.2)])
+    for _ in range(3):
+        before, p.grad = p.detach().clone(), torch.randn(6, 4)
+        optimizer.step()
+        sums = (p.detach() - before).abs().sum(1)
+        torch.testing.assert_close(sums, torch.full((6,), 0.1))

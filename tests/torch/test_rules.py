@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-import types
-from pathlib import Path
 from typing import Any
 
+import guide
 import pytest
 import torch
 from optimizer_cases import PLAN, everything, give_gradients, norm, parameters
@@ -17,21 +16,8 @@ from modnorm.kernels.adam import Adam
 from modnorm.kernels.dualized import DualizedOptimizer
 from modnorm.kernels.plan import NORMS
 from modnorm.kernels.sgd import SGD
-from tools import docs
 
-GUIDE = (Path(__file__).resolve().parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
-
-
-def guide() -> Any:
-    """The module that CONTRIBUTING.md adds, as it stands there."""
-    module = types.ModuleType("modnorm.kernels.lion")
-    module.__package__ = "modnorm.kernels"
-    (text,) = (block.text for block in docs.blocks(GUIDE) if block.word == "kernels/lion.py")
-    exec(compile(text, "lion.py", "exec"), module.__dict__)
-    return module
-
-
-LION = guide()
+LION = guide.module("kernels/lion.py", "modnorm.kernels")
 RULES: dict[type[Rule], dict[str, Any]] = {
     Adam: {"betas": (0.9, 0.99), "eps": 1e-15},
     SGD: {"momentum": 0.9},
