@@ -25,6 +25,8 @@ from modnorm.sweep.records import Outcome
 Job = Mapping[str, Any]
 WORK = "modnorm.sweep.trial:run_trial"
 """The function that a job is given to, as module:function: only workers import it."""
+PRELOADED = ("modnorm.sweep.optimizers", "modnorm.data.tasks", "torch._dynamo")
+"""What takes long to import: all of it is there once a worker has made an optimizer."""
 PATIENCE = 5.0
 """Seconds that a worker has to end before it is killed."""
 
@@ -95,9 +97,7 @@ class Processes(Futures):
             executor = self._idle.pop()
             future = executor.submit(work_on, self._work, dict(job))
         else:
-            executor = ProcessPoolExecutor(
-                1, multiprocessing.get_context("spawn"), _begin, (self._threads,)
-            )
+            executor = ProcessPoolExecutor(1, _context(self._work), _begin, (self._threads,))
             before = set(multiprocessing.active_children())
             with _launching():
                 future = executor.submit(work_on, self._work, dict(job))
@@ -143,11 +143,25 @@ def processes(size: int, threads: int = 1, work: str = WORK) -> Iterator[Pool]:
 # --- the life of a worker ---------------------------------------------------------------------
 
 
+def _context(work: str) -> Any:
+    """How workers begin: with a clean slate, on Linux as copies of a process that has torch.
+
+    Elsewhere copies of a process are not safe. That process is started once, and ends with us.
+    """
+    if not sys.platform.startswith("linux"):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([work.partition(":")[0], *PRELOADED])
+    return context
+
+
 def _begin(threads: int) -> None:
     """Set a worker up: it leaves Ctrl-C to its parent, and does not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch is imported
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if torch := sys.modules.get("torch"):  # which read that when it was imported
+        torch.set_num_threads(threads)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 

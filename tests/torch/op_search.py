@@ -57,12 +57,15 @@ def in_ball(x: Any, norm: SizeOf) -> Any:
 
 
 def ascend(
-    objective: Callable[[list[torch.Tensor]], torch.Tensor], like: list[torch.Tensor], seed: int
+    objective: Callable[[list[torch.Tensor]], torch.Tensor],
+    like: list[torch.Tensor],
+    seed: int,
+    starts: int = STARTS,
 ) -> float:
     """The largest value found by gradient ascent from several starts."""
     best = 0.0
     generator = torch.Generator().manual_seed(seed)
-    for start in range(STARTS):
+    for start in range(starts):
         parts = [
             (
                 torch.randn(t.shape, generator=generator).double() * 3.0 ** (1 - start % 3)

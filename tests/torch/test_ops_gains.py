@@ -8,7 +8,7 @@ import op_samples as samples
 import pytest
 import torch
 from op_samples import OPS, leaves
-from op_search import ascend, f, pack, shapes, weight_size
+from op_search import STARTS, ascend, f, pack, shapes, weight_size
 from torch.func import jvp
 
 from modnorm.ops.base import Op
@@ -146,7 +146,9 @@ def test_every_operation_is_tried() -> None:
     assert {op.name for op in OPS} - {case.name for case in CASES} == {"Embed", "Enumerate"}
 
 
-def stretched(setting: Setting, i: int, source: Measure, j: int, target: Measure) -> float:
+def stretched(
+    setting: Setting, i: int, source: Measure, j: int, target: Measure, starts: int = STARTS
+) -> float:
     """How far tensor j of the output was found to move for a move by 1 of tensor i."""
     n = len(setting.like)
 
@@ -157,7 +159,7 @@ def stretched(setting: Setting, i: int, source: Measure, j: int, target: Measure
         change = jvp(lambda v: setting.op.reference(v, w), (setting.x(parts),), (h,))[1]
         return target.of(leaves(change)[j]) / source.of(moves[i])
 
-    return ascend(ratio, [*setting.like, *setting.like, *setting.weights], seed=5)
+    return ascend(ratio, [*setting.like, *setting.like, *setting.weights], 5, starts)
 
 
 @pytest.mark.parametrize("case", CASES, ids=IDS)
@@ -165,7 +167,8 @@ def test_no_change_is_stretched_more_than_its_gain(case: Case) -> None:
     setting = Setting(case)
     for (i, source), row in setting.gains.items():
         for (j, target), gain in row.items():
-            found = stretched(setting, i, source, j, target)
+            # There are many pairs: those in which values are spoken of are tried harder below.
+            found = stretched(setting, i, source, j, target, max(1, STARTS // 2))
             assert found <= gain * (1 + 1e-9), (source, target)
 
 
