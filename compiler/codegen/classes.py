@@ -160,6 +160,8 @@ class Classes:
                 f" {float(self.program.sensitivity):.6g}, {self.program.entries:,} weights.",
                 *(f"{a}: {i.type}" for a, i in zip(arguments, self.program.inputs, strict=True)),
             ]
+            if any(a.op.has_effects for a in self.program.flow.applies()):
+                doc.append("It computes otherwise in training: call train() and eval() in turn.")
         else:
             extra = "".join(f", {self.local(p)}: Any" for p in self.borrows(loop))
             signature = f"x: {_annotation(region[region.input].type)}{extra}"
@@ -219,7 +221,8 @@ class Classes:
         """The expression that makes a part, on one line."""
         match node:
             case Held(value=value):
-                assert isinstance(value.op, Atom)
+                if not isinstance(value.op, Atom):
+                    return value.op.module()
                 sizes = ", ".join(
                     map(str, dict(zip(value.op.axes, value.op.weight_shape, strict=True)).values())
                 )

@@ -25,7 +25,7 @@ from modnorm.graph.modules import (
     Tare,
     Tuple,
 )
-from modnorm.ops.base import Atom, Op
+from modnorm.ops.base import Op
 from modnorm.ops.types import Type
 
 
@@ -119,11 +119,11 @@ class Region:
                     yield from run.region.applies()
 
 
-def holds_weights(value: Value) -> bool:
-    """Whether a value has a weight of its own, or is a repetition with weights in it."""
+def holds_modules(value: Value) -> bool:
+    """Whether a value is made by a module of its own, or is a repetition with such in it."""
     if isinstance(value, Loop):
-        return any(holds_weights(a) for run in value.runs for a in run.region.applies())
-    return isinstance(value, Apply) and isinstance(value.op, Atom)
+        return any(holds_modules(a) for run in value.runs for a in run.region.applies())
+    return isinstance(value, Apply) and value.op.is_module
 
 
 class Builder:
@@ -141,11 +141,11 @@ class Builder:
         return number
 
     def finish(self, output: int) -> Region:
-        """The region; values that neither the output nor a weight needs are dropped."""
+        """The region; values that neither the output nor a module needs are dropped."""
         keep = {output, self.input}
         for n in reversed(range(len(self.graph))):  # every value after those that it uses
             value: Value = self.graph.nodes[n]["value"]
-            if n in keep or holds_weights(value):
+            if n in keep or holds_modules(value):
                 keep.update((n, *value.inputs))
         self.graph.remove_nodes_from([n for n in self.graph if n not in keep])
         return Region(nx.freeze(self.graph), self.input, output)

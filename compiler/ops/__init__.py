@@ -3,6 +3,7 @@
 from modnorm.ops import (
     attention,
     conv,
+    effects,
     elementwise,
     embed,
     headed,
@@ -19,6 +20,7 @@ from modnorm.ops import (
 __all__ = [
     "attention",
     "conv",
+    "effects",
     "elementwise",
     "embed",
     "headed",
