@@ -49,7 +49,8 @@ class Dropout(LinearBond):
 
     @property
     def certified(self) -> Real | str:
-        return 1 / (1 - self.p)
+        bound = 1 / (1 - self.p)
+        return int(bound) if bound == int(bound) else bound
 
     @property
     def is_identity(self) -> bool:
