@@ -22,7 +22,7 @@ from checkpoint import Trouble, differences, read, write
 
 import modnorm
 from modnorm.data.fetch import DataError
-from modnorm.data.tasks import Task, probe
+from modnorm.data.tasks import Task, evaluating, probe
 from modnorm.sweep.names import NORMED
 
 SCHEDULE = ("base_lrs", "last_epoch", "_last_lr")
@@ -169,6 +169,7 @@ class Run:
         """The model through torch.compile, tried out both ways before anything depends on it."""
         forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(self.model)
         x, y = self.task.draw(torch.Generator().manual_seed(0))
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
         try:
             self.task.loss(forward(x), y).backward()
         except Exception as error:  # the compiler's own errors have no common base
@@ -178,6 +179,8 @@ class Run:
                 "--compile out, or see that a C++ compiler is installed"
             ) from error
         self.optimizer.zero_grad(set_to_none=True)
+        for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
         return forward
 
     def watch(self, path: Path, every: int, force: bool = False) -> None:
@@ -202,7 +205,7 @@ class Run:
     def train_step(self) -> torch.Tensor:
         """One step; the training loss before it."""
         x, y = self.task.draw(self.batches)
-        loss = self.task.loss(self.forward(x), y)
+        loss = self.task.loss_in_training(self.forward, x, y)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.monitor is not None:
@@ -223,7 +226,8 @@ class Run:
 
     def held_out(self) -> tuple[float, float | None]:
         """Mean loss and accuracy on the held-out batches, which are the same every time."""
-        return self.task.measure(self.forward)
+        with evaluating(self.model):
+            return self.task.measure(self.forward)
 
     def state(self) -> dict[str, Any]:
         cuda = self.settings.device.startswith("cuda")
@@ -245,10 +249,10 @@ class Run:
 
     def save(self, path: Path) -> None:
         """Writes the checkpoint whole or not at all, and never one with ruined weights."""
-        if not all(torch.isfinite(weight).all() for weight in self.model.parameters()):
+        if not all(torch.isfinite(kept).all() for kept in self.model.state_dict().values()):
             raise Trouble(
-                f"weights are no longer finite at step {self.step}, so {path} was left as it was: "
-                "give a smaller --lr"
+                f"weights or buffers are no longer finite at step {self.step}, so {path} was left "
+                "as it was: give a smaller --lr"
             )
         write(path, self.state())
 

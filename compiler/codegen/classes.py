@@ -160,6 +160,8 @@ class Classes:
                 f" {float(self.program.sensitivity):.6g}, {self.program.entries:,} weights.",
                 *(f"{a}: {i.type}" for a, i in zip(arguments, self.program.inputs, strict=True)),
             ]
+            if any(a.op.has_effects for a in self.program.flow.applies()):
+                doc.append("It computes otherwise in training: call train() and eval() in turn.")
         else:
             extra = "".join(f", {self.local(p)}: Any" for p in self.borrows(loop))
             signature = f"x: {_annotation(region[region.input].type)}{extra}"
@@ -219,6 +221,8 @@ class Classes:
         """The expression that makes a part, on one line."""
         match node:
             case Held(value=value):
+                if not isinstance(value.op, Atom):
+                    return value.op.module()
                 axes = zip(node.op.axes, node.op.weight_shape, strict=True)
                 sizes = ", ".join(map(str, dict(axes).values()))
                 made = self.atom(node.op, types[id(value)])
@@ -357,7 +361,7 @@ def _first_uses(region: Region) -> tuple[dict[str, str], dict[str, Type]]:
         value = region[number]
         if isinstance(value, Apply) and isinstance(value.op, Atom):
             code = value.called.emit("x", region[value.inputs[0]].type)
-            codes.setdefault(value.holder or "", code)
+            codes.setdefault(value.holder, code)
         elif isinstance(value, Loop):
             for run in value.runs:
                 types.setdefault(run.path, run.region[run.region.input].type)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from modnorm.codegen.layout import INDEX, Layout, Part, is_list, is_weighted, layout
+from modnorm.codegen.layout import INDEX, Layout, Part, has_modules, is_list, layout
 from modnorm.diagnostics import Source, Span
 from modnorm.graph.dataflow import Apply, Input, Loop, Pack, Region
 from modnorm.graph.place import legal, snake
@@ -225,6 +225,8 @@ class Forward:
             if value.weight is not None:
                 held = self.access(value.weight)
                 code = code.replace("{weight}", f"{held}.weight").replace("{name}", f"{held}.name")
+            elif value.op.has_effects:
+                code = code.replace("{module}", self.access(value.path))
         if code.isidentifier():
             self.call(number, code)
             return
@@ -250,7 +252,7 @@ class Forward:
                 part, live = same.stored.part, self.live(number)
                 names[part] = name = part if part not in live else self.choose(number, same)
                 self.call(other, name)
-        code, holder = op.emit(argument, type), value.holder or ""
+        code, holder = op.emit(argument, type), value.holder
         if op.emit("x", type) == self.file.codes[holder]:
             code = f"{self.access(holder)}({_text(argument)})"
         code = code.replace("{weight}", f"{self.access(holder)}.weight")
@@ -264,7 +266,7 @@ class Forward:
         self.call(number, name)
         if name != argument:
             self.lines.append(f"{name} = {argument}")
-        if not is_weighted(value):
+        if not has_modules(value):
             self.inline(number, value, name)
         elif any(r.region[r.region.input].type != self.file.types[r.path] for r in value.runs):
             self.opened(number, value, name)
@@ -311,7 +313,7 @@ class Forward:
         return name if free else self.unique(f"{name}_", live)
 
     def inline(self, number: int, value: Loop, name: str) -> None:
-        """A repetition without weights of its own: a plain loop."""
+        """A repetition without modules of its own: a plain loop."""
         kept = frozenset(self.live(number) - {name})
         for run in value.runs:
             body = self.body(run.region, self.layout, name, kept, self.holder, self.outside)

@@ -1,4 +1,4 @@
-"""Where a region's weights live: a tree of named parts, from the paths of its values."""
+"""Where a region's modules live: a tree of named parts, from the paths of its values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from modnorm.graph.dataflow import Apply, Loop, Region
-from modnorm.ops.base import Atom, Weighted
+from modnorm.ops.base import Weighted
 
 INDEX = re.compile(r"\{(\d+)\}(\w*)")
 """The path component of a repetition: first index, and a suffix that keeps siblings apart."""
@@ -23,7 +23,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """An atom that a part holds, or one of those that are stored together."""
+    """A module that a part holds: of one operation, or of atoms that are stored together."""
 
     value: Apply
 
@@ -57,7 +57,7 @@ def is_list(node: Node) -> bool:
 class Layout:
     """What a region's class holds, and what it borrows from the model around it.
 
-    `borrowed` maps paths of shared atoms and repetitions, which live at the model's root, to what
+    `borrowed` maps paths of shared modules and repetitions, which live at the model's root, to what
     stands there; None where only a reader of the weight has been seen.
     """
 
@@ -69,10 +69,10 @@ class Layout:
         return not self.prefix or path.startswith(self.prefix + ".")
 
 
-def is_weighted(loop: Loop) -> bool:
-    """Whether a repetition has weights of its own, which need a place."""
+def has_modules(loop: Loop) -> bool:
+    """Whether a repetition has modules of its own, which need a place."""
     return any(
-        isinstance(a.op, Atom) and a.path.startswith(run.path + ".")
+        a.op.is_module and a.path.startswith(run.path + ".")
         for run in loop.runs
         for a in run.region.applies()
     )
@@ -92,9 +92,11 @@ def layout(region: Region, prefix: str) -> Layout:
     def visit(region: Region) -> None:
         for number in region.numbers():
             value = region[number]
-            if isinstance(value, Apply) and value.weight is not None:
-                hold(value.holder or "", Held(value) if isinstance(value.op, Atom) else None)
-            elif isinstance(value, Loop) and is_weighted(value):
+            if isinstance(value, Apply) and value.op.is_module:
+                hold(value.holder, Held(value))
+            elif isinstance(value, Apply) and value.weight is not None:
+                hold(value.weight, None)
+            elif isinstance(value, Loop) and has_modules(value):
                 for run in value.runs:  # shared parts first, as in the plan
                     for path, node in layout(run.region, run.path).borrowed.items():
                         hold(path, node)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -65,6 +66,17 @@ class Task(ABC):
         """Mean cross-entropy in nats, or the mean squared error where targets are no classes."""
         return (cross_entropy if self.labelled else squared_error)(output, target)
 
+    def loss_in_training(
+        self, forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, target: torch.Tensor
+    ) -> torch.Tensor:
+        """The loss of a model on a batch. Raises DataError where it does not train on such."""
+        try:
+            return self.loss(forward(x), target)
+        except ValueError as error:  # an operation's own, of what the batch has too few of
+            raise DataError(
+                f"the model does not train on batches of shape {tuple(x.shape)}: {error}"
+            ) from error
+
     def right(self, output: torch.Tensor, target: torch.Tensor) -> int | None:
         """For how many targets the output's largest number is at the right class."""
         return int((output.argmax(-1) == target).sum()) if self.labelled else None
@@ -82,7 +94,10 @@ class Task(ABC):
     def measure(
         self, forward: Callable[[torch.Tensor], torch.Tensor]
     ) -> tuple[float, float | None]:
-        """Mean loss and accuracy (None where targets are no classes) on the held-out set."""
+        """Mean loss and accuracy (None where targets are no classes) on the held-out set.
+
+        The model is to be in `eval()`.
+        """
         loss, right, count = 0.0, 0, 0
         for x, y in self.held_out():
             output = forward(x)
@@ -428,8 +443,27 @@ def refusal(model: torch.nn.Module, x: torch.Tensor) -> Exception | None:
     return None
 
 
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """The model in `eval()`, and after that as it was."""
+    before = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(before)
+
+
 def probe(module: ModuleType, model: torch.nn.Module, task: Task) -> None:
-    """Runs one example on the CPU, where a size that does not fit is an error and not a crash."""
+    """Runs one example on the CPU, where a size that does not fit is an error and not a crash.
+
+    It is run in `eval()`, so that it changes nothing.
+    """
+    with evaluating(model):
+        _probe(module, model, task)
+
+
+def _probe(module: ModuleType, model: torch.nn.Module, task: Task) -> None:
     spec = module.INPUTS[0]
     x, y = task.draw(torch.Generator().manual_seed(0))
     if not isinstance(spec.shape[0], int):

@@ -26,7 +26,7 @@ from modnorm.graph.modules import (
     Tare,
     Tuple,
 )
-from modnorm.ops.base import Atom, Op
+from modnorm.ops.base import Op
 from modnorm.ops.types import Type
 
 
@@ -57,9 +57,9 @@ class Apply:
         return self.op if self.stored is None else self.stored.op
 
     @property
-    def holder(self) -> str | None:
-        """The path of the module that has the parameter: of a part's, two names further out."""
-        return self.weight.rsplit(".", 2)[0] if self.stored and self.weight else self.weight
+    def holder(self) -> str:
+        """The path of the module: of a part of several atoms, two names further out."""
+        return self.path.rsplit(".", 2)[0] if self.stored else self.weight or self.path
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,11 +131,11 @@ class Region:
                     yield from run.region.applies()
 
 
-def holds_weights(value: Value) -> bool:
-    """Whether a value has a weight of its own, or is a repetition with weights in it."""
+def holds_modules(value: Value) -> bool:
+    """Whether a value is made by a module of its own, or is a repetition with such in it."""
     if isinstance(value, Loop):
-        return any(holds_weights(a) for run in value.runs for a in run.region.applies())
-    return isinstance(value, Apply) and isinstance(value.op, Atom)
+        return any(holds_modules(a) for run in value.runs for a in run.region.applies())
+    return isinstance(value, Apply) and value.op.is_module
 
 
 class Builder:
@@ -153,11 +153,11 @@ class Builder:
         return number
 
     def finish(self, output: int) -> Region:
-        """The region; values that neither the output nor a weight needs are dropped."""
+        """The region; values that neither the output nor a module needs are dropped."""
         keep = {output, self.input}
         for n in reversed(range(len(self.graph))):  # every value after those that it uses
             value: Value = self.graph.nodes[n]["value"]
-            if n in keep or holds_weights(value):
+            if n in keep or holds_modules(value):
                 keep.update((n, *value.inputs))
         self.graph.remove_nodes_from([n for n in self.graph if n not in keep])
         return Region(nx.freeze(self.graph), self.input, output)

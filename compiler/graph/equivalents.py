@@ -127,7 +127,7 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
         "BatchNorm BatchNorm1d BatchNorm2d BatchNorm3d BatchNormalization SyncBatchNorm",
         "Bias @ Scale @ RMSDivide @ MeanSubtract",
         note="the nearest there is: over the entries of one example, not over the batch; for images"
-        " over the axes `(1, 2, 3)`",
+        " over the axes `(1, 2, 3)`. `BatchMeanSubtract` centres over the batch",
     ),
     Equivalent(
         "InstanceNorm InstanceNorm2d",
@@ -148,7 +148,8 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
         "leave it out: the optimizer measures every weight in its own norm",
     ),
     _missing(
-        "Dropout Dropout1d Dropout2d Dropout3d SpatialDropout2D AlphaDropout FeatureAlphaDropout"
+        "Dropout1d Dropout2d Dropout3d SpatialDropout2D AlphaDropout FeatureAlphaDropout",
+        "`Dropout(p)` drops single entries",
     ),
     _missing("DropPath StochasticDepth GaussianNoise GaussianDropout"),
     # functions of each entry
@@ -337,6 +338,7 @@ RENAMED: Mapping[str, tuple[str, ...]] = {
         ("axis axes reduction_axes", "dim"),
         ("epsilon variance_epsilon layer_norm_eps", "eps"),
         ("theta rope_theta", "base"),
+        ("rate drop_prob", "p"),
     )
     for name in names.split()
 }
@@ -349,11 +351,14 @@ LEFT_OUT: Mapping[str, str] = {
     for names, why in (
         ("dtype device param_dtype", "the generated model takes `dtype` and `device`"),
         ("inplace", "nothing is computed in place"),
-        ("dropout dropout_p attn_dropout dropout_rate deterministic", "dropout is not there yet"),
+        (
+            "dropout dropout_p attn_dropout dropout_rate deterministic",
+            "`Dropout(p)` is an operation",
+        ),
         ("groups dilation dilation_rate output_padding padding_mode", "it is not there yet"),
         ("padding_idx max_norm scale_grad_by_freq sparse mask_zero", "all rows are alike"),
         ("elementwise_affine affine use_scale", GAIN),
-        ("momentum track_running_stats", "no statistics are kept"),
+        ("momentum track_running_stats", "`BatchMeanSubtract` alone keeps statistics, always"),
         ("activation", "a nonlinearity is an operation of its own, `ReLU @ …`"),
         (
             "kernel_initializer bias_initializer embeddings_initializer kernel_init bias_init"

@@ -131,17 +131,17 @@ class _Placer:
         self.diagnostics = diagnostics
         self.root = _Container("")
         self.next_id = 0
-        self.weighted: dict[int, bool] = {}
+        self.holding: dict[int, bool] = {}
         self.shared: dict[str, str] = {}
         self.shared_weights: dict[str, str] = {}
 
-    def has_weights(self, module: Module) -> bool:
-        """Whether weights are placed inside; those of a shared module are placed at the root."""
-        if id(module) not in self.weighted:
-            own = isinstance(module, Leaf) and isinstance(module.op, Atom)
+    def has_modules(self, module: Module) -> bool:
+        """Whether modules are placed inside; those of a shared part are placed at the root."""
+        if id(module) not in self.holding:
+            own = isinstance(module, Leaf) and module.op.is_module
             inside = () if isinstance(module, Shared) else children(module)
-            self.weighted[id(module)] = own or any(map(self.has_weights, inside))
-        return self.weighted[id(module)]
+            self.holding[id(module)] = own or any(map(self.has_modules, inside))
+        return self.holding[id(module)]
 
     def new_id(self) -> int:
         self.next_id += 1
@@ -169,9 +169,10 @@ class _Placer:
         match module:
             case Leaf(op=op):
                 name = snake(op.label)
-                if isinstance(op, Atom):
+                if op.is_module:
                     path = at.claim(self.safe(name, module.span))
-                    return replace(module, id=number, path=path, weight=path)
+                    own = path if isinstance(op, Atom) else None
+                    return replace(module, id=number, path=path, weight=own)
                 weight = op.embed if isinstance(op, Reader) else None
                 return replace(module, id=number, path=at.join(name), weight=weight)
             case Hole():
@@ -183,7 +184,7 @@ class _Placer:
                 placed = tuple(self.place(member, at) for member in members)
                 return replace(module, id=number, members=placed)
             case Scope(name=name, body=body):
-                if self.has_weights(body):
+                if self.has_modules(body):
                     path = at.claim(self.safe(name, module.definition))
                 else:
                     path = at.join(name)
@@ -215,7 +216,7 @@ class _Placer:
         bodies = [run.body for run in module.runs]
         names = {b.name if isinstance(b, Scope) else None for b in bodies}
         name = names.pop() if len(names) == 1 else None
-        weighted = any(map(self.has_weights, bodies))
+        weighted = any(map(self.has_modules, bodies))
         suffix = ""
         if name is not None:
             definition = bodies[0].definition  # type: ignore[union-attr]
@@ -245,12 +246,14 @@ class _Placer:
 
 
 class Measure(NamedTuple):
-    """How large a tree is: positions, levels, weights (every copy), repetitions in each other."""
+    """How large a tree is: positions, levels, weights (every copy), repetitions in each other,
+    operations with effects (every copy)."""
 
     parts: int
     levels: int
     weights: int
     loops: int
+    effects: int = 0
 
 
 def measure(module: Module) -> Measure:
@@ -261,12 +264,14 @@ def measure(module: Module) -> Measure:
         if id(m) not in seen:
             parts = [visit(child) for child in children(m)]
             counts = [run.count for run in m.runs] if isinstance(m, Repeat) else [1] * len(parts)
-            own = int(isinstance(m, Leaf) and isinstance(m.op, Atom))
+            weight = isinstance(m, Leaf) and isinstance(m.op, Atom)
+            effect = isinstance(m, Leaf) and m.op.has_effects
             seen[id(m)] = Measure(
                 1 + sum(p.parts for p in parts),
                 1 + max((p.levels for p in parts), default=0),
-                own + sum(p.weights * n for p, n in zip(parts, counts, strict=True)),
+                weight + sum(p.weights * n for p, n in zip(parts, counts, strict=True)),
                 isinstance(m, Repeat) + max((p.loops for p in parts), default=0),
+                effect + sum(p.effects * n for p, n in zip(parts, counts, strict=True)),
             )
         return seen[id(m)]
 
@@ -278,6 +283,7 @@ BOUNDS = (
     ("levels", MAX_DEPTH, ""),
     ("weights", MAX_WEIGHTS, ""),
     ("repetitions inside each other", MAX_LOOPS, "`(a ** m) ** n` can be written `a ** (m * n)`"),
+    ("operations that draw random numbers or keep buffers", MAX_WEIGHTS, ""),
 )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from modnorm.graph.modules import Module, Repeat, Shared
-from modnorm.measure.interpreter import Indices, chosen
+import torch
+
+from modnorm.graph.modules import Leaf, Module, Repeat, Shared
+from modnorm.measure.interpreter import Indices, buffer_names, buffers, chosen
 from modnorm.measure.values import Ball
 from modnorm.ops.edges import Edge, Measure, letter
 from modnorm.passes.certificate import Certificate
@@ -36,9 +38,9 @@ class Certificates:
         assert program.certificate is not None, "the certificate has not been made yet"
         self.program = program
         self.certificate: Certificate = program.certificate
-        self.frames, root = self._frames()
+        self.frames, self.root = self._frames()
         self._copies: dict[tuple[int, Indices], Frame] = {}
-        for frame, indices in _copies(root, every):
+        for frame, indices in _copies(self.root, every):
             self._copies.setdefault((frame.module.id, indices), frame)
 
     def _frames(self) -> tuple[Frames, Frame]:
@@ -62,6 +64,17 @@ class Certificates:
         if module.id == self.program.tree.id:
             out = self.certificate.outputs
         return Proved(self._natural(frame.x), out, _balls(frame.x), _balls(frame.y))
+
+    def strange(self, state: Mapping[str, torch.Tensor]) -> list[str]:
+        """The buffers that, at some use, no inputs within their bounds can have left."""
+        found: dict[str, None] = {}
+        for frame, indices in _copies(self.root, True):
+            leaf = frame.module
+            if isinstance(leaf, Leaf) and leaf.op.buffers:
+                kept = buffers(leaf, indices, state)
+                if not leaf.op.kept_by(frame.x, kept):
+                    found |= dict.fromkeys(buffer_names(leaf, indices))
+        return list(found)
 
     def _natural(self, edges: Iterable[Edge]) -> tuple[Measure, ...]:
         return tuple(map(self.frames.natural, edges))

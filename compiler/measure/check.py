@@ -19,7 +19,7 @@ from modnorm.measure.findings import TOLERANCE, Findings, ModuleFinding, Trainin
 from modnorm.measure.inputs import Batch, chosen_sizes, random_batch, read_batch
 from modnorm.measure.interpreter import agreement, copies, weight_name
 from modnorm.measure.options import Options
-from modnorm.measure.problems import CheckError
+from modnorm.measure.problems import CheckError, some
 from modnorm.measure.search import EFFORTS
 from modnorm.measure.stretches import Stretches, Visit, reported, visits
 from modnorm.measure.updates import Changes, measure_changes
@@ -82,9 +82,10 @@ class _Check:
                         " `--vary`, or vary another param"
                     )
         model = own.build(self.importer(program), options.seed, torch.float64)
+        fixed = options.checkpoint is not None
         if options.checkpoint is not None:
             own.load(options.checkpoint, model)
-        model.requires_grad_(False)
+        model.requires_grad_(False).eval()
         weights = own.values(program, model)
         batch = self.batch(program, self.generator, torch.float64)
         found, off = self.traced(model, weights, batch)
@@ -93,11 +94,16 @@ class _Check:
         certificates = Certificates(program, options.every)
         root = certificates.at(program.tree, ())
         notes, trusted = self.notes(norms, batch, root.balls)
+        if strange := certificates.strange(weights) if fixed else []:
+            notes.append(
+                f"{some(strange)} cannot come of inputs as large as the certificate assumes, so"
+                " what is certified need not hold behind"
+            )
+            outside, trusted = outside.union(strange), False
         rows = reported(program)
         alone = self.alone(weights)
         self.total = sum(len(found[i]) for i in rows if i in found) + len(alone) + 2
         self.total += sum(len(v) for v in options.vary.values()) * options.seeds
-        fixed = options.checkpoint is not None
         effort = EFFORTS[options.effort]
         stretches = Stretches(
             program,

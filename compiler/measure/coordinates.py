@@ -98,15 +98,19 @@ def _trained(
     before = _activations(program, model, batch)
     objective = Objective(batch, torch.Generator().manual_seed(seed))
     try:
-        for _ in range(options.steps):
-            loss = objective(model(*batch.inputs))
-            optimizer.zero_grad()
-            if loss.requires_grad:
-                torch.autograd.backward(loss)
-            optimizer.step()
-        last = float(objective(model(*batch.inputs)).detach())
+        with torch.random.fork_rng(devices=()):  # what operations draw is the seed's, too
+            torch.manual_seed(seed)
+            for _ in range(options.steps):
+                loss = objective(model(*batch.inputs))
+                optimizer.zero_grad()
+                if loss.requires_grad:
+                    torch.autograd.backward(loss)
+                optimizer.step()
+        last = float(objective(model.eval()(*batch.inputs)).detach())
     except FloatingPointError:  # the optimizer's own check of gradients
         last = math.nan
+    except ValueError as error:  # an operation's own, of a batch that it does not train on
+        raise CheckError(f"{program.name} does not train on this batch: {error}") from error
     if not math.isfinite(last):
         raise CheckError(
             f"training {program.name} at the learning rate {options.lr:g} ends in NaN or infinity:"

@@ -38,9 +38,24 @@ def weight_name(leaf: Leaf, indices: Indices) -> str | None:
     return None if leaf.weight is None else f"{instance(leaf.weight, indices)}.weight"
 
 
+def buffer_names(leaf: Leaf, indices: Indices) -> list[str]:
+    """The names in `state_dict` of the buffers that a copy of an operation keeps."""
+    return [f"{instance(leaf.path, indices)}.{name}" for name in leaf.op.buffers]
+
+
+def buffers(
+    leaf: Leaf, indices: Indices, state: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The buffers that a copy of an operation keeps, by the names that it gives them."""
+    return {
+        name: state[path]
+        for name, path in zip(leaf.op.buffers, buffer_names(leaf, indices), strict=True)
+    }
+
+
 @dataclass(frozen=True)
 class Interpreter:
-    """The module tree with weights, by their names in `state_dict`."""
+    """The module tree with weights and buffers, by their names in `state_dict`, as in `eval()`."""
 
     weights: Mapping[str, torch.Tensor]
     hook: Hook | None = None
@@ -55,6 +70,8 @@ class Interpreter:
     def _run(self, module: Module, x: Any, indices: Indices) -> Any:
         match module:
             case Leaf(op=op):
+                if op.buffers:
+                    return op.reference(x, buffers(module, indices, self.weights))
                 name = weight_name(module, indices)
                 return op.reference(x) if name is None else op.reference(x, self.weights[name])
             case Compose(steps=steps):

@@ -13,7 +13,7 @@ from modnorm.graph.modules import Leaf, Module, Repeat, Scope, Shared, children
 from modnorm.graph.place import instance
 from modnorm.measure.certificates import Certificates, Proved
 from modnorm.measure.findings import TOLERANCE, ModuleFinding, Verdict
-from modnorm.measure.interpreter import Indices, Interpreter, copies, weight_name
+from modnorm.measure.interpreter import Indices, Interpreter, buffer_names, copies, weight_name
 from modnorm.measure.search import Effort, Problem, largest_stretch, stretch_at
 from modnorm.measure.values import Ball, Tensors, extent, flatten, groups, pack
 from modnorm.ops.base import Atom
@@ -159,7 +159,8 @@ class Stretches:
         """The largest stretch found; searches that would be the same are made once."""
         module = visit.module
         key: Hashable = (module.id, visit.indices)
-        if isinstance(module, Leaf) and (module.weight is None or not self.fixed):
+        found = isinstance(module, Leaf) and (module.weight is not None or module.op.buffers)
+        if isinstance(module, Leaf) and not (self.fixed and found):
             balls = tuple(tuple(ball.bounds.items()) for ball in problem.balls)
             key = (module.op, self.program.types[module.id], balls, *problem.into, *problem.out)
         if key not in self._known:
@@ -221,11 +222,13 @@ class Stretches:
         return "above declared" if largest > found.declared * (1 + TOLERANCE) else "ok"
 
     def _uses(self, module: Module, indices: Indices) -> set[str]:
-        """The names of the weights of a copy, those of all copies inside it included."""
-        names = set()
+        """The names of what a copy has or reads, all copies inside it included."""
+        names = set[str]()
         for inner, at in copies(module, True, indices):
-            if isinstance(inner, Leaf) and (name := weight_name(inner, at)) is not None:
-                names.add(name)
+            if isinstance(inner, Leaf):
+                names.update(buffer_names(inner, at))
+                if (name := weight_name(inner, at)) is not None:
+                    names.add(name)
         return names
 
     def _breach(self, found: ModuleFinding) -> list[str]:

@@ -44,13 +44,12 @@ def build(module: ModuleType, seed: int, dtype: torch.dtype) -> torch.nn.Module:
 
 
 def values(program: Program, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of a model, by the names of their records."""
-    held = {name: p.detach() for name, p in model.named_parameters(remove_duplicate=False)}
-    found: dict[str, torch.Tensor] = {}
+    """A model's state, with weights that share a parameter under the names of their records."""
+    found: dict[str, torch.Tensor] = model.state_dict()
     for record in records(program):
-        whole, layout = held[record.parameter], record.layout
-        shape = record.weight.op.weight_shape
-        found[record.name] = whole if layout is None else layout.view(whole).reshape(shape)
+        if layout := record.layout:
+            whole, shape = found[record.parameter], record.weight.op.weight_shape
+            found[record.name] = layout.view(whole).reshape(shape)
     return found
 
 

@@ -3,6 +3,7 @@
 from modnorm.ops import (
     attention,
     conv,
+    effects,
     elementwise,
     embed,
     fused,
@@ -20,6 +21,7 @@ from modnorm.ops import (
 __all__ = [
     "attention",
     "conv",
+    "effects",
     "elementwise",
     "embed",
     "fused",

@@ -131,6 +131,10 @@ class Op(ABC):
     """Where the declared values come from, where that needs saying."""
     instead: ClassVar[str] = ""
     """What a call without all of its arguments may have meant, for the help."""
+    draws: ClassVar[bool] = False
+    """Whether it draws random numbers in training: each use draws its own. Not in `eval()`."""
+    buffers: ClassVar[tuple[str, ...]] = ()
+    """The names of what it keeps from training, such as running means: they are no weights."""
 
     @property
     def label(self) -> str:
@@ -167,6 +171,29 @@ class Op(ABC):
     def doc(cls) -> str:
         """The documentation: the first paragraph of the class's docstring, on one line."""
         return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+
+    @property
+    def has_effects(self) -> bool:
+        """Whether a use is more than its output: it draws random numbers, or changes buffers."""
+        return self.draws or bool(self.buffers)
+
+    @property
+    def is_module(self) -> bool:
+        """Whether it is a module of its own in the generated model, under a path of its own."""
+        return self.has_effects
+
+    def module(self) -> str:
+        """The Python expression that makes that module, for an operation with effects.
+
+        It may use `nn`, `**factory` (device, dtype and generator) and the helpers. `emit` calls the
+        module by the name `{module}`, to be filled in by the generator.
+        """
+        raise NotImplementedError(f"{self.name} has effects, so it needs `module`")
+
+    @property
+    def buffer_shape(self) -> tuple[int, ...]:
+        """The shape of each of `buffers`; known once resolved."""
+        return ()
 
     # -- shapes ------------------------------------------------------------------------------
 
@@ -242,6 +269,12 @@ class Op(ABC):
         """How far the derivative in the input moves when the weight moves by norm 1."""
         return {}
 
+    def kept_by(self, x: Sequence[Edge], buffers: Mapping[str, torch.Tensor]) -> bool:
+        """Whether inputs within the bounds of `x` can have left such buffers: what is proved of an
+        operation that keeps some takes that for granted.
+        """
+        return True
+
     def advice(self, x: Sequence[Edge], type: Type) -> tuple[Advice, ...]:
         """What would bring the bound down, for inputs within the bounds of `x`."""
         return ()
@@ -308,8 +341,12 @@ class Op(ABC):
     # -- running -----------------------------------------------------------------------------
 
     @abstractmethod
-    def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
-        """The plain eager computation, for tests and measurements; torch is imported inside."""
+    def reference(self, x: Any, weight: Any = None) -> Any:
+        """The plain eager computation, for tests and measurements; torch is imported inside.
+
+        Of an operation with effects it is that of `eval()`, and `weight` are its buffers by name;
+        without them they are as they begin.
+        """
 
     @abstractmethod
     def emit(self, x: Any, type: Type) -> str:
@@ -333,6 +370,8 @@ class Weighted(Op):
     """An operation with a parameter of its own, and a mass."""
 
     mass: Any = field(default=1, kw_only=True, metadata={"kind": "number", "inferred": False})
+
+    is_module = True
 
     axes: ClassVar[tuple[str, ...]]
     """A name for each axis of the weight; `init` may use them, except where a name repeats."""

@@ -1,13 +1,15 @@
-"""Functions that generated files contain a copy of, where an operation is more than one call.
+"""What generated files contain a copy of, where an operation is more than one call.
 
 Only tests import this module; the compiler reads its text.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def lerp(x: Tensor, y: Tensor, weight: float) -> Tensor:
@@ -72,3 +74,27 @@ def fused_heads(x: Tensor, weight: Tensor, heads: int, parts: int) -> tuple[Tens
     y = F.linear(x, weight)
     y = y.reshape(*y.shape[:-1], parts, heads, -1).transpose(-4, -2)
     return y.unbind(-3)
+
+
+class BatchMeanSubtract(nn.Module):
+    """x - mean(x), for each channel over the batch and all places; in eval(), x - running_mean."""
+
+    running_mean: Tensor
+
+    def __init__(self, size: int, momentum: float, generator: Any = None, **factory: Any) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("running_mean", torch.zeros(size, **factory))
+
+    def extra_repr(self) -> str:
+        return f"{len(self.running_mean)}, momentum={self.momentum:g}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, mean, axis = widened(x), self.running_mean, 1 if x.ndim == 4 else x.ndim - 1
+        if self.training:
+            if x.numel() <= len(mean):
+                raise ValueError(f"a batch's mean needs more than one value, not {[*x.shape]}")
+            mean = y.mean([i for i in range(x.ndim) if i != axis])
+            with torch.no_grad():
+                self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        return (y - (mean[:, None, None] if x.ndim == 4 else mean)).to(x.dtype)

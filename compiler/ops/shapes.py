@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from modnorm.ops.base import Misfit, Op, amount, expect_tensor
+from modnorm.ops.edges import channel_axis
 from modnorm.ops.types import Size, Symbol, Tensor, TupleType, Type, axis_index, quotient
 
 Axes = int | tuple[int, ...]
@@ -84,6 +85,22 @@ def known(op: str, x: Tensor, axis: int, what: str) -> int:
             hint="give the size a number in the `input` declaration",
         )
     return size
+
+
+def channels(op: str, x: Type, size: int | None, *, rank: int = 1) -> tuple[Tensor, int]:
+    """The input, and its number of channels: along axis 1 of an image (four axes), else the last.
+
+    Raises:
+        Misfit: where it is not `size`, if that was given.
+    """
+    x = expect_tensor(op, x, rank=rank)
+    found = known(op, x, channel_axis(x), "the number of channels")
+    if size is not None and size != found:
+        raise Misfit(
+            f"`{op}` has {amount(size, 'entry')}, but its input {x} has {amount(found, 'channel')}",
+            argument="size",
+        )
+    return x, found
 
 
 def mend_in(op: Op, size: int) -> str:

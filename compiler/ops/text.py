@@ -77,18 +77,18 @@ def as_float(op: str, argument: str, value: Real) -> float:
     return nearest
 
 
-def copied(function: str) -> str:
-    """The source of a function of `modnorm.ops.runtime`, which itself is not imported."""
-    return _functions()[function]
+def copied(name: str) -> str:
+    """The source of a function or class of `modnorm.ops.runtime`, which itself is not imported."""
+    return _definitions()[name]
 
 
 @cache
-def _functions() -> dict[str, str]:
+def _definitions() -> dict[str, str]:
     text = Path(__file__).with_name("runtime.py").read_text("utf-8")
     lines = text.splitlines()
     found: dict[str, str] = {}
     for node in ast.parse(text).body:
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
             first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
             found[node.name] = "\n".join(lines[first - 1 : node.end_lineno])
     return found

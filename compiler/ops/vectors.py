@@ -7,16 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from modnorm.ops.base import (
-    Atom,
-    Misfit,
-    Norm,
-    Op,
-    Sharpness,
-    amount,
-    argument,
-    expect_tensor,
-)
+from modnorm.ops.base import Atom, Norm, Op, Sharpness, argument
 from modnorm.ops.edges import (
     Bound,
     Edge,
@@ -27,7 +18,7 @@ from modnorm.ops.edges import (
     each_measure,
 )
 from modnorm.ops.registry import register
-from modnorm.ops.shapes import known
+from modnorm.ops.shapes import channels
 from modnorm.ops.types import Real, Tensor, Type
 
 if TYPE_CHECKING:
@@ -44,15 +35,7 @@ class Vector(Atom):
     size: int | None = argument("size", inferred=True)
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
-        x = expect_tensor(self.name, x, rank=1)
-        axis = 1 if len(x.shape) == 4 else -1
-        size = known(self.name, x, axis, "the number of channels")
-        if self.size is not None and self.size != size:
-            raise Misfit(
-                f"`{self.name}` has {amount(self.size, 'entry')}, but its input {x} has"
-                f" {amount(size, 'channel')}",
-                argument="size",
-            )
+        x, size = channels(self.name, x, self.size)
         return dataclasses.replace(self, size=size), Tensor("float", x.shape)
 
     @property

@@ -1,7 +1,8 @@
 """Rewrites of the data flow that change no number: what the generated code need not compute.
 
 They run after the analysis and touch nothing that it found out. Each asks operations for their
-properties (`is_identity`, `scalar`, `absorb`, `fuse`) and never for their names.
+properties (`is_identity`, `scalar`, `absorb`, `fuse`) and never for their names. Operations with
+effects are computed as often as they are written, and what they keep is what was written.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from modnorm.graph.dataflow import (
     Pack,
     Region,
     Value,
-    holds_weights,
+    holds_modules,
 )
 from modnorm.graph.numbers import fits_float
 from modnorm.ops.base import Op
@@ -80,7 +81,7 @@ class DropIdentities(_Rewrite):
                 before: Value = builder.graph.nodes[value.inputs[0]]["value"]
                 if value.op.picks is not None and isinstance(before, Pack):
                     return before.inputs[value.op.picks]
-            if isinstance(value, Loop) and not holds_weights(value):
+            if isinstance(value, Loop) and not holds_modules(value):
                 outputs = [run.region.output == run.region.input for run in value.runs]
                 return value.inputs[0] if all(outputs) else builder.add(value)
             return builder.add(value)
@@ -90,7 +91,7 @@ class DropIdentities(_Rewrite):
 
 @dataclass(frozen=True)
 class ShareEqual(_Rewrite):
-    """The same weightless operation on the same value is computed once."""
+    """The same operation on the same value is computed once, if it has no weight and no effects."""
 
     name: ClassVar[str] = "share-equal"
 
@@ -98,7 +99,7 @@ class ShareEqual(_Rewrite):
         seen: dict[Hashable, int] = {}
 
         def emit(builder: Builder, value: Value, new: dict[int, int]) -> int:
-            if isinstance(value, Apply) and value.weight is None:
+            if isinstance(value, Apply) and value.weight is None and not value.op.has_effects:
                 key: Hashable = (builder, value.op, value.inputs)
             elif isinstance(value, Pack):
                 key = (builder, value.inputs)
@@ -119,9 +120,9 @@ class Fuse(_Rewrite):
 
     def region(self, region: Region) -> Region:
         def emit(builder: Builder, value: Value, new: dict[int, int]) -> int:
-            if isinstance(value, Apply):
+            if isinstance(value, Apply) and not value.op.has_effects:
                 before: Value = builder.graph.nodes[value.inputs[0]]["value"]
-                if isinstance(before, Apply) and before.weight is None:
+                if isinstance(before, Apply) and not before.op.is_module and before.weight is None:
                     fused = value.op.fuse(before.op)
                     if fused is not None and _holds(fused):
                         return builder.add(replace(value, op=fused, inputs=before.inputs))
@@ -300,7 +301,8 @@ def _absorb(value: Apply, factor: Scalars) -> tuple[Op, Real] | None:
     if len(known) < len(members) or not all(map(fits_float, known)):
         return None
     try:
-        absorbed = value.op.absorb(tuple(known))
+        # buffers are of the input as it is written
+        absorbed = None if value.op.buffers else value.op.absorb(tuple(known))
     except OverflowError:
         return None
     fits = absorbed is not None and fits_float(absorbed[1]) and _holds(absorbed[0])

@@ -24,7 +24,7 @@ from modnorm.graph.modules import (
     walk,
 )
 from modnorm.graph.numbers import show
-from modnorm.ops.base import Atom, Misfit
+from modnorm.ops.base import Atom, Misfit, Op
 from modnorm.ops.types import Tensor, TupleType, Type
 from modnorm.passes.program import Program
 
@@ -126,6 +126,7 @@ class _Inference:
             resolved = replace(resolved, stored=replace(leaf.stored, op=whole))
         if isinstance(op, Atom):
             self.fits(leaf, op)
+        if op.is_module:
             self.agree(resolved, x.type)
         # what keeps the shape of its input, or joins members of that shape, did not make it
         keeps = not isinstance(op, Atom) or len(op.weight_shape) == 1
@@ -178,26 +179,24 @@ class _Inference:
             )
 
     def agree(self, leaf: Leaf, x: Type) -> None:
-        """A shared weight has one shape wherever it is used."""
-        assert isinstance(leaf.op, Atom)
+        """A shared weight or buffer has one shape wherever it is used."""
         if not self.mentions:
             return
         first = self.shared.setdefault(leaf.path, (leaf, x, self.mentions[0]))
         one, other = first[0].op, leaf.op
-        assert isinstance(one, Atom)
-        if one.weight_shape != other.weight_shape:
+        if _held(one) != _held(other):
             name = self.mentions[0].key.rpartition(":")[2]
-            shapes = " and ".join(" × ".join(map(str, op.weight_shape)) for op in (one, other))
+            shapes = " and ".join(" × ".join(map(str, _held(op))) for op in (one, other))
             self.tell(
                 Diagnostic(
                     "E401",
-                    f"`{name}` cannot be shared by inputs of two sizes: the weight of its"
+                    f"`{name}` cannot be shared by inputs of two sizes: the {_what(other)} of its"
                     f" `{other.name}` would be {shapes}",
                     self.mentions[0].span,
                     f"here its input is {x}",
                     (
                         Label(first[2].span, f"here its input is {first[1]}"),
-                        Label(leaf.span, "the weight"),
+                        Label(leaf.span, f"the {_what(other)}"),
                     ),
                     "share it only between inputs of the same size",
                 )
@@ -257,6 +256,15 @@ class _Inference:
             ),
         )
         return Run(body, run.count - 1, path)
+
+
+def _held(op: Op) -> tuple[int, ...]:
+    """The shape of the weight or of the buffers of an operation that is a module."""
+    return op.weight_shape if isinstance(op, Atom) else op.buffer_shape
+
+
+def _what(op: Op) -> str:
+    return "weight" if isinstance(op, Atom) else "buffer"
 
 
 def _nesting(type: Type) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from modnorm.graph.modules import (
     Shared,
     Tare,
     Tuple,
+    children,
     walk,
 )
 from modnorm.graph.numbers import show
@@ -43,6 +45,7 @@ class Warnings:
                 self.residual(module, program, diagnostics)
             elif isinstance(module, Repeat):
                 self.growing(module, program, diagnostics)
+        self.buffers(program, diagnostics)
         self.apart(program, diagnostics)
         return program
 
@@ -98,6 +101,48 @@ class Warnings:
                     " module to sensitivity 1",
                 )
             )
+
+    def buffers(self, program: Program, diagnostics: Diagnostics) -> None:
+        """Buffers of which somebody may think that each use has its own, or that they stay."""
+        uses = Counter[str]()
+        leaves: dict[str, Leaf] = {}
+        frozen: set[str] = set()
+        # with the number of copies around the innermost shared part, and around the part itself
+        stack: list[tuple[Module, int, int, bool]] = [(program.tree, 1, 1, False)]
+        while stack:
+            module, shared, copies, still = stack.pop()
+            if isinstance(module, Leaf) and module.op.buffers:
+                uses[module.path] += shared
+                leaves[module.path] = module
+                frozen |= {module.path} if still else set()
+            counts = [run.count for run in module.runs] if isinstance(module, Repeat) else [1]
+            shared = copies if isinstance(module, Shared) else shared
+            still = still or (isinstance(module, Tare) and module.mass == 0)
+            inner = children(module)
+            counts *= 1 if isinstance(module, Repeat) else len(inner)
+            stack += [(p, shared, copies * n, still) for p, n in zip(inner, counts, strict=True)]
+        for path, leaf in sorted(leaves.items(), key=lambda item: item[1].id):
+            op, kept = leaf.op, " and ".join(f"`{name}`" for name in leaf.op.buffers)
+            if uses[path] > 1:
+                diagnostics.add(
+                    Diagnostic(
+                        "W613",
+                        f"{uses[path]} uses of this `{op.label}` share one {kept}: in training each"
+                        " of them updates it, and in `eval()` all read what that leaves",
+                        leaf.span,
+                        hint="with `def` instead of `shared` every use has its own",
+                    )
+                )
+            if path in frozen:
+                diagnostics.add(
+                    Diagnostic(
+                        "W613",
+                        f"mass 0 freezes weights only: training goes on to update {kept} of this"
+                        f" `{op.label}`",
+                        leaf.span,
+                        hint="call `eval()` on this part of the model after every `train()`",
+                    )
+                )
 
     def apart(self, program: Program, diagnostics: Diagnostics) -> None:
         """Targets so far apart that a learning rate that moves one weight throws another."""

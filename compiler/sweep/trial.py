@@ -123,7 +123,7 @@ def run_trial(job: Job) -> Outcome:
 
     for done in range(settings.steps):
         x, y = task.draw(batches)
-        loss = task.loss(model(x), y)
+        loss = task.loss_in_training(model, x, y)
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):
             if not done:
@@ -140,7 +140,7 @@ def run_trial(job: Job) -> Outcome:
                 one.step()
         except FloatingPointError:  # gradients that are not finite
             return outcome("diverged", (None, None))
-    held_out = task.measure(model)
+    held_out = task.measure(model.eval())
     if not math.isfinite(held_out[0]):
         return outcome("diverged", (None, None))
     return outcome("done", held_out)

@@ -14,6 +14,7 @@ from op_types import B, H, T, W, f, i, tup
 from modnorm.ops.attention import Attention, RoPE
 from modnorm.ops.base import Atom, Bond, Misfit, Op, Reader
 from modnorm.ops.conv import Conv2D
+from modnorm.ops.effects import BatchMeanSubtract, Dropout
 from modnorm.ops.elementwise import Abs, ReLU, Softmax
 from modnorm.ops.embed import Embed, Unembed
 from modnorm.ops.headed import HeadedLinear
@@ -106,12 +107,14 @@ def test_names_and_signatures() -> None:
         "Linear", "Conv2D", "Embed", "Unembed", "Bias", "Scale", "Identity", "Add", "Mul", "Select",
         "Flatten", "SplitHeads", "MergeHeads", "Enumerate", "Abs", "ReLU", "GELU", "SiLU", "Tanh",
         "Softmax", "MeanSubtract", "RMSDivide", "Mean", "AvgPool", "AdaptiveAvgPool", "Attention",
-        "RoPE", "HeadedLinear", "Readout", "MaxPool", "Product",
+        "RoPE", "HeadedLinear", "Readout", "MaxPool", "Product", "Dropout", "BatchMeanSubtract",
     } == set(names())  # fmt: skip
     assert Linear.signature() == 'Linear(out, in, mass = 1, norm = "spectral")'
     assert Conv2D.signature() == "Conv2D(out, in, kernel = 3, stride = 1, padding = 1, mass = 1)"
     assert RMSDivide.signature() == "RMSDivide(dim = -1, eps = 1e-12)"
     assert Attention.signature() == "Attention(causal = false, scale = 1)"
+    assert Dropout.signature() == "Dropout(p = 0.5)"
+    assert BatchMeanSubtract.signature() == "BatchMeanSubtract(size, momentum = 0.1)"
     assert ReLU.signature() == "ReLU"
 
 
@@ -188,6 +191,10 @@ SHAPES: list[tuple[Op, Type, Type]] = [
     (Attention(), tup(f(B, 4, T, 16), f(B, 4, W, 16), f(B, 4, W, 8)), f(B, 4, T, 8)),
     (RoPE(), f(B, 4, T, 16), f(B, 4, T, 16)),
     (RoPE(), tup(f(B, T, 16), f(B, W, 4)), tup(f(B, T, 16), f(B, W, 4))),
+    (Dropout(), f(B, T), f(B, T)),
+    (Dropout(), tup(f(B, T), tup(f(W), f(3))), tup(f(B, T), tup(f(W), f(3)))),
+    (BatchMeanSubtract(), f(B, T, 8), f(B, T, 8)),
+    (BatchMeanSubtract(3), f(B, 3, H, W), f(B, 3, H, W)),
 ]  # fmt: skip
 
 
@@ -206,6 +213,8 @@ def test_inferred_sizes() -> None:
     assert HeadedLinear(8, 2).resolve(f(B, T, 5))[0].weight_shape == (2, 4, 5)
     assert Conv2D(8, kernel=5).resolve(f(B, 3, H, W))[0].weight_shape == (8, 3, 5, 5)
     assert Bias().resolve(f(B, 3, H, W))[0].weight_shape == (3,)
+    assert BatchMeanSubtract().resolve(f(B, 3, H, W))[0].buffer_shape == (3,)
+    assert BatchMeanSubtract().resolve(f(B, T, 5))[0].buffer_shape == (5,)
     assert Scale().resolve(f(B, H, 3))[0].weight_shape == (3,)
 
 
@@ -273,6 +282,16 @@ MISFITS: list[tuple[Op, Type, str, str, str]] = [
     (Attention(True), tup(f(2, T, 8), f(2, W, 8), f(2, W, 8)), "with `causal`", "", ""),
     (RoPE(), f(B, T, 7), "the last axis of float[batch, seq, 7] has 7", "", "even"),
     (RoPE(-1), f(B, T, 8), "must be positive", "base", ""),
+    (Dropout(1), f(B), "`p` of `Dropout` must be at least 0 and below 1", "p", "`Dropout(0.1)`"),
+    (Dropout(-0.1), f(B), "`p` of `Dropout` must be at least 0", "p", "share of entries"),
+    (Dropout(1 - Fraction(1, 10**30)), f(B), "must be at least 0 and below 1", "p", ""),
+    (Dropout(), i(B), "`Dropout` takes real numbers, but its input is int[batch]", "", "Embed"),
+    (BatchMeanSubtract(), f(8), "at least 2 axes", "", ""),
+    (BatchMeanSubtract(), f(B, T), "the number of channels", "", "`input` declaration"),
+    (BatchMeanSubtract(4), f(B, 3, 8, 8), "4 entries, but its input float[batch, 3, 8, 8] has 3",
+     "size", ""),
+    (BatchMeanSubtract(momentum=0), f(B, 8), "above 0 and at most 1", "momentum", "such as 0.1"),
+    (BatchMeanSubtract(momentum=1.5), f(B, 8), "above 0 and at most 1", "momentum", "share"),
 ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from op_types import B, T, f, tup
 from modnorm.ops.attention import Attention, RoPE
 from modnorm.ops.base import LINEAR, Op, Sharpness
 from modnorm.ops.conv import Conv2D
+from modnorm.ops.effects import BatchMeanSubtract, Dropout
 from modnorm.ops.elementwise import GELU, Abs, ReLU, SiLU, Softmax, Tanh
 from modnorm.ops.embed import Embed, Unembed
 from modnorm.ops.headed import HeadedLinear
@@ -77,6 +78,10 @@ VALUES: list[tuple[Op, Any, Any, Sharpness | None]] = [
     (Attention(scale=3), 3, 3, Sharpness(0, 0, 12)),
     (Attention(scale=Fraction(-1, 2)), 1, 1, Sharpness(0, 0, 0.75)),
     (RoPE(), 1, 1, LINEAR),
+    (Dropout(), 1, 2, LINEAR),
+    (Dropout(0), 1, 1, LINEAR),
+    (Dropout(Fraction(1, 10)), 1, Fraction(10, 9), LINEAR),
+    (BatchMeanSubtract(), 1, 2, LINEAR),
 ]
 
 
@@ -126,6 +131,8 @@ ABSORBED: list[tuple[Op, tuple[Any, ...], Any]] = [
     (GELU(), (THIRD,), None),
     (SiLU(), (-1,), None),
     (Softmax(2), (THIRD,), (Softmax(Fraction(2, 3)), 1)),
+    (Dropout(), (-THIRD,), (Dropout(), -THIRD)),
+    (BatchMeanSubtract(), (THIRD,), None),
     (RMSDivide(eps=1), (-THIRD,), (RMSDivide(eps=9), -1)),
     (RMSDivide(eps=0), (2,), (RMSDivide(eps=0), 1)),
     (RMSDivide(eps=1.0), (1e-200,), None),

@@ -143,7 +143,8 @@ class Bridges:
         names = ["Identity", "Bias", "Scale", "Abs", "ReLU", "GELU", "SiLU", "Tanh", "MeanSubtract"]
         plain = [E(n) for n in names]
         plain += [E("Bias(mass = 1/2)"), E("Scale(mass = 3)"), E("RMSDivide(eps = 0.01)")]
-        plain += [E("Softmax"), E("Softmax(1/2)")]
+        plain += [E("Softmax"), E("Softmax(1/2)"), E("Dropout"), E("Dropout(0)"), E("Dropout(0.1)")]
+        plain += [E("BatchMeanSubtract"), E("BatchMeanSubtract(momentum = 1/2)")]
         plain += [
             E("Product @ (Identity, Tanh)", PRODUCT, 3),
             E("Product @ (Abs, SiLU, Scale)", PRODUCT, 4),
@@ -161,6 +162,8 @@ class Bridges:
         size = a[1] if a[0] in ("image", "heads") else a[-1]
         ways += [lambda: self.shared_atom("Bias", size, size)]
         ways += [lambda: self.shared_atom("Scale", size, size)]
+        ways += [lambda: self.shared_atom("BatchMeanSubtract", size, size)]
+        ways += [lambda: self.shared_atom("Dropout", size, size)]
         return self.any(ways)
 
     def linear(self, a: Kind, b: Kind) -> E:
@@ -259,7 +262,7 @@ class Bridges:
         return E(self.pick(known))
 
     def shared_atom(self, op: str, width: int, out: int) -> E:
-        """A shared atom, which other kinds of values of the same width may use too."""
+        """A shared operation, which other kinds of values of the same width may use too."""
         known = [n for n, *rest in self.atoms if rest == [op, width, out]]
         if not known:
             name = self.name("s")

@@ -134,7 +134,7 @@ def check_function(text: Text) -> None:
     assert unstable == ""
     assert far(interpreted(case, case.reading, weights), expected, 1e-9) == ""
     module = case.load()
-    model = getattr(module, module.MODEL)(dtype=torch.float64).requires_grad_()
+    model = getattr(module, module.MODEL)(dtype=torch.float64).requires_grad_().eval()
     named = dict(model.named_parameters())
     names = [str(target.key) for target in case.targets]
     assert named.keys() == set(names)
@@ -198,7 +198,7 @@ def check_tools(text: Text) -> None:
     if case is None:
         return
     module = case.load()
-    model = getattr(module, module.MODEL)(dtype=torch.float64)
+    model = getattr(module, module.MODEL)(dtype=torch.float64).eval()
     inputs = case.inputs()
     expected = flat(model(*inputs))
     torch._dynamo.reset()
@@ -230,7 +230,8 @@ def check_plan(text: Text) -> None:
         assert close(weight.target, target.target)
     model = getattr(module, module.MODEL)(generator=torch.Generator().manual_seed(0))
     named = list(model.named_parameters(remove_duplicate=False))
-    assert len({id(p) for _, p in named}) == len(named) == len(model.state_dict())
+    buffers = len(list(model.buffers()))
+    assert len({id(p) for _, p in named}) == len(named) == len(model.state_dict()) - buffers
     assert {n: tuple(p.shape) for n, p in named} == {n: w.shape for n, w in plan.items()}
     for name, parameter in named:
         assert parameter.requires_grad == (plan[name].target != 0)
@@ -272,6 +273,7 @@ def check_steps(text: Text) -> None:
         optimizer = kind(named.items(), lr=lr, missing="skip")
         before = {name: p.detach().clone() for name, p in named.items()}
         inputs = case.inputs()
+        torch.manual_seed(3)
         _, gradients = measured(model(*inputs), list(named.values()), inputs)
         for parameter, gradient in zip(named.values(), gradients, strict=False):
             parameter.grad = gradient

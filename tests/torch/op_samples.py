@@ -151,12 +151,25 @@ def weight(op: Op, generator: torch.Generator, *, grad: bool = False) -> torch.T
     return w.requires_grad_(grad)
 
 
-def emitted(op: Op, x: Any, type: Type, w: torch.Tensor | None) -> Any:
-    """What the operation's emission evaluates to, as the generated file would run it."""
+def used(op: Op, generator: torch.Generator, *, grad: bool = False) -> Any:
+    """What the reference of an operation takes beside its input: a weight, or buffers by name."""
+    kept = {
+        name: torch.randn(op.buffer_shape, generator=generator, dtype=torch.float64)
+        for name in op.buffers
+    }
+    return kept or weight(op, generator, grad=grad)
+
+
+def emitted(op: Op, x: Any, type: Type, w: Any) -> Any:
+    """What the operation's emission evaluates to, as the generated file runs it in `eval()`."""
     names = {k: v for k, v in vars(runtime).items() if own(v) != runtime.__name__}
     names |= {"torch": torch, "F": F, "math": math, "weight": w}
     for helper in op.helpers():
         exec(helper, names)
+    if op.has_effects:
+        names |= {"nn": torch.nn, "factory": {"dtype": leaves(x)[0].dtype, "generator": None}}
+        names["module"] = eval(op.module(), names).eval()
+        names["module"].load_state_dict(w or {})
 
     def name(v: Any, path: str) -> Any:
         if isinstance(v, tuple):
@@ -165,6 +178,7 @@ def emitted(op: Op, x: Any, type: Type, w: torch.Tensor | None) -> Any:
         return path
 
     code = op.emit(name(x, "x"), type).replace("{weight}", "weight").replace("{name}", "'a.b'")
+    code = code.replace("{module}", "module")
     ast.parse(code, mode="eval")
     return eval(code, names)
 

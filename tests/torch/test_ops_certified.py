@@ -107,6 +107,8 @@ TRIALS: dict[str, list[Trial]] = {
     ],
     "Bias": [Trial(tight=0.99), Trial(type=f(1, 2, 3, 3), tight=0.99)],
     "Scale": [Trial(tight=0.99), Trial(type=f(1, 2, 3, 3), tight=0.99)],
+    "Dropout": [Trial(arguments={"p": 0.25})],  # in training they are tried in test_effects.py
+    "BatchMeanSubtract": [Trial(), Trial(type=f(1, 2, 3, 3))],
     "Unembed": [Trial(rms, largest, {"embed": "e", "count": 5, "dim": 6}, f(2, 6), tight=0.95)],
 }
 PAIRS = [

@@ -98,6 +98,9 @@ CASES = [
     Case("Attention", {"scale": 0.5, "causal": True}, HEADS, (2.0, 1.5, 3.0)),
     Case("RoPE", {}, TupleType((f(2, 4, 6), f(2, 4, 2))), (2.0, 0.5), 0.99),
     Case("RoPE", {}, f(1, 2, 3, 4), (2.0,), 0.99, low=1.0),
+    Case("Dropout", {"p": 0.25}, TupleType((f(2, 6), f(3, 4))), (2.0, 0.5)),
+    Case("BatchMeanSubtract", {}, f(2, 3, 6), (2.0,), low=1.0),
+    Case("BatchMeanSubtract", {}, f(2, 3, 4, 4), (2.0,)),
 ]
 IDS = [f"{case.name}-{i}" for i, case in enumerate(CASES)]
 HEADED = ("Attention", "MergeHeads", "RoPE")

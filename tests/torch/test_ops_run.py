@@ -45,10 +45,11 @@ def test_emission_is_the_reference(cls: type[Op], data: st.DataObject) -> None:
     op, type, _ = data.draw(cases(cls))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 10**6)))
     x = samples.value(type, generator, grad=True)
-    w = samples.weight(op, generator, grad=True)
+    w = samples.used(op, generator, grad=True)
     expected, got = op.reference(x, w), samples.emitted(op, x, type, w)
     close(got, expected)
-    inputs = [t for t in leaves(x) if t.is_floating_point()] + ([] if w is None else [w])
+    inputs = [t for t in leaves(x) if t.is_floating_point()]
+    inputs += [w] if isinstance(w, torch.Tensor) else []
     if inputs:
         for a, b in zip(gradients(got, inputs, 1), gradients(expected, inputs, 1), strict=True):
             close(a, b, 1e-7)
@@ -60,7 +61,7 @@ def test_emission_is_the_reference(cls: type[Op], data: st.DataObject) -> None:
 def test_the_output_has_the_resolved_type(cls: type[Op], data: st.DataObject) -> None:
     op, type, out = data.draw(cases(cls))
     generator = torch.Generator().manual_seed(0)
-    y = op.reference(samples.value(type, generator), samples.weight(op, generator))
+    y = op.reference(samples.value(type, generator), samples.used(op, generator))
     fits(y, out, {})
 
 
@@ -83,7 +84,7 @@ def test_symbolic_sizes_are_the_sizes_at_run_time(cls: type[Op], data: st.DataOb
         assert any(name in misfit.message for name in names.values()), misfit.message
         return
     generator = torch.Generator().manual_seed(0)
-    x, w = samples.value(type, generator), samples.weight(op, generator)
+    x, w = samples.value(type, generator), samples.used(op, generator)
     fits(samples.emitted(op, x, general, w), out, {name: s for s, name in names.items()})
 
 
@@ -125,7 +126,7 @@ def test_absorbing_a_scalar_changes_nothing(cls: type[Op], data: st.DataObject) 
     new, new_out = new.resolve(type)
     assert new_out == out
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 10**6)))
-    x, w = samples.value(type, generator), samples.weight(op, generator)
+    x, w = samples.value(type, generator), samples.used(op, generator)
     scaled = (
         tuple(scale(m, a) for m, a in zip(x, scalars, strict=True))
         if isinstance(x, tuple)
@@ -211,8 +212,8 @@ def test_the_precision_is_kept(cls: type[Op], data: st.DataObject) -> None:
     generator = torch.Generator().manual_seed(0)
     for dtype in (torch.float32, torch.bfloat16):
         x = cast(samples.value(type, generator), dtype)
-        w = samples.weight(op, generator)
-        y = samples.emitted(op, x, type, None if w is None else w.to(dtype))
+        w = samples.used(op, generator)
+        y = samples.emitted(op, x, type, None if w is None else cast(w, dtype))
         for t, inferred in zip(leaves(y), tensors(out), strict=True):
             assert t.dtype == (dtype if inferred.dtype == "float" else torch.int64)
 
@@ -220,6 +221,8 @@ def test_the_precision_is_kept(cls: type[Op], data: st.DataObject) -> None:
 def cast(x: Any, dtype: torch.dtype) -> Any:
     if isinstance(x, tuple):
         return tuple(cast(m, dtype) for m in x)
+    if isinstance(x, dict):
+        return {name: cast(m, dtype) for name, m in x.items()}
     return x.to(dtype) if x.is_floating_point() else x
 
 

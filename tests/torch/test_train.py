@@ -74,6 +74,69 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
+# -------------------------------------------------------------- random numbers and buffers
+
+EFFECTS = """
+input tokens: int[batch, seq] < 5
+model LM = Linear(5) @ Dropout(1/4) @ BatchMeanSubtract @ Embed(5, 8)
+"""
+
+
+def test_a_model_with_random_numbers_and_buffers_resumes_bit_for_bit(
+    invoke: Invoke, files: Path
+) -> None:
+    (files / "lm.mod").write_text(EFFECTS)
+    common = ["--steps", 6, "--eval-every", 2, "--eval-batches", 2, "--seed", 3]
+    for optimizer in ("normed_adam", "dualized_sgd"):
+        own = [*common, "--optimizer", optimizer, "--force", "--checkpoint-every", 2]
+        whole = invoke(*own, "--checkpoint", "whole.pt", "--log", "a.jsonl", module="lm.mod")
+        assert whole.exit_code == 0, whole.output
+        stopped = train.Run.save
+        kept: list[bytes] = []
+
+        def save(run: Any, path: Path, stopped: Any = stopped, kept: Any = kept) -> None:
+            stopped(run, path)
+            kept.append(path.read_bytes())
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(train.Run, "save", save)
+            invoke(*own, "--checkpoint", "part.pt", module="lm.mod")
+        (files / "part.pt").write_bytes(kept[1])
+        assert state("part.pt")["step"] == 4
+        own.remove("--force")
+        resumed = invoke(*own, "--checkpoint", "part.pt", "--resume", module="lm.mod")
+        assert resumed.exit_code == 0, resumed.output
+        assert same(state("whole.pt"), state("part.pt"))
+        assert state("whole.pt")["model"]["batch_mean_subtract.running_mean"].any()
+
+
+def test_it_trains_in_train_and_is_measured_in_eval(
+    invoke: Invoke, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (files / "lm.mod").write_text(EFFECTS)
+    modes: list[str] = []
+    for name in ("loss_in_training", "measure"):
+        before = getattr(tasks.Task, name)
+
+        def spied(
+            task: Any, forward: Any, *rest: Any, name: str = name, before: Any = before
+        ) -> Any:
+            modes.append(f"{name} {forward.training}")
+            return before(task, forward, *rest)
+
+        monkeypatch.setattr(tasks.Task, name, spied)
+    assert invoke("--steps", 2, "--eval-every", 1, module="lm.mod").exit_code == 0
+    train_, measured = "loss_in_training True", "measure False"
+    assert modes == [measured, train_, measured, train_, measured]
+
+
+def test_a_batch_too_small_to_train_on_is_said(invoke: Invoke, files: Path) -> None:
+    (files / "lm.mod").write_text(EFFECTS)
+    result = invoke("--batch", 1, "--context", 1, "--data", "own.txt", module="lm.mod", fit=False)
+    assert result.exit_code == 1
+    assert "does not train on batches of shape (1, 1): a batch's mean needs" in result.output
+
+
 # ---------------------------------------------------------------------------------------- training
 
 

@@ -15,6 +15,7 @@ import torch
 import modnorm
 from modnorm import pipeline
 from modnorm.api import imported
+from modnorm.data import tasks
 from modnorm.data.fetch import DataError
 from modnorm.data.texts import load
 from modnorm.sweep import trial
@@ -75,6 +76,27 @@ def job(file: Path, text: Path, **changed: Any) -> Job:
 
 def without_seconds(outcome: Outcome) -> Outcome:
     return dataclasses.replace(outcome, seconds=0.0)
+
+
+def test_random_numbers_are_the_runs_own_and_held_out_losses_in_eval(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lm.mod"
+    body = "Linear(27) @ Dropout(1/2) @ BatchMeanSubtract @ Linear(8)"
+    path.write_text(MODEL.replace("Linear(27) @ (ReLU @ Linear(d)) ** 2", body))
+    modes: list[bool] = []
+    measure = tasks.Task.measure
+
+    def spied(task: Any, forward: Any) -> Any:
+        modes.append(forward.training)
+        return measure(task, forward)
+
+    monkeypatch.setattr(tasks.Task, "measure", spied)
+    first, _, again = (run_trial(job(path, text, seed=seed)) for seed in (1, 2, 1))
+    assert without_seconds(first) == without_seconds(again)
+    assert modes == [False] * 3
+    with pytest.raises(DataError, match="does not train on batches of shape"):
+        run_trial(job(path, text, batch=1, context=1))
 
 
 def test_a_run_is_the_loop_one_would_write(file: Path, text: Path) -> None:

@@ -1,0 +1,139 @@
+"""`Dropout` and `BatchMeanSubtract`: what computes otherwise in training than in `eval()`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Self
+
+from modnorm.ops.base import Misfit, Op, argument
+from modnorm.ops.edges import Edge, Matrix, channel_axis, each_measure
+from modnorm.ops.families import LinearBond
+from modnorm.ops.registry import register
+from modnorm.ops.shapes import channels, each, map_each
+from modnorm.ops.text import as_float, copied, expression, number
+from modnorm.ops.types import Real, Tensor, Type
+
+if TYPE_CHECKING:
+    import torch
+
+
+@register
+@dataclass(frozen=True)
+class Dropout(LinearBond):
+    """In training each entry is 0 with probability p, else divided by 1 - p; in `eval()` y = x.
+
+    It takes one value, or each member of a tuple. Every use draws its own numbers, from torch's
+    default generator. In training the largest entry may grow by 1/(1 - p), which is certified.
+
+    Source: Srivastava et al. 2014 (JMLR 15).
+    """
+
+    name = "Dropout"
+    draws = True
+    origin = "1, as in `eval()`; in training the mean output is the input"
+
+    p: Real = argument("number", Fraction(1, 2))
+
+    def resolve(self, x: Type) -> tuple[Self, Type]:
+        if not 0 <= as_float(self.name, "p", self.p) < 1:
+            raise Misfit(
+                f"`p` of `{self.name}` must be at least 0 and below 1, so that something is left",
+                hint="it is the share of entries that are dropped: `Dropout(0.1)` drops one in ten",
+                argument="p",
+                code="E302",
+            )
+        return self, each(self.name, x, lambda t: t)
+
+    @property
+    def certified(self) -> Real | str:
+        bound = 1 / (1 - self.p)
+        return int(bound) if bound == int(bound) else bound
+
+    @property
+    def is_identity(self) -> bool:
+        return self.p == 0
+
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        return each_measure(x, float(1 / (1 - self.p)))
+
+    def module(self) -> str:
+        return f"nn.Dropout({number(self.p)})"
+
+    def reference(self, x: Any, weight: Any = None) -> Any:
+        return x
+
+    def emit(self, x: Any, type: Type) -> str:
+        return expression(map_each(lambda e: f"{{module}}({e})", x))
+
+
+@register
+@dataclass(frozen=True)
+class BatchMeanSubtract(LinearBond):
+    """y = x - mean(x), for each channel over all other axes, the batch among them; in `eval()`
+    y = x - running_mean. Channels are axis 1 of an image (four axes), else the last axis.
+
+    `running_mean` is a buffer that begins at 0: training moves it towards the batch's mean by the
+    share `momentum`. This is BatchNorm without its division and its affine map. Examples of a batch
+    move each other's outputs, so the certified sensitivity is 2.
+    """
+
+    name = "BatchMeanSubtract"
+    buffers = ("running_mean",)
+    takes_images = True
+    origin = "1, as of one example among many, and as in `eval()`"
+
+    size: int | None = argument("size", inferred=True)
+    momentum: Real = argument("number", Fraction(1, 10))
+
+    def resolve(self, x: Type) -> tuple[Self, Type]:
+        x, size = channels(self.name, x, self.size, rank=2)
+        if not 0 < as_float(self.name, "momentum", self.momentum) <= 1:
+            raise Misfit(
+                f"`momentum` of `{self.name}` must be above 0 and at most 1",
+                hint="it is the share of a new batch's mean in the running mean, such as 0.1",
+                argument="momentum",
+                code="E302",
+            )
+        return dataclasses.replace(self, size=size), Tensor("float", x.shape)
+
+    @property
+    def certified(self) -> Real | str:
+        return 2
+
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        # y is x minus an average of x with its entries moved around along axes, which keeps every
+        # measure. So is it in eval(), where |x - running_mean| ≤ 2·high by `kept_by`.
+        return each_measure(x, 2.0)
+
+    def kept_by(self, x: Sequence[Edge], buffers: Mapping[str, torch.Tensor]) -> bool:
+        (edge,) = x
+        shape = [1] * len(edge.type.shape)
+        shape[channel_axis(edge.type)] = -1
+        mean = buffers["running_mean"].double().reshape(shape)
+        return all(float(m.of(mean)) <= edge.high(m) * (1 + 1e-6) for m in edge.tracked)
+
+    def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
+        return None  # the buffer is the mean of the input as it is
+
+    @property
+    def buffer_shape(self) -> tuple[int, ...]:
+        assert self.size is not None, "not resolved"
+        return (self.size,)
+
+    def module(self) -> str:
+        return f"BatchMeanSubtract({self.size}, {number(self.momentum)}, **factory)"
+
+    def reference(self, x: Any, weight: Any = None) -> Any:
+        if weight is None:
+            return x
+        mean = weight["running_mean"]
+        return x - (mean[:, None, None] if x.ndim == 4 else mean)
+
+    def emit(self, x: Any, type: Type) -> str:
+        return f"{{module}}({x})"
+
+    def helpers(self) -> tuple[str, ...]:
+        return (copied("widened"), copied("BatchMeanSubtract"))
