@@ -18,7 +18,7 @@ from modnorm.ops.base import (
     argument,
     expect_tensor,
 )
-from modnorm.ops.edges import Bound, Edge, Matrix, Measure, conversion, each_measure
+from modnorm.ops.edges import LARGEST, Bound, Edge, Matrix, Measure, conversion, each_measure
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import index_of, known, one_axis
 from modnorm.ops.types import Real, Tensor, Type
@@ -37,6 +37,8 @@ class Vector(Atom):
     axis: int | None = argument("axis", inferred=True, named=True)
     at: int | None = field(default=None, kw_only=True)
     """That axis, once it is known."""
+    apart: bool = field(default=False, kw_only=True)
+    """Whether it is another than that of the channels."""
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = expect_tensor(self.name, x, rank=1)
@@ -58,7 +60,9 @@ class Vector(Atom):
                 f" {amount(size, what)} along axis {at}",
                 argument="size",
             )
-        return dataclasses.replace(self, size=size, at=one_axis(at, len(x.shape))), x
+        apart = at != x.channels if self.at is None else self.apart
+        at = one_axis(at, len(x.shape))
+        return dataclasses.replace(self, size=size, at=at, apart=apart), x
 
     def cautions(self, x: Type) -> tuple[Advice, ...]:
         assert isinstance(x, Tensor)
@@ -96,12 +100,16 @@ class Vector(Atom):
 class Bias(Vector):
     """y = x + b, a number for each channel: the last axis, axis 1 of an image, or `axis`.
 
-    It begins at zero, so its norm is 0 at first.
+    It begins at zero, so its norm is 0 at first. Along another axis than that of the channels, over
+    which values are measured by the largest, its norm is max |b|.
     """
 
     name = "Bias"
-    norm = Norm("rms", "RMS(b)")
     init = "nn.init.zeros_(weight)"
+
+    @property
+    def norm(self) -> Norm:
+        return Norm("max", "max |b|") if self.apart else Norm("rms", "RMS(b)")
 
     def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
         return each_measure(x)
@@ -118,7 +126,7 @@ class Bias(Vector):
 
     def pushes(self, x: Sequence[Edge], type: Type) -> dict[Measure, float]:
         (edge,) = x
-        own = Measure((self._index(edge.type),))
+        own = LARGEST if self.apart else Measure((self._index(edge.type),))
         return {m: conversion(edge.type.shape, own, m) for m in edge.tracked}
 
     @property
@@ -126,9 +134,11 @@ class Bias(Vector):
         return Sharpness(0.0, 0.0, 0.0)
 
     def weight_norm(self, weight: torch.Tensor) -> torch.Tensor:
-        return weight.square().mean().sqrt()
+        return weight.abs().amax() if self.apart else weight.square().mean().sqrt()
 
     def dualize(self, gradient: torch.Tensor) -> torch.Tensor:
+        if self.apart:
+            return gradient.sign()
         rms = gradient.square().mean().sqrt()
         return gradient / rms.masked_fill(rms == 0, 1)
 

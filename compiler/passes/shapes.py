@@ -198,28 +198,32 @@ class _Inference:
             )
 
     def agree(self, leaf: Leaf, x: Type) -> None:
-        """A shared weight has one shape wherever it is used."""
+        """A shared weight has one shape and one norm wherever it is used."""
         assert isinstance(leaf.op, Atom)
         if not self.mentions:
             return
         first = self.shared.setdefault(leaf.path, (leaf, x, self.mentions[0]))
         one, other = first[0].op, leaf.op
         assert isinstance(one, Atom)
-        if one.weight_shape != other.weight_shape:
+        if (one.weight_shape, one.norm) != (other.weight_shape, other.norm):
             name = self.mentions[0].key.rpartition(":")[2]
-            shapes = " and ".join(" × ".join(map(str, op.weight_shape)) for op in (one, other))
+            what, same = "sizes", "size"
+            found = [" × ".join(map(str, op.weight_shape)) for op in (one, other)]
+            if one.weight_shape == other.weight_shape:
+                what, same = "kinds", "kind"
+                found = [f"measured by {op.norm.formula}" for op in (one, other)]
             self.tell(
                 Diagnostic(
                     "E401",
-                    f"`{name}` cannot be shared by inputs of two sizes: the weight of its"
-                    f" `{other.name}` would be {shapes}",
+                    f"`{name}` cannot be shared by inputs of two {what}: the weight of its"
+                    f" `{other.name}` would be {' and '.join(found)}",
                     self.mentions[0].span,
                     f"here its input is {x}",
                     (
                         Label(first[2].span, f"here its input is {first[1]}"),
                         Label(leaf.span, "the weight"),
                     ),
-                    "share it only between inputs of the same size",
+                    f"share it only between inputs of the same {same}",
                 )
             )
 
