@@ -14,8 +14,8 @@ from modnorm.passes.counts import Counts
 from modnorm.passes.flow import Flow
 from modnorm.passes.losses import Loss
 from modnorm.passes.masses import Masses
+from modnorm.passes.pixels import PixelsLeft
 from modnorm.passes.program import Hook, ModelInput, Pass, Program, run_passes
-from modnorm.passes.roles import AxisRoles
 from modnorm.passes.sensitivity import Sensitivities
 from modnorm.passes.shapes import Shapes
 from modnorm.passes.sharpness import SharpnessPass
@@ -33,7 +33,7 @@ ANALYSIS: tuple[Pass, ...] = (
     SharpnessPass(),
     Counts(),
     Warnings(),
-    AxisRoles(),
+    PixelsLeft(),
 )
 """The passes that code generation needs, in order: each needs what those before it filled in."""
 

@@ -260,11 +260,13 @@ def _converted(evaluator: Checks, name: str, argument: Argument, passed: Passed)
             if not isinstance(value, bool):
                 raise reject("E302", "true or false")
             return {argument.field: value}
-        case "axes":
-            given = value if isinstance(value, tuple) else (value,)
+        case "axis" | "axes":
+            several = argument.kind == "axes"
+            given = value if isinstance(value, tuple) and several else (value,)
             axes = [a for a in given if isinstance(a, int) and not isinstance(a, bool)]
             if not axes or len(axes) < len(given):
-                raise reject("E302", "an axis or a tuple of axes, such as `-1` or `(1, 2, 3)`")
+                wanted = "an axis or a tuple of axes, such as `-1` or `(1, 2, 3)`"
+                raise reject("E302", wanted if several else "an axis, such as `-1`")
             if any(abs(axis) > MAX_AXIS for axis in axes):
                 raise reject("E305", f"between -{MAX_AXIS} and {MAX_AXIS}")
             return {argument.field: value}

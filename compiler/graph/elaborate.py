@@ -23,7 +23,7 @@ from modnorm.graph.names import Namespace, Resolver, build, mentions
 from modnorm.graph.numbers import FUNCTIONS, Impossible, checked, show, written
 from modnorm.graph.place import place
 from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_module, is_number
-from modnorm.ops.types import Size, Symbol, Tensor
+from modnorm.ops.types import Size, Symbol, Tensor, declared
 from modnorm.syntax import tree
 from modnorm.syntax.parser import parse_expression
 
@@ -295,7 +295,7 @@ def _input(statement: tree.Input, space: Namespace, evaluator: Evaluator) -> Inp
     if any(size is None for size in sizes):
         return None
     shape = tuple(size for size in sizes if size is not None)
-    type = Tensor("int" if statement.dtype == "int" else "float", shape, bound)
+    type = declared("int" if statement.dtype == "int" else "float", shape, bound)
     return InputValue(statement.name, type, statement.span)
 
 

@@ -336,6 +336,7 @@ RENAMED: Mapping[str, tuple[str, ...]] = {
         ("num_heads n_heads nhead n_head", "heads"),
         ("is_causal", "causal"),
         ("axis axes reduction_axes", "dim"),
+        ("dim", "axis"),
         ("epsilon variance_epsilon layer_norm_eps", "eps"),
         ("theta rope_theta", "base"),
         ("rate drop_prob", "p"),

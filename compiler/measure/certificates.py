@@ -54,7 +54,7 @@ class Certificates:
         return frames, root
 
     def _spoken(self, frames: Frames, frame: Frame) -> bool:
-        letters = [letter(frames.natural(e), e.type, headed=e.headed) for e in frame.x]
+        letters = [letter(frames.natural(e), e.type) for e in frame.x]
         return " + ".join(dict.fromkeys(letters)) == self.source(frame.module)
 
     def at(self, module: Module, indices: Indices) -> Proved:

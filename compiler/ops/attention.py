@@ -15,7 +15,7 @@ from modnorm.ops.families import LinearBond, magnitude
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import each, known, map_each
 from modnorm.ops.text import as_float, copied, expression, number, parts, times
-from modnorm.ops.types import Real, Size, Tensor, TupleType, Type
+from modnorm.ops.types import Real, Size, Tensor, TupleType, Type, vectors
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,6 @@ class Attention(Bond):
     """
 
     name = "Attention"
-    channels = -1
     origin = "modula: 1 at scale 1, proved for q, k, v of norm at most 1 per head"
 
     causal: bool = argument("flag", False)
@@ -65,7 +64,7 @@ class Attention(Bond):
                     f" q is {q}, k is {k}, v is {v}"
                 )
         known(self.name, q, -1, "the size of a head")
-        return self, Tensor("float", (*q.shape[:-1], v.shape[-1]))
+        return self, vectors((*q.shape[:-1], v.shape[-1]), q.roles[:-1])
 
     @property
     def sensitivity(self) -> Real:
@@ -172,7 +171,6 @@ class RoPE(LinearBond):
     """
 
     name = "RoPE"
-    channels = -1
 
     base: Real = argument("number", 10000)
 
@@ -196,7 +194,7 @@ class RoPE(LinearBond):
                 f"`RoPE` turns pairs of entries, but the last axis of {x} has {d}",
                 hint="give each head an even size",
             )
-        return x
+        return vectors(x.shape, x.roles[:-1])
 
     def gains(self, x: Sequence[Edge], type: Type) -> Matrix:
         return {

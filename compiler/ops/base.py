@@ -25,7 +25,7 @@ from modnorm.ops.types import Real, Tensor, TupleType, Type
 if TYPE_CHECKING:
     import torch
 
-Kind = Literal["size", "index", "number", "flag", "axes", "choice", "embed"]
+Kind = Literal["size", "index", "number", "flag", "axis", "axes", "choice", "embed"]
 
 
 def argument(
@@ -39,10 +39,10 @@ def argument(
     """Declare an argument of an operation.
 
     Kinds: `size` (positive integer), `index` (integer of at least 0), `number` (exact rational or
-    float), `flag` (bool), `axes` (an integer or a tuple of integers), `choice` (a string, one of
-    `choices`), `embed` (a shared Embed). An `inferred` argument may be left out: it is None until
-    `resolve` fills it in from the input. A `named` one is only given by name. A trailing underscore
-    of the field's name is not part of the language: `in_` is written `in`.
+    float), `flag` (bool), `axis` (an integer), `axes` (one or a tuple of them), `choice` (a string,
+    one of `choices`), `embed` (a shared Embed). An `inferred` argument may be left out: it is None
+    until `resolve` fills it in from the input. A `named` one is only given by name. A trailing
+    underscore of the field's name is not part of the language: `in_` is written `in`.
     """
     if inferred:
         default = None
@@ -64,6 +64,11 @@ class Argument(NamedTuple):
     @property
     def required(self) -> bool:
         return self.default is dataclasses.MISSING
+
+    @property
+    def from_input(self) -> bool:
+        """Whether `resolve` fills it in; a named one it leaves as it is."""
+        return self.inferred and not self.named_only
 
 
 class Misfit(Exception):
@@ -121,12 +126,6 @@ class Op(ABC):
     """The name in the language."""
     internal: ClassVar[bool] = False
     """True for operations that only rewrites create; the language does not know them."""
-    per_head: ClassVar[bool | None] = None
-    """Whether axis -3 of the output counts heads: True, False, or None where it is as before."""
-    channels: ClassVar[int | None] = None
-    """The axis of the output's channels: 1, as of an image, -1, or None where it is as before."""
-    takes_images: ClassVar[bool] = False
-    """Whether the channels of a value of four axes are taken to be along axis 1, as of an image."""
     origin: ClassVar[str] = ""
     """Where the declared values come from, where that needs saying."""
     instead: ClassVar[str] = ""
@@ -161,10 +160,10 @@ class Op(ABC):
         parts = []
         for a in sorted(cls.arguments(), key=lambda a: a.named_only):
             shown = str(a.default).lower() if isinstance(a.default, bool) else str(a.default)
-            shown = f'"{shown}"' if a.choices else shown
+            shown = f'"{shown}"' if a.choices else "…" if a.inferred else shown
             if isinstance(a.default, Fraction):
                 shown = repr(float(a.default))
-            parts.append(a.name if a.required or a.inferred else f"{a.name} = {shown}")
+            parts.append(a.name if a.required or a.from_input else f"{a.name} = {shown}")
         return f"{cls.name}({', '.join(parts)})" if parts else cls.name
 
     @classmethod
@@ -280,7 +279,10 @@ class Op(ABC):
         return ()
 
     def cautions(self, x: Type) -> tuple[Advice, ...]:
-        """What is legal for an input of type `x`, and probably not meant: warnings."""
+        """What is legal for an input of type `x`, and probably not meant: warnings.
+
+        They are asked of the operation as it is written, before `resolve`.
+        """
         return ()
 
     def along(self, x: Type) -> tuple[int, ...]:
@@ -387,7 +389,7 @@ class Weighted(Op):
         given = {
             a.name: getattr(self, a.field)
             for a in self.arguments()
-            if not (a.required or a.inferred or a.field in self.axes or a.name == "mass")
+            if not (a.from_input or a.required or a.field in self.axes or a.name == "mass")
             and getattr(self, a.field) != a.default
         }
         return ", ".join(f"{k}={v}" for k, v in (sizes | given).items())

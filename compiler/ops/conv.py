@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from modnorm.ops.base import Advice, Atom, Misfit, Norm, Op, amount, argument
 from modnorm.ops.edges import Edge, Matrix, Measure, between
 from modnorm.ops.registry import register
-from modnorm.ops.shapes import image, known, mend_in, windows_along
+from modnorm.ops.shapes import image, image_of, known, mend_in, mistaken, windows_along
 from modnorm.ops.types import Real, Size, Symbol, Tensor, Type
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ class Conv2D(Atom):
     """
 
     name = "Conv2D"
-    channels = 1
-    takes_images = True
     norm = Norm("spectral_taps", "kernel²·√(in/out)·max over taps of σ_max")
     axes = ("out", "in_", "kernel", "kernel")
     init = (
@@ -54,9 +52,8 @@ class Conv2D(Atom):
                 hint=mend_in(self, channels),
                 argument="in",
             )
-        batch, _, height, width = x.shape
-        shape = (batch, self.out, self._size(height, x), self._size(width, x))
-        return dataclasses.replace(self, in_=channels), Tensor("float", shape)
+        sides = (self._size(side, x) for side in x.shape[2:])
+        return dataclasses.replace(self, in_=channels), image_of(x, self.out, *sides)
 
     def _size(self, size: Size, x: Tensor) -> Size:
         out = windows_along(size, self.kernel, self.stride, self.padding)
@@ -77,6 +74,9 @@ class Conv2D(Atom):
     def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
         pixel, whole = Measure((1,)), Measure((1, 2, 3))
         return between((pixel, pixel, 1.0), (whole, whole, self.spread(type)))
+
+    def cautions(self, x: Type) -> tuple[Advice, ...]:
+        return mistaken(self, x)
 
     def advice(self, x: Sequence[Edge], type: Type) -> tuple[Advice, ...]:
         if self.stride <= self.kernel:

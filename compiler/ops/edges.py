@@ -7,8 +7,9 @@ letters of the literature are measures:
     H   over a head's channels                 I   the largest entry (over no axis)
     L1  the sum along the last axis, the largest of the others
 
-Axis 0 of a value of two axes or more is the batch, over which every measure takes the largest. A
-tuple's norm is the sum of its members' norms.
+Over the first axis of several every measure takes the largest: it is the batch, or may be. Which
+axes count channels, heads and pixels is said by their roles. A tuple's norm is the sum of its
+members' norms.
 """
 
 from __future__ import annotations
@@ -68,21 +69,24 @@ measures are alternatives; pairs are summed, (i, j) and (j, i) for i ≠ j too.
 Bounds: TypeAlias = Mapping[Measure, Bound]
 
 
-def channel_axis(type: Tensor) -> int:
-    """The last axis; axis 1 of an image (four axes)."""
-    return 1 if len(type.shape) == 4 else max(len(type.shape) - 1, 0)
+def whole(type: Tensor) -> Measure:
+    """R: the RMS over everything but the first of several axes."""
+    rank = len(type.shape)
+    return Measure(tuple(range(1 if rank > 1 else 0, rank)))
 
 
 @cache
 def tracked(type: Tensor) -> tuple[Measure, ...]:
-    """The measures in which values of a type are followed."""
+    """The measures in which values of a type are followed.
+
+    Operations work along the last axis, and along the third last, where heads stand and the
+    channels of images.
+    """
     if type.dtype == "int":
         return (ONE_HOT,)
-    rank = len(type.shape)
-    whole = tuple(range(1 if rank > 1 else 0, rank))
-    found = [(), whole[-1:], whole]
-    if rank >= 4:
-        found += [(rank - 3,), (rank - 3, rank - 1)]
+    everything = whole(type).axes
+    last, third = everything[-1:], everything[-3:-2]
+    found = [(), last, everything, third, third + last, natural(type).axes]
     return tuple(map(Measure, dict.fromkeys(found)))
 
 
@@ -124,25 +128,24 @@ LEAST = 5e-324
 
 @dataclass(frozen=True)
 class Edge:
-    """A tensor value: its type, the bounds on its norms, and whether its axis -3 counts heads.
+    """A tensor value: its type, and the bounds on its norms.
 
     `complete`: no bound follows from the others that is better than the one that stands there.
     """
 
     type: Tensor
     bounds: Bounds = field(default_factory=dict)
-    headed: bool = False
     complete: bool = False
 
     def completed(self) -> Edge:
         """The same, with the bounds that follow for every measure."""
         measures = dict.fromkeys((*self.bounds, *self.tracked))
         bounds = {m: Bound(self.low(m), self.high(m)) for m in measures}
-        return Edge(self.type, bounds, self.headed, True)
+        return Edge(self.type, bounds, True)
 
     def rebounded(self, bounds: Bounds) -> Edge:
         """A value of the same kind with other bounds."""
-        return Edge(self.type, bounds, self.headed).completed()
+        return Edge(self.type, bounds).completed()
 
     def high(self, measure: Measure) -> float:
         """The least upper bound that follows for a measure; infinite where none does."""
@@ -178,36 +181,27 @@ class Edge:
         return tracked(self.type)
 
 
-def natural(type: Tensor, *, headed: bool = False, whole: bool = False) -> Measure:
-    """The measure in which a value is spoken of: P; per head H; R with `whole`, for an image."""
+def natural(type: Tensor, *, by_image: bool = False) -> Measure:
+    """The measure in which a value is spoken of: P, or H; R with `by_image`, for an image."""
     if type.dtype == "int":
         return ONE_HOT
-    rank = len(type.shape)
-    if rank == 0:
+    if not type.shape:
         return LARGEST
-    if rank >= 4 and headed:
-        return Measure((rank - 1,))
-    if rank == 4 and whole:
-        return Measure((1, 2, 3))
-    return Measure((channel_axis(type),))
+    return whole(type) if by_image and type.is_image else Measure((type.channels,))
 
 
-def letter(measure: Measure, type: Tensor, *, headed: bool = False) -> str:
+def letter(measure: Measure, type: Tensor) -> str:
     """The letter of a measure: R, P, H, I or L1; the axes where it has none."""
-    rank = len(type.shape)
     if measure.total:
         return "L1"
     if not measure.axes:
         return "I"
-    if headed and rank >= 4:
-        names = {(rank - 1,): "H", (rank - 3, rank - 1): "P"}
-        if measure.axes in names:
-            return names[measure.axes]
-    if measure.axes == tuple(range(1 if rank > 1 else 0, rank)):
+    heads, vector = type.axis("head"), (type.channels,)
+    if heads is not None and measure.axes in (vector, (heads, *vector)):
+        return "H" if measure.axes == vector else "P"
+    if measure == whole(type):
         return "R"
-    if measure.axes == (channel_axis(type),):
-        return "P"
-    return f"RMS over {measure.axes}"
+    return "P" if measure.axes == vector else f"RMS over {measure.axes}"
 
 
 def slots(type: Type) -> tuple[Tensor, ...]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Self
 
-from modnorm.ops.base import Misfit, Op, argument
-from modnorm.ops.edges import Edge, Matrix, channel_axis, each_measure
+from modnorm.ops.base import Misfit, Op, amount, argument, expect_tensor
+from modnorm.ops.edges import Edge, Matrix, each_measure
 from modnorm.ops.families import LinearBond
 from modnorm.ops.registry import register
-from modnorm.ops.shapes import channels, each, map_each
+from modnorm.ops.shapes import each, known, map_each, one_axis
 from modnorm.ops.text import as_float, copied, expression, number
-from modnorm.ops.types import Real, Tensor, Type
+from modnorm.ops.types import Real, Type
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +73,7 @@ class Dropout(LinearBond):
 @dataclass(frozen=True)
 class BatchMeanSubtract(LinearBond):
     """y = x - mean(x), for each channel over all other axes, the batch among them; in `eval()`
-    y = x - running_mean. Channels are axis 1 of an image (four axes), else the last axis.
+    y = x - running_mean. Channels are along the last axis, or axis 1 of an image.
 
     `running_mean` is a buffer that begins at 0: training moves it towards the batch's mean by the
     share `momentum`. This is BatchNorm without its division and its affine map. Examples of a batch
@@ -82,14 +82,23 @@ class BatchMeanSubtract(LinearBond):
 
     name = "BatchMeanSubtract"
     buffers = ("running_mean",)
-    takes_images = True
     origin = "1, as of one example among many, and as in `eval()`"
 
     size: int | None = argument("size", inferred=True)
     momentum: Real = argument("number", Fraction(1, 10))
+    at: int | None = field(default=None, kw_only=True)
+    """The axis of the channels, once it is known."""
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
-        x, size = channels(self.name, x, self.size, rank=2)
+        x = expect_tensor(self.name, x, rank=2)
+        at = x.channels if self.at is None else self.at % len(x.shape)
+        size = known(self.name, x, at, "the number of channels")
+        if self.size is not None and self.size != size:
+            raise Misfit(
+                f"`{self.name}` has {amount(self.size, 'entry')}, but its input {x} has"
+                f" {amount(size, 'channel')} along axis {at}",
+                argument="size",
+            )
         if not 0 < as_float(self.name, "momentum", self.momentum) <= 1:
             raise Misfit(
                 f"`momentum` of `{self.name}` must be above 0 and at most 1",
@@ -97,7 +106,7 @@ class BatchMeanSubtract(LinearBond):
                 argument="momentum",
                 code="E302",
             )
-        return dataclasses.replace(self, size=size), Tensor("float", x.shape)
+        return dataclasses.replace(self, size=size, at=one_axis(at, len(x.shape))), x
 
     @property
     def certified(self) -> Real | str:
@@ -110,9 +119,7 @@ class BatchMeanSubtract(LinearBond):
 
     def kept_by(self, x: Sequence[Edge], buffers: Mapping[str, torch.Tensor]) -> bool:
         (edge,) = x
-        shape = [1] * len(edge.type.shape)
-        shape[channel_axis(edge.type)] = -1
-        mean = buffers["running_mean"].double().reshape(shape)
+        mean = self._beside(buffers["running_mean"].double(), len(edge.type.shape))
         return all(float(m.of(mean)) <= edge.high(m) * (1 + 1e-6) for m in edge.tracked)
 
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
@@ -124,13 +131,15 @@ class BatchMeanSubtract(LinearBond):
         return (self.size,)
 
     def module(self) -> str:
-        return f"BatchMeanSubtract({self.size}, {number(self.momentum)}, **factory)"
+        return f"BatchMeanSubtract({self.size}, {number(self.momentum)}, {self.at}, **factory)"
+
+    def _beside(self, mean: torch.Tensor, rank: int) -> torch.Tensor:
+        """The mean of each channel as it stands beside a value."""
+        assert self.at is not None, "not resolved"
+        return mean.reshape([-1 if i == self.at % rank else 1 for i in range(rank)])
 
     def reference(self, x: Any, weight: Any = None) -> Any:
-        if weight is None:
-            return x
-        mean = weight["running_mean"]
-        return x - (mean[:, None, None] if x.ndim == 4 else mean)
+        return x if weight is None else x - self._beside(weight["running_mean"], x.ndim)
 
     def emit(self, x: Any, type: Type) -> str:
         return f"{{module}}({x})"

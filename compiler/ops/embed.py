@@ -20,7 +20,7 @@ from modnorm.ops.edges import LARGEST, ONE_HOT, Edge, Matrix, Measure, between
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import known
 from modnorm.ops.text import copied
-from modnorm.ops.types import Real, Tensor, Type
+from modnorm.ops.types import Real, Type, vectors
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,6 @@ class Embed(Atom):
     """
 
     name = "Embed"
-    channels = -1
     norm = Norm("row_rms", "max over rows of RMS(row)")
     axes = ("count", "dim")
     init = (
@@ -55,7 +54,7 @@ class Embed(Atom):
                 hint=f"give it {x.bound} rows: `Embed({x.bound}, {self.dim})`",
                 argument="count",
             )
-        return self, Tensor("float", (*x.shape, self.dim))
+        return self, vectors((*x.shape, self.dim), x.roles)
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -92,7 +91,6 @@ class Unembed(Reader):
     """
 
     name = "Unembed"
-    channels = -1
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = expect_tensor(self.name, x, rank=1)
@@ -103,7 +101,7 @@ class Unembed(Reader):
                 hint=f"bring the input to {self.dim} with `Linear({self.dim})`",
                 argument="embed",
             )
-        return self, Tensor("float", (*x.shape[:-1], self.count))
+        return self, vectors((*x.shape[:-1], self.count), x.roles[:-1])
 
     @property
     def sensitivity(self) -> Real:

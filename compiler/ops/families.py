@@ -23,7 +23,7 @@ from modnorm.ops.edges import (
 from modnorm.ops.formula_bounds import bound
 from modnorm.ops.formula_tree import Node
 from modnorm.ops.shapes import Axes, axes
-from modnorm.ops.types import Real, Size, Symbol, Tensor, Type
+from modnorm.ops.types import Real, Size, Symbol, Type
 
 
 def root(size: Size) -> Real | str:
@@ -158,4 +158,4 @@ class AlongAxes(Bond):
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = expect_tensor(self.name, x)
-        return dataclasses.replace(self, dim=axes(self.name, self.dim, x)), Tensor("float", x.shape)
+        return dataclasses.replace(self, dim=axes(self.name, self.dim, x)), x

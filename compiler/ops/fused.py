@@ -76,8 +76,6 @@ class QKV(Fused):
     """
 
     name = "QKV"
-    per_head = True
-    channels = -1
     axes = ("rows", "in_")
 
     out: int = argument("size")

@@ -12,6 +12,7 @@ from modnorm.ops.edges import Edge, Matrix, Measure, between
 from modnorm.ops.linear import width
 from modnorm.ops.matrices import spectral_dual, spectral_size
 from modnorm.ops.registry import register
+from modnorm.ops.shapes import headed
 from modnorm.ops.text import copied
 from modnorm.ops.types import Real, Tensor, Type
 
@@ -30,8 +31,6 @@ class HeadedLinear(Atom):
     """
 
     name = "HeadedLinear"
-    per_head = True
-    channels = -1
     norm = Norm("spectral", "max over heads of √(in/d)·σ_max", "RMS to the largest RMS of a head")
     axes = ("heads", "d", "in_")
     init = (
@@ -55,8 +54,7 @@ class HeadedLinear(Atom):
                 hint=f"choose a number of heads that divides {self.out}",
                 argument="heads",
             )
-        *lead, seq, _ = x.shape
-        return found, Tensor("float", (*lead, self.heads, seq, self.d))
+        return found, headed(x, self.heads, self.d)
 
     @property
     def d(self) -> int:

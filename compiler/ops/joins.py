@@ -23,9 +23,9 @@ from modnorm.ops.edges import (
 )
 from modnorm.ops.families import LinearBond, magnitude
 from modnorm.ops.registry import register
-from modnorm.ops.shapes import broadcast, members
+from modnorm.ops.shapes import joined, members
 from modnorm.ops.text import copied, expression, number, parts, times
-from modnorm.ops.types import Real, Tensor, TupleType, Type
+from modnorm.ops.types import Real, TupleType, Type
 
 if TYPE_CHECKING:
     import torch
@@ -44,14 +44,14 @@ class Add(LinearBond):
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         tensors = members(self.name, x, "of values to add")
-        return self, Tensor("float", broadcast(self.name, tensors))
+        return self, joined(self.name, tensors)
 
     @property
     def joins(self) -> bool:
         return True
 
     def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
-        return joined(x, (1,) * len(x))
+        return added(x, (1,) * len(x))
 
     def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
         return bounded(x, (1,) * len(x))
@@ -85,7 +85,7 @@ class WeightedSum(Bond):
         tensors = members(self.name, x, "of values to add")
         if len(tensors) != len(self.coefficients):
             raise Misfit(f"{len(self.coefficients)} coefficients for {len(tensors)} values")
-        return self, Tensor("float", broadcast(self.name, tensors))
+        return self, joined(self.name, tensors)
 
     @property
     def sensitivity(self) -> Real:
@@ -103,7 +103,7 @@ class WeightedSum(Bond):
         return {}
 
     def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
-        return joined(x, self.coefficients)
+        return added(x, self.coefficients)
 
     def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
         return bounded(x, self.coefficients)
@@ -131,17 +131,12 @@ class WeightedSum(Bond):
         return (copied("lerp"),) if self.interpolates else ()
 
 
-def _sum_type(x: Sequence[Edge]) -> Tensor:
-    """The type of the sum of some values."""
-    return Tensor("float", broadcast("Add", [edge.type for edge in x]))
-
-
-def joined(x: Sequence[Edge], coefficients: Sequence[Real]) -> Matrix:
+def added(x: Sequence[Edge], coefficients: Sequence[Real]) -> Matrix:
     """The gains of a weighted sum: |coefficient| for each member, stretched to the sum's shape.
 
     Along an axis on which a member is stretched, an RMS and a largest value are the same.
     """
-    out = _sum_type(x)
+    out = joined("Add", [edge.type for edge in x])
     rank = len(out.shape)
     found: dict[Key, dict[Key, float]] = {}
     for i, (edge, coefficient) in enumerate(zip(x, coefficients, strict=True)):
@@ -161,7 +156,7 @@ def joined(x: Sequence[Edge], coefficients: Sequence[Real]) -> Matrix:
 
 def bounded(x: Sequence[Edge], coefficients: Sequence[Real]) -> list[dict[Measure, Bound]]:
     """The bounds of a weighted sum: below, one member's less what the others may take away."""
-    (found,) = reached(x, joined(x, coefficients), [_sum_type(x)])
+    (found,) = reached(x, added(x, coefficients), [joined("Add", [edge.type for edge in x])])
     sizes = [float(magnitude(c)) for c in coefficients]
     alike = all(edge.type.shape == x[0].type.shape for edge in x)
     for measure, bound in found.items() if alike else ():

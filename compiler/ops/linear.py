@@ -14,7 +14,7 @@ from modnorm.ops.edges import Matrix as Gains
 from modnorm.ops.matrices import CHOICES, MatrixNorm
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import mend_in
-from modnorm.ops.types import Real, Tensor, Type
+from modnorm.ops.types import Real, Tensor, Type, vectors
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,6 @@ class MatrixAtom(Atom):
     """y = x Wᵀ over the last axis, for a weight (out, in) in one of the norms of a matrix."""
 
     axes = ("out", "in_")
-    channels = -1
 
     out: int = argument("size")
     in_: int | None = argument("size", inferred=True)
@@ -45,10 +44,8 @@ class MatrixAtom(Atom):
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = expect_tensor(self.name, x, rank=1)
-        *lead, _ = x.shape
-        return dataclasses.replace(self, in_=width(self, x, self.in_)), Tensor(
-            "float", (*lead, self.out)
-        )
+        found = dataclasses.replace(self, in_=width(self, x, self.in_))
+        return found, vectors((*x.shape[:-1], self.out), x.roles[:-1])
 
     @property
     def weight_shape(self) -> tuple[int, ...]:

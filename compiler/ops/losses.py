@@ -50,7 +50,7 @@ def _cross_entropy(output: Tensor, norm: str, high: float) -> Constants:
     if norm == LARGEST:
         return Constants(2.0, 1.0)
     count = output.shape[-1] if output.shape else 0
-    if not isinstance(count, int) or len(output.shape) == 4:
+    if not isinstance(count, int) or output.is_image:
         raise Unbounded(f"it needs scores along the last axis, but the output is {output}")
     return Constants(math.sqrt(2 * count), count / 2)
 

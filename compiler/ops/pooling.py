@@ -14,7 +14,7 @@ from modnorm.ops.base import LINEAR, Advice, Bond, Misfit, Op, Sharpness, argume
 from modnorm.ops.edges import LARGEST, Edge, Matrix, Measure, between
 from modnorm.ops.families import LinearBond
 from modnorm.ops.registry import register
-from modnorm.ops.shapes import Axes, axes, image, indices, windows_along
+from modnorm.ops.shapes import Axes, axes, image, image_of, indices, mistaken, windows_along
 from modnorm.ops.types import Real, Size, Tensor, Type, quotient
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ class Mean(LinearBond):
         x = expect_tensor(self.name, x)
         dim = axes(self.name, self.dim, x)
         gone = indices(dim, len(x.shape))
-        shape = tuple(size for axis, size in enumerate(x.shape) if axis not in gone)
-        return dataclasses.replace(self, dim=dim), Tensor("float", shape)
+        kept = [axis for axis in range(len(x.shape)) if axis not in gone]
+        shape, roles = tuple(x.shape[axis] for axis in kept), tuple(x.roles[axis] for axis in kept)
+        return dataclasses.replace(self, dim=dim), Tensor("float", shape, None, roles)
 
     def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
         rank = len(x[0].type.shape)
@@ -73,8 +74,6 @@ ADAPTIVE = "`AdaptiveAvgPool(size)` is the adaptive one: it averages an image to
 class Pool(Bond):
     """Windows of `kernel` × `kernel` pixels of an image (batch, channels, h, w), `stride` apart."""
 
-    channels = 1
-    takes_images = True
     call: ClassVar[str]
     """The torch function."""
 
@@ -94,7 +93,7 @@ class Pool(Bond):
         found = dataclasses.replace(
             self, stride=self.kernel if self.stride is None else self.stride
         )
-        batch, channels, *sides = x.shape
+        _, channels, *sides = x.shape
         small = next((s for s in sides if found._count(s) == 0), None)
         if small is not None:
             raise Misfit(
@@ -103,7 +102,7 @@ class Pool(Bond):
                 hint=self.instead,
                 argument="kernel",
             )
-        return found, Tensor("float", (batch, channels, *map(found._count, sides)))
+        return found, image_of(x, channels, *map(found._count, sides))
 
     @property
     def step(self) -> int:
@@ -132,10 +131,11 @@ class Pool(Bond):
         return 1
 
     def cautions(self, x: Type) -> tuple[Advice, ...]:
+        found = mistaken(self, x)
         if self.kernel > 1 or self.step > 1:
-            return ()
+            return found
         what = f"`{self.name}` of windows of one pixel gives back its input"
-        return (Advice("W609", what, self.instead or "leave it out"),)
+        return (*found, Advice("W609", what, self.instead or "leave it out"))
 
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
         return (self, scalars[0]) if scalars[0] > 0 else None
@@ -275,26 +275,24 @@ class AdaptiveAvgPool(LinearBond):
     """
 
     name = "AdaptiveAvgPool"
-    channels = 1
-    takes_images = True
 
     size: int = argument("size", 1)
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
-        batch, channels, *_ = image(self.name, x).shape
-        return self, Tensor("float", (batch, channels, self.size, self.size))
+        x = image(self.name, x)
+        return self, image_of(x, x.shape[1], self.size, self.size)
 
     def cautions(self, x: Type) -> tuple[Advice, ...]:
         assert isinstance(x, Tensor)
-        small = [s for s in x.shape[2:] if isinstance(s, int) and s < self.size]
-        if not small:
-            return ()
+        found = mistaken(self, x)
+        if not any(isinstance(s, int) and s < self.size for s in x.shape[2:]):
+            return found
         what = (
             f"`{self.name}` makes {self.size} × {self.size} pixels of {x.shape[2]} × {x.shape[3]}:"
             " it repeats pixels"
         )
         hint = "for windows of that many pixels write `AvgPool(kernel)`"
-        return (Advice("W610", what, hint),)
+        return (*found, Advice("W610", what, hint))
 
     def _windows(self, size: int) -> Iterator[Window]:
         for i in range(self.size):

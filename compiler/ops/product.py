@@ -22,7 +22,7 @@ from modnorm.ops.edges import (
     product,
 )
 from modnorm.ops.registry import register
-from modnorm.ops.shapes import members
+from modnorm.ops.shapes import joined, members
 from modnorm.ops.text import parts
 from modnorm.ops.types import Real, Tensor, TupleType, Type
 
@@ -54,7 +54,7 @@ class Product(Bond):
                     f" {other}",
                     hint=_mend(tensors[0], other),
                 )
-        return self, Tensor("float", tensors[0].shape)
+        return self, joined(self.name, tensors)
 
     @property
     def sensitivity(self) -> Real:

@@ -11,8 +11,8 @@ from modnorm.ops.base import LINEAR, Advice, Bond, Misfit, Op, Sharpness, argume
 from modnorm.ops.edges import LARGEST, ONE_HOT, Bound, Edge, Matrix, Measure, between
 from modnorm.ops.families import LinearBond, root
 from modnorm.ops.registry import register
-from modnorm.ops.shapes import known
-from modnorm.ops.types import Real, Tensor, Type, product
+from modnorm.ops.shapes import headed, known
+from modnorm.ops.types import Real, Tensor, Type, product, vectors
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +45,8 @@ class Flatten(LinearBond):
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = expect_tensor(self.name, x, rank=2, dtype="any")
-        return self, Tensor(x.dtype, (x.shape[0], product(x.shape[1:])), x.bound)
+        shape = (x.shape[0], product(x.shape[1:]))
+        return self, Tensor(x.dtype, shape, x.bound, (x.roles[0], "channel"))
 
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         return x.reshape(x.shape[0], math.prod(x.shape[1:]))
@@ -72,8 +73,6 @@ class SplitHeads(LinearBond):
     """
 
     name = "SplitHeads"
-    per_head = True
-    channels = -1
     origin = "modula: 1; per head it is √heads"
 
     heads: int = argument("size")
@@ -90,8 +89,7 @@ class SplitHeads(LinearBond):
                 hint=f"choose a number of heads that divides {width}",
                 argument="heads",
             )
-        *lead, seq, _ = x.shape
-        return self, Tensor("float", (*lead, self.heads, seq, width // self.heads))
+        return self, headed(x, self.heads, width // self.heads)
 
     @property
     def certified(self) -> Real | str:
@@ -134,8 +132,6 @@ class MergeHeads(LinearBond):
     """(…, heads, seq, d) → (…, seq, heads·d): the inverse of `SplitHeads`."""
 
     name = "MergeHeads"
-    per_head = False
-    channels = -1
 
     def along(self, x: Type) -> tuple[int, ...]:
         return (len(x.shape) - 3,) if isinstance(x, Tensor) else ()
@@ -143,7 +139,7 @@ class MergeHeads(LinearBond):
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = expect_tensor(self.name, x, rank=3)
         *lead, heads, seq, d = x.shape
-        return self, Tensor("float", (*lead, seq, product((heads, d))))
+        return self, vectors((*lead, seq, product((heads, d))), (*x.roles[:-3], x.roles[-2]))
 
     def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
         rank = len(x[0].type.shape)

@@ -81,20 +81,23 @@ class BatchMeanSubtract(nn.Module):
 
     running_mean: Tensor
 
-    def __init__(self, size: int, momentum: float, generator: Any = None, **factory: Any) -> None:
+    def __init__(
+        self, size: int, momentum: float, axis: int, generator: Any = None, **factory: Any
+    ) -> None:
         super().__init__()
-        self.momentum = momentum
+        self.momentum, self.axis = momentum, axis
         self.register_buffer("running_mean", torch.zeros(size, **factory))
 
     def extra_repr(self) -> str:
         return f"{len(self.running_mean)}, momentum={self.momentum:g}"
 
     def forward(self, x: Tensor) -> Tensor:
-        y, mean, axis = widened(x), self.running_mean, 1 if x.ndim == 4 else x.ndim - 1
+        y, mean = widened(x), self.running_mean
+        others = [i for i in range(x.ndim) if i != self.axis % x.ndim]
         if self.training:
             if x.numel() <= len(mean):
                 raise ValueError(f"a batch's mean needs more than one value, not {[*x.shape]}")
-            mean = y.mean([i for i in range(x.ndim) if i != axis])
+            mean = y.mean(others)
             with torch.no_grad():
                 self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-        return (y - (mean[:, None, None] if x.ndim == 4 else mean)).to(x.dtype)
+        return (y - mean.view([1 if i in others else -1 for i in range(x.ndim)])).to(x.dtype)

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from modnorm.ops.base import Misfit, Op, amount, expect_tensor
-from modnorm.ops.edges import channel_axis
-from modnorm.ops.types import Size, Symbol, Tensor, TupleType, Type, axis_index, quotient
+from modnorm.ops.base import Advice, Misfit, Op, amount, expect_tensor
+from modnorm.ops.types import (
+    Role,
+    Size,
+    Symbol,
+    Tensor,
+    TupleType,
+    Type,
+    axis_index,
+    quotient,
+    vectors,
+)
 
 Axes = int | tuple[int, ...]
 
@@ -76,31 +85,31 @@ def _mend_clash(a: Size, b: Size) -> str:
     return f"if `{symbol}` is always {known}, give it that number in the `input` declaration"
 
 
-def known(op: str, x: Tensor, axis: int, what: str) -> int:
+def joined(op: str, tensors: Sequence[Tensor]) -> Tensor:
+    """The type of values that are joined entry by entry: their common shape, by `broadcast`.
+
+    An axis has a role where all have it for whom it does not stretch.
+    """
+    shape = broadcast(op, tensors)
+    roles: list[Role] = []
+    for axis in range(-len(shape), 0):
+        found = {
+            t.roles[axis] for t in tensors if -axis <= len(t.shape) and t.shape[axis] == shape[axis]
+        }
+        roles.append(found.pop() if len(found) == 1 else "other")
+    return Tensor("float", shape, None, tuple(roles))
+
+
+def known(op: str, x: Tensor, axis: int, what: str, argument: str = "") -> int:
     """The size of an axis as a number, or a Misfit where it is symbolic."""
     size = x.shape[axis]
     if isinstance(size, Symbol):
         raise Misfit(
             f"`{op}` needs to know {what}, but in its input {x} it is `{size}`",
             hint="give the size a number in the `input` declaration",
+            argument=argument,
         )
     return size
-
-
-def channels(op: str, x: Type, size: int | None, *, rank: int = 1) -> tuple[Tensor, int]:
-    """The input, and its number of channels: along axis 1 of an image (four axes), else the last.
-
-    Raises:
-        Misfit: where it is not `size`, if that was given.
-    """
-    x = expect_tensor(op, x, rank=rank)
-    found = known(op, x, channel_axis(x), "the number of channels")
-    if size is not None and size != found:
-        raise Misfit(
-            f"`{op}` has {amount(size, 'entry')}, but its input {x} has {amount(found, 'channel')}",
-            argument="size",
-        )
-    return x, found
 
 
 def mend_in(op: Op, size: int) -> str:
@@ -110,6 +119,12 @@ def mend_in(op: Op, size: int) -> str:
     if out == size:
         return f"{order}: write `{op.name}({given}, {size})`, or `{op.name}({given})`"
     return f"{order}; `in` may be left out: `{op.name}({out})` takes what comes"
+
+
+def headed(x: Tensor, heads: int, d: int) -> Tensor:
+    """(…, heads, seq, d) for an input (…, seq, width)."""
+    *lead, seq, _ = x.shape
+    return vectors((*lead, heads, seq, d), (*x.roles[:-2], "head", x.roles[-2]))
 
 
 def image(op: str, x: Type) -> Tensor:
@@ -122,6 +137,22 @@ def image(op: str, x: Type) -> Tensor:
             code="E402",
         )
     return x
+
+
+def image_of(x: Tensor, channels: Size, *sides: Size) -> Tensor:
+    """Images of other sizes, as many as there are in `x`."""
+    roles: tuple[Role, ...] = (x.roles[0], "channel", "space", "space")
+    return Tensor("float", (x.shape[0], channels, *sides), None, roles)
+
+
+def mistaken(op: Op, x: Type) -> tuple[Advice, ...]:
+    """A warning about what is taken for an image and has its channels elsewhere."""
+    assert isinstance(x, Tensor)
+    if x.channels == 1:
+        return ()
+    what = f"`{op.label}` takes {x} for images, with {x.shape[1]} channels along axis 1"
+    what += f", but it has channels along axis {x.channels}"
+    return (Advice("W607", what, "it needs images: (batch, channels, height, width)"),)
 
 
 def windows_along(size: Size, kernel: int, stride: int, padding: int) -> Size:
@@ -147,20 +178,32 @@ def axes(op: str, dim: Axes, x: Tensor) -> Axes:
     given = dim if isinstance(dim, tuple) else (dim,)
     found: set[int] = set()
     for axis in given:
-        index = axis_index(axis, rank)
-        if index is None:
-            raise Misfit(
-                f"`{op}` names axis {axis}, but its input {x} has {amount(rank, 'axis')}",
-                hint=f"axes go from {-rank} to {rank - 1}" if rank else "it has no axis to name",
-                argument="dim",
-            )
+        index = index_of(op, axis, x, "dim")
         if index in found:
             raise Misfit(f"`{op}` names axis {axis} of {x} twice", argument="dim")
         found.add(index)
     ordered = tuple(sorted(found))
     if len(ordered) > 1:
         return ordered
-    return -1 if ordered[0] == rank - 1 else ordered[0]
+    return one_axis(ordered[0], rank)
+
+
+def index_of(op: str, axis: int, x: Tensor, argument: str) -> int:
+    """A Python axis from 0, or a Misfit where the input does not have it."""
+    rank = len(x.shape)
+    index = axis_index(axis, rank)
+    if index is None:
+        raise Misfit(
+            f"`{op}` names axis {axis}, but its input {x} has {amount(rank, 'axis')}",
+            hint=f"axes go from {-rank} to {rank - 1}" if rank else "it has no axis to name",
+            argument=argument,
+        )
+    return index
+
+
+def one_axis(index: int, rank: int) -> int:
+    """An axis in the one way in which it is kept."""
+    return -1 if index == rank - 1 else index
 
 
 def indices(dim: Axes, rank: int) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
@@ -46,17 +46,81 @@ def quotient(size: Size, divisor: int) -> Size | None:
     return factor // divisor if isinstance(size, int) else Symbol(size.names, factor // divisor)
 
 
+Role: TypeAlias = Literal["batch", "head", "channel", "space", "other"]
+"""What is counted along an axis: examples, heads, the entries of a vector, or pixels.
+
+`other` is all that no rule asks for, such as places in a sequence, and what is not known.
+"""
+
+
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor type. `bound` is an exclusive upper bound of integer entries, where known."""
+    """A tensor type. `bound` is an exclusive upper bound of integer entries, where known.
+
+    `roles` has one for each axis; if it is left out, nothing is known of any.
+    """
 
     dtype: Literal["float", "int"]
     shape: tuple[Size, ...]
     bound: Size | None = None
+    roles: tuple[Role, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.roles) != len(self.shape):
+            object.__setattr__(self, "roles", ("other",) * len(self.shape))
 
     def __str__(self) -> str:
         text = f"{self.dtype}[{', '.join(map(str, self.shape))}]"
         return f"{text} < {self.bound}" if self.bound is not None else text
+
+    def axis(self, role: Role) -> int | None:
+        """The last axis of a role, from 0."""
+        found = [axis for axis, own in enumerate(self.roles) if own == role]
+        return found[-1] if found else None
+
+    @property
+    def channels(self) -> int:
+        """The axis of the channels, the entries of a vector.
+
+        Where no role says it, axis 1 of four, as of an image, and else the last axis.
+        """
+        known = self.axis("channel")
+        if known is not None:
+            return known
+        return 1 if len(self.shape) == 4 else max(len(self.shape) - 1, 0)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether channels stand before other axes, which are those of pixels."""
+        return self.channels < len(self.shape) - 1
+
+
+def declared(dtype: Literal["float", "int"], shape: tuple[Size, ...], bound: Size | None) -> Tensor:
+    """The type of an input.
+
+    The first of several axes is the batch, where its size is free. Real numbers have their channels
+    along the last axis. Four axes are an image (batch, channels, h, w) where h and w are equal or
+    both free, and not known where they are two different numbers.
+    """
+    roles: list[Role] = ["other"] * len(shape)
+    if dtype == "float" and shape:
+        free = [isinstance(size, Symbol) for size in shape[-2:]]
+        if len(shape) != 4 or len(set(free)) == 2:
+            roles[-1] = "channel"
+        elif all(free) or shape[2] == shape[3]:
+            roles[1:] = "channel", "space", "space"
+    if len(shape) > 1 and isinstance(shape[0], Symbol):
+        roles[0] = "batch"
+    return Tensor(dtype, shape, bound, tuple(roles))
+
+
+def vectors(shape: tuple[Size, ...], before: Sequence[Role]) -> Tensor:
+    """Real vectors along the last axis; `before` are the roles of the other axes.
+
+    What counted channels there does so no more.
+    """
+    lead: list[Role] = ["other" if role == "channel" else role for role in before]
+    return Tensor("float", shape, None, (*lead, "channel"))
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from modnorm.ops.base import Atom, Norm, Op, Sharpness, argument
-from modnorm.ops.edges import (
-    Bound,
-    Edge,
-    Matrix,
-    Measure,
-    channel_axis,
-    conversion,
-    each_measure,
+from modnorm.ops.base import (
+    Advice,
+    Atom,
+    Misfit,
+    Norm,
+    Op,
+    Sharpness,
+    amount,
+    argument,
+    expect_tensor,
 )
+from modnorm.ops.edges import LARGEST, Bound, Edge, Matrix, Measure, conversion, each_measure
 from modnorm.ops.registry import register
-from modnorm.ops.shapes import channels
+from modnorm.ops.shapes import index_of, known, one_axis
 from modnorm.ops.types import Real, Tensor, Type
 
 if TYPE_CHECKING:
@@ -27,38 +29,87 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Vector(Atom):
-    """A vector along the channels: axis 1 of an image (four axes), else the last axis."""
+    """A vector along one axis: that of the channels, or the one that `axis` names."""
 
     axes = ("size",)
-    takes_images = True
 
     size: int | None = argument("size", inferred=True)
+    axis: int | None = argument("axis", inferred=True, named=True)
+    at: int | None = field(default=None, kw_only=True)
+    """That axis, once it is known."""
+    apart: bool = field(default=False, kw_only=True)
+    """Whether it is another than that of the channels."""
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
-        x, size = channels(self.name, x, self.size)
-        return dataclasses.replace(self, size=size), Tensor("float", x.shape)
+        x = expect_tensor(self.name, x, rank=1)
+        axis = self.axis if self.at is None else self.at
+        at = x.channels if axis is None else index_of(self.name, axis, x, "axis")
+        if self.axis is not None and x.roles[at] == "batch":
+            raise Misfit(
+                f"`{self.name}` names axis {self.axis} of {x}, which is the batch",
+                hint="a weight cannot have an entry for each example; axes of one begin at 1",
+                argument="axis",
+            )
+        if self.axis is None:
+            size, what = known(self.name, x, at, "the number of channels"), "channel"
+        else:
+            size, what = known(self.name, x, at, f"the size of axis {at}", "axis"), "place"
+        if self.size is not None and self.size != size:
+            raise Misfit(
+                f"`{self.name}` has {amount(self.size, 'entry')}, but its input {x} has"
+                f" {amount(size, what)} along axis {at}",
+                argument="size",
+            )
+        apart = at != x.channels if self.at is None else self.apart
+        at = one_axis(at, len(x.shape))
+        return dataclasses.replace(self, size=size, at=at, apart=apart), x
+
+    def cautions(self, x: Type) -> tuple[Advice, ...]:
+        assert isinstance(x, Tensor)
+        if self.axis is not None or not x.is_image or x.axis("channel") is not None:
+            return ()
+        what = f"`{self.name}` takes {x} for images, with {x.shape[1]} channels along axis 1"
+        hint = "nothing says what its axes are: write"
+        hint += f" `{self.name}(axis = 1)`, or `{self.name}(axis = -1)` for the last one"
+        return (Advice("W607", what, hint),)
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
         assert self.size is not None, "not resolved"
         return (self.size,)
 
+    def _index(self, type: Type) -> int:
+        """The axis, from 0."""
+        assert isinstance(type, Tensor)
+        assert self.at is not None, "not resolved"
+        return self.at % len(type.shape)
+
     def _aligned(self, type: Type) -> str:
         assert isinstance(type, Tensor)
-        return "{weight}[:, None, None]" if len(type.shape) == 4 else "{weight}"
+        behind = len(type.shape) - 1 - self._index(type)
+        return f"{{weight}}[:{', None' * behind}]" if behind else "{weight}"
+
+    def _along_last(self, x: torch.Tensor) -> torch.Tensor:
+        """The input, or the output, with the vector's axis in the place of the last."""
+        assert self.at is not None, "not resolved"
+        return x.transpose(self.at, -1)
 
 
 @register
 @dataclass(frozen=True)
 class Bias(Vector):
-    """y = x + b, a number for each channel: axis 1 of an image (four axes), else the last axis.
+    """y = x + b, a number for each channel: the last axis, axis 1 of an image, or `axis`.
 
-    It begins at zero, so its norm is 0 at first.
+    It begins at zero, so its norm is 0 at first. Along another axis than that of the channels, over
+    which values are measured by the largest, its norm is max |b|.
     """
 
     name = "Bias"
-    norm = Norm("rms", "RMS(b)")
     init = "nn.init.zeros_(weight)"
+
+    @property
+    def norm(self) -> Norm:
+        return Norm("max", "max |b|") if self.apart else Norm("rms", "RMS(b)")
 
     def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
         return each_measure(x)
@@ -75,7 +126,7 @@ class Bias(Vector):
 
     def pushes(self, x: Sequence[Edge], type: Type) -> dict[Measure, float]:
         (edge,) = x
-        own = Measure((channel_axis(edge.type),))
+        own = LARGEST if self.apart else Measure((self._index(edge.type),))
         return {m: conversion(edge.type.shape, own, m) for m in edge.tracked}
 
     @property
@@ -83,15 +134,17 @@ class Bias(Vector):
         return Sharpness(0.0, 0.0, 0.0)
 
     def weight_norm(self, weight: torch.Tensor) -> torch.Tensor:
-        return weight.square().mean().sqrt()
+        return weight.abs().amax() if self.apart else weight.square().mean().sqrt()
 
     def dualize(self, gradient: torch.Tensor) -> torch.Tensor:
+        if self.apart:
+            return gradient.sign()
         rms = gradient.square().mean().sqrt()
         return gradient / rms.masked_fill(rms == 0, 1)
 
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         assert weight is not None
-        return (x.movedim(1, -1) + weight).movedim(-1, 1) if x.ndim == 4 else x + weight
+        return self._along_last(self._along_last(x) + weight)
 
     def emit(self, x: Any, type: Type) -> str:
         return f"{x} + {self._aligned(type)}"
@@ -100,7 +153,7 @@ class Bias(Vector):
 @register
 @dataclass(frozen=True)
 class Scale(Vector):
-    """y = g·x, a gain for each channel: axis 1 of an image (four axes), else the last axis.
+    """y = g·x, a gain for each channel: the last axis, axis 1 of an image, or `axis`.
 
     It begins at ones.
     """
@@ -123,7 +176,7 @@ class Scale(Vector):
 
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         assert weight is not None
-        return (x.movedim(1, -1) * weight).movedim(-1, 1) if x.ndim == 4 else x * weight
+        return self._along_last(self._along_last(x) * weight)
 
     def emit(self, x: Any, type: Type) -> str:
         return f"{x} * {self._aligned(type)}"

@@ -304,5 +304,5 @@ def _members(vector: Vector, start: int, stop: int) -> Vector:
 
 
 def _letters(pairs: list[tuple[Edge, Measure]]) -> str:
-    found = [letter(m, edge.type, headed=edge.headed) for edge, m in pairs]
+    found = [letter(m, edge.type) for edge, m in pairs]
     return " + ".join(dict.fromkeys(found))

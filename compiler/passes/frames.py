@@ -105,14 +105,14 @@ class Frames:
         self.places: dict[int, Span] = {}  # of every operation, in the model's own file
 
     def natural(self, edge: Edge) -> Measure:
-        return natural(edge.type, headed=edge.headed, whole=self.whole)
+        return natural(edge.type, by_image=self.whole)
 
     def entry(self, type: Type) -> Edges:
         """The model's input: of norm at most 1."""
         found = []
         for tensor in slots(type):
-            measure = natural(tensor, whole=self.whole)
-            self.images |= len(tensor.shape) == 4
+            measure = natural(tensor, by_image=self.whole)
+            self.images |= tensor.is_image
             low = 1.0 if tensor.dtype == "int" else 0.0
             found.append(Edge(tensor, {measure: Bound(low, 1.0)}).completed())
         return tuple(found)
@@ -174,13 +174,8 @@ class Frames:
         bounds = leaf.op.sizes(x, into)
         if self.norm(leaf) != 1:
             bounds = self.weighed(leaf, x, slots(out))
-        headed = leaf.op.per_head
-        if headed is None:
-            headed = any(edge.headed for edge in x)
-        tensors = slots(out)
-        self.images |= not headed and any(len(t.shape) == 4 for t in tensors)
-        pairs = zip(tensors, bounds, strict=True)
-        return tuple(Edge(t, b, headed).completed() for t, b in pairs)
+        self.images |= any(tensor.is_image for tensor in slots(out))
+        return tuple(Edge(t, b).completed() for t, b in zip(slots(out), bounds, strict=True))
 
     def norm(self, leaf: Leaf) -> float:
         """The bound on the norm of the weight that an operation uses."""
@@ -264,7 +259,7 @@ class Frames:
 
         The same bounds reach a repetition inside others again and again: they are followed once.
         """
-        key = (body.id, count, tuple((e.headed, tuple(e.bounds.items())) for e in x))
+        key = (body.id, count, tuple((e.type, tuple(e.bounds.items())) for e in x))
         if key not in self.entered:
             self.entered[key] = self.followed(body, count, x)
         return self.entered[key]

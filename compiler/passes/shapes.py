@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 from math import prod
 from typing import ClassVar
 
-from modnorm.diagnostics import Diagnostic, Diagnostics, Label
+from modnorm.diagnostics import Diagnostic, Diagnostics, Label, Span
 from modnorm.graph.modules import (
     Compose,
     Hole,
@@ -52,6 +52,8 @@ class _Inference:
         self.scopes: list[Scope] = []
         self.mentions: list[Shared] = []
         self.shared: dict[str, tuple[Leaf, Type, Shared]] = {}
+        self.warnings: list[tuple[Diagnostic, Span | None]] = []
+        """For a model without mistakes."""
 
     def infer(self, module: Module, x: Known | None) -> tuple[Module, Known | None]:
         """The module with resolved operations, and its output; None where a mistake hides it."""
@@ -64,7 +66,10 @@ class _Inference:
         """Report, with the innermost mention of the user's own on the way to here."""
         spans = (scope.span for scope in reversed(self.scopes))
         mention = next((span for span in spans if not span.source.library), None)
-        self.diagnostics.add(diagnostic, mention)
+        if diagnostic.severity == "warning":
+            self.warnings.append((diagnostic, mention))
+        else:
+            self.diagnostics.add(diagnostic, mention)
 
     def inner(self, module: Module, x: Known | None) -> tuple[Module, Known | None]:
         match module:
@@ -120,6 +125,7 @@ class _Inference:
         except Misfit as misfit:
             self.misfit(leaf, x, misfit)
             return leaf, self.without(leaf, x, misfit.argument)
+        self.caution(leaf, x)
         resolved = replace(leaf, op=op)
         if leaf.stored is not None:
             whole, _ = leaf.stored.op.resolve(x.type)
@@ -138,6 +144,23 @@ class _Inference:
         if isinstance(type, TupleType):
             members = tuple(Known(member, label) for member in type.members)
         return resolved, Known(type, label, members)
+
+    def caution(self, leaf: Leaf, x: Known) -> None:
+        """Warn of what is legal, and probably not meant."""
+        type, made = x.type, tuple(k.made for k in (x, *x.members) if k.made is not None)
+        for code, message, hint in leaf.op.cautions(type):
+            self.tell(Diagnostic(code, message, leaf.span, others=made, hint=hint))
+        if isinstance(type, Tensor) and 0 in leaf.op.along(type) and type.roles[0] == "batch":
+            self.tell(
+                Diagnostic(
+                    "W606",
+                    f"`{leaf.op.label}` works along axis 0 of {type}, `{type.shape[0]}`: it mixes"
+                    " the examples of a batch",
+                    leaf.places.get("dim", leaf.span),
+                    hint="what an example gives then depends on the others; axes of one example"
+                    " begin at 1",
+                )
+            )
 
     def without(self, leaf: Leaf, x: Known, argument: str) -> Known | None:
         """The output if a size that contradicts the input had been left out, to go on with."""
@@ -179,26 +202,31 @@ class _Inference:
             )
 
     def agree(self, leaf: Leaf, x: Type) -> None:
-        """A shared weight or buffer has one shape wherever it is used."""
+        """A shared weight has one shape and one norm wherever it is used, a buffer one shape."""
         if not self.mentions:
             return
         first = self.shared.setdefault(leaf.path, (leaf, x, self.mentions[0]))
         one, other = first[0].op, leaf.op
         if _held(one) != _held(other):
             name = self.mentions[0].key.rpartition(":")[2]
-            shapes = " and ".join(" × ".join(map(str, _held(op))) for op in (one, other))
+            what, same = "sizes", "size"
+            (shape, norm), (second, last) = _held(one), _held(other)
+            found = [" × ".join(map(str, sizes)) for sizes in (shape, second)]
+            if shape == second:
+                what, same = "kinds", "kind"
+                found = [f"measured by {formula}" for formula in (norm, last)]
             self.tell(
                 Diagnostic(
                     "E401",
-                    f"`{name}` cannot be shared by inputs of two sizes: the {_what(other)} of its"
-                    f" `{other.name}` would be {shapes}",
+                    f"`{name}` cannot be shared by inputs of two {what}: the {_what(other)} of its"
+                    f" `{other.name}` would be {' and '.join(found)}",
                     self.mentions[0].span,
                     f"here its input is {x}",
                     (
                         Label(first[2].span, f"here its input is {first[1]}"),
                         Label(leaf.span, f"the {_what(other)}"),
                     ),
-                    "share it only between inputs of the same size",
+                    f"share it only between inputs of the same {same}",
                 )
             )
 
@@ -206,31 +234,42 @@ class _Inference:
         runs: list[Run] = []
         entered = x
         for run in module.runs:
-            body, out = self.infer(run.body, x)
-            if x is None or out is None or run.count == 1 or _shape(x.type) == _shape(out.type):
-                runs.append(replace(run, body=body))
-            elif self.settles(run, out):
-                # only the first copy changes the shape: `(f @ Linear(64)) ** 3` behind 10 inputs
-                others = self.others(run)
-                new, out = self.infer(others.body, out)
-                runs += [replace(run, body=body, count=1), replace(others, body=new)]
-            else:
-                runs.append(replace(run, body=body))
-                places = dict.fromkeys(k.made for k in (x, out) if k.made is not None)
-                self.tell(
-                    Diagnostic(
-                        "E403",
-                        f"what is repeated {run.count} times turns {x.type} into {out.type}",
-                        run.body.span,
-                        others=tuple(p for p in places if p.span != run.body.span),
-                        hint="only the first copy may change the shape",
-                    )
-                )
-                out = None
+            seen: set[Hashable] = set()
+            while True:
+                body, out = self.infer(run.body, x)
+                if x is None or out is None or run.count == 1 or _roles(x.type) == _roles(out.type):
+                    break
+                if _shape(x.type) != _shape(out.type) and not self.settles(run, out):
+                    self.changing(run, x, out)
+                    out = None
+                    break
+                seen.add(_roles(x.type))
+                if _roles(out.type) not in seen:
+                    # the first copy is another: `(f @ Linear(64)) ** 3` behind 10 inputs
+                    runs.append(replace(run, body=body, count=1))
+                    run, x = self.others(run), out
+                    continue
+                x = replace(x, type=_forgotten(x.type))  # what goes round is not known
+                if _roles(x.type) in seen:
+                    break
+            runs.append(replace(run, body=body))
             x = out
         if x is not None and entered is not None and _shape(x.type) == _shape(entered.type):
             x = replace(entered, type=x.type)
         return replace(module, runs=tuple(runs)), x
+
+    def changing(self, run: Run, x: Known, out: Known) -> None:
+        """Report a repetition that goes on to change the shape."""
+        places = dict.fromkeys(k.made for k in (x, out) if k.made is not None)
+        self.tell(
+            Diagnostic(
+                "E403",
+                f"what is repeated {run.count} times turns {x.type} into {out.type}",
+                run.body.span,
+                others=tuple(p for p in places if p.span != run.body.span),
+                hint="only the first copy may change the shape",
+            )
+        )
 
     def settles(self, run: Run, x: Known) -> bool:
         """Whether the copies behind the first keep the shape that it gives."""
@@ -258,9 +297,9 @@ class _Inference:
         return Run(body, run.count - 1, path)
 
 
-def _held(op: Op) -> tuple[int, ...]:
-    """The shape of the weight or of the buffers of an operation that is a module."""
-    return op.weight_shape if isinstance(op, Atom) else op.buffer_shape
+def _held(op: Op) -> tuple[tuple[int, ...], str]:
+    """The shape of the weight or of the buffers of an operation that is a module, and the norm."""
+    return (op.weight_shape, op.norm.formula) if isinstance(op, Atom) else (op.buffer_shape, "")
 
 
 def _what(op: Op) -> str:
@@ -272,11 +311,25 @@ def _nesting(type: Type) -> int:
     return 1 + max(map(_nesting, type.members)) if isinstance(type, TupleType) else 0
 
 
-def _shape(type: Type) -> object:
+def _shape(type: Type) -> Hashable:
     """What must stay the same through a repetition: dtype and shape, not bounds."""
     if isinstance(type, Tensor):
         return (type.dtype, type.shape)
-    return tuple(_shape(member) for member in type.members)
+    return tuple(map(_shape, type.members))
+
+
+def _roles(type: Type) -> Hashable:
+    """What must stay the same for copies to be one and the same: what axes mean, too."""
+    if isinstance(type, Tensor):
+        return (type.dtype, type.shape, type.roles)
+    return tuple(map(_roles, type.members))
+
+
+def _forgotten(type: Type) -> Type:
+    """The type with nothing known of its axes."""
+    if isinstance(type, Tensor):
+        return replace(type, roles=())
+    return TupleType(tuple(map(_forgotten, type.members)))
 
 
 @dataclass(frozen=True)
@@ -295,6 +348,8 @@ class Shapes:
         inference = _Inference(diagnostics, numbers)
         start = known[0] if len(known) == 1 else Known(type, None, tuple(known))
         tree, _ = inference.infer(program.tree, start)
+        for diagnostic, mention in inference.warnings if not diagnostics.errors else ():
+            diagnostics.add(diagnostic, mention)
         return replace(program, tree=tree, types=inference.types)
 
     def verify(self, program: Program) -> None:

@@ -60,7 +60,7 @@ def _arguments(op: Op) -> Iterator[str]:
             continue
         if isinstance(op, Reader) and argument.kind == "embed":
             yield str(value).rpartition(":")[2]
-        elif argument.required or argument.inferred:
+        elif argument.required or argument.from_input:
             yield _value(value)
         elif value != argument.default:
             yield f"{argument.name} = {_value(value)}"

@@ -15,5 +15,12 @@ def i(*shape: Size, bound: Size | None = None) -> Tensor:
     return Tensor("int", shape, bound)
 
 
+def bare(type: Type) -> Type:
+    """The type with nothing known of its axes."""
+    if isinstance(type, TupleType):
+        return tup(*map(bare, type.members))
+    return Tensor(type.dtype, type.shape, type.bound)
+
+
 def tup(*members: Type) -> TupleType:
     return TupleType(members)

@@ -10,12 +10,16 @@ from hypothesis import strategies as st
 from pythonic import Statement
 
 Kind: TypeAlias = tuple[Any, ...]
-"""("vec", d), ("seq", d), ("heads", n, d), ("image", c, size), ("tok", v), ("pos", d) for a value
+"""("vec", d), ("seq", d), ("heads", n, d), ("image", c, size), ("clips", d) for a value
+(batch, 2, seq, d), ("tok", v), ("frames", v) for integers (batch, 2, seq), ("pos", d) for a value
 (seq, d) that has no batch, and ("tuple", …)."""
 
 CONDITION, CHAIN, SUM, PRODUCT, SIGN, POWER, OPERAND = range(7)
 WIDTHS = (4, 2, 3, 6)
 VOCABULARY = 5
+AXES = {"vec": (1, -1), "seq": (2, -1), "pos": (1, -1), "image": (1, 2, 3, -1, -2, -3),
+        "heads": (1, 3, -1, -3), "clips": (1, 3, -1, -3)}  # fmt: skip
+"""Axes of a fixed size."""
 CONTEXT = 4
 """Rows of a position embedding: longer than any sequence that is tried."""
 
@@ -55,6 +59,8 @@ def reaches(a: Kind, b: Kind) -> bool:
         "seq": ("seq", "heads", "vec", "pos"),
         "heads": ("heads", "seq", "vec"),
         "image": ("vec",),
+        "clips": ("clips", "seq", "vec"),
+        "frames": ("clips", "seq", "vec"),
         "tok": ("seq", "heads", "vec", "pos"),
         "pos": ("pos",),
     }
@@ -62,7 +68,7 @@ def reaches(a: Kind, b: Kind) -> bool:
 
 
 def is_float(kind: Kind) -> bool:
-    return all(map(is_float, kind[1:])) if kind[0] == "tuple" else kind[0] != "tok"
+    return all(map(is_float, kind[1:])) if kind[0] == "tuple" else kind[0] not in ("tok", "frames")
 
 
 @dataclass
@@ -130,8 +136,8 @@ class Bridges:
         if a[0] == "tuple":
             member = self.pick([i for i, m in enumerate(a[1:]) if reaches(m, b)])
             return self.composed(self.call("Select", member), self.bridge(a[1 + member], b))
-        if a[0] == "tok":
-            return self.from_tokens(a, b)
+        if not is_float(a):
+            return self.from_tokens(a, b) if a[0] == "tok" else self.from_frames(a, b)
         if a == b:
             return self.any([lambda: self.keep(a), lambda: self.linear(a, b)])
         if a[0] == b[0] != "image":
@@ -143,6 +149,9 @@ class Bridges:
         names = ["Identity", "Bias", "Scale", "Abs", "ReLU", "GELU", "SiLU", "Tanh", "MeanSubtract"]
         plain = [E(n) for n in names]
         plain += [E("Bias(mass = 1/2)"), E("Scale(mass = 3)"), E("RMSDivide(eps = 0.01)")]
+        size, axis = a[1] if a[0] == "image" else a[-1], self.pick(AXES[a[0]])
+        plain += [E(f"Bias({size})"), E(f"Scale({size})"), E(f"Bias(axis = {axis})")]
+        plain += [E(f"Scale(axis = {axis})"), E(f"Tanh @ Scale(axis = {axis})", PRODUCT, 2)]
         plain += [E("Softmax"), E("Softmax(1/2)"), E("Dropout"), E("Dropout(0)"), E("Dropout(0.1)")]
         plain += [E("BatchMeanSubtract"), E("BatchMeanSubtract(momentum = 1/2)")]
         plain += [
@@ -153,13 +162,12 @@ class Bridges:
         if a[0] == "image":
             plain += [E("MeanSubtract((1, 2, 3))"), E("RMSDivide((1, 2, 3), 0.01)")]
             plain += [E("RMSDivide(1, 0.1) @ MeanSubtract(1)", PRODUCT, 2)]
-        if a[0] in ("seq", "heads") and a[-1] % 2 == 0:
+        if a[0] in ("seq", "heads", "clips") and a[-1] % 2 == 0:
             plain += [E("RoPE"), E("RoPE(100)")]
         if a[0] == "heads":
             plain += [E(f"MergeHeads >> SplitHeads({a[1]})", CHAIN, 2)]
         ways: list[Callable[[], E]] = [lambda: self.pick(plain)] * 4
         ways += [self.bond]
-        size = a[1] if a[0] in ("image", "heads") else a[-1]
         ways += [lambda: self.shared_atom("Bias", size, size)]
         ways += [lambda: self.shared_atom("Scale", size, size)]
         ways += [lambda: self.shared_atom("BatchMeanSubtract", size, size)]
@@ -182,7 +190,7 @@ class Bridges:
             lambda: self.composed(self.call("Linear", out), self.call("Bias", self.mass())),
             lambda: self.shared_atom("Linear", width, out),
         ]
-        if a[0] == "seq":
+        if a[0] in ("seq", "clips"):
             ways += [lambda name=n: self.call("Unembed", name) for n, v, d in self.embeds
                      if (v, d) == (out, width)]  # fmt: skip
         return self.any(ways)
@@ -231,6 +239,10 @@ class Bridges:
             return self.composed(E("Mean(1)"), self.linear(("vec", a[1]), b))
         return self.heads(b)
 
+    def from_clips(self, a: Kind, b: Kind) -> E:
+        axes = "1" if b[0] == "seq" else "(1, 2)"
+        return self.composed(E(f"Mean({axes})"), self.linear((b[0], a[1]), b))
+
     def from_heads(self, a: Kind, b: Kind) -> E:
         merged = ("seq", a[1] * a[2])
         if b[0] == "seq":
@@ -247,6 +259,14 @@ class Bridges:
         if b[0] == "heads":
             return self.composed(made, self.call("SplitHeads", b[1]))
         return self.composed(made, E("Mean(1)")) if b[0] == "vec" else made
+
+    def from_frames(self, a: Kind, b: Kind) -> E:
+        if a == b:
+            return E("Identity")
+        made = self.embed(VOCABULARY, b[1])
+        if b[0] == "clips":
+            return made
+        return self.composed(made, E("Mean(1)" if b[0] == "seq" else "Mean((1, 2))"))
 
     def embed(self, count: int, width: int) -> E:
         if not self.chance(2):

@@ -69,7 +69,7 @@ class Measured:
         return found
 
     def run(self, weights: dict[str, torch.Tensor], x: tuple[torch.Tensor, ...]) -> Any:
-        return Run(lambda key: weights[str(key)])(self.case.tree, *x)
+        return Run(lambda key: weights[str(key)])(self.case.tree, self.case.type, *x)
 
     def x(self) -> tuple[torch.Tensor, ...]:
         return tuple(

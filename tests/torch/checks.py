@@ -23,7 +23,7 @@ from pythonic import Text
 from modnorm.codegen.assemble import generate
 from modnorm.codegen.plan import records
 from modnorm.diagnostics import ModnormError
-from modnorm.ops.types import Tensor
+from modnorm.ops.types import Tensor, Type
 from modnorm.passes.program import Program
 from modnorm.pipeline import analyse_text
 from tests.plain import Mistake, Plain, Target, targets, unroll
@@ -43,6 +43,11 @@ class Case:
     tree: Plain
     reading: Plain
     targets: list[Target]
+
+    @property
+    def type(self) -> Type:
+        """The type of the inputs."""
+        return self.program.types[self.program.tree.id][0]
 
     def load(self) -> Any:
         """The generated file as a module."""
@@ -160,7 +165,7 @@ def interpreted(
     keys: list[Hashable] = [target.key for target in targets(tree)[1]]
     table = dict(zip(keys, weights, strict=True))
     inputs = case.inputs()
-    outputs = Run(lambda key: table[key], noise)(tree, *inputs)
+    outputs = Run(lambda key: table[key], noise)(tree, case.type, *inputs)
     return measured(outputs, weights, inputs)
 
 

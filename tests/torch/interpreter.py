@@ -38,26 +38,28 @@ class Run:
     noise: float = 0.0
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(1))
 
-    def __call__(self, node: Plain, *inputs: Any) -> Any:
-        return self.run(node, inputs[0] if len(inputs) == 1 else inputs)
+    def __call__(self, node: Plain, type: Type, *inputs: Any) -> Any:
+        """The output for inputs of a type, which may have free sizes."""
+        return self.run(node, inputs[0] if len(inputs) == 1 else inputs, type)[0]
 
-    def run(self, node: Plain, x: Any) -> Any:
+    def run(self, node: Plain, x: Any, type: Type) -> tuple[Any, Type]:
         match node:
             case Leaf():
-                return self.blur(self.apply(node, x))
+                op, out = node.op.resolve(type)
+                return self.blur(self.apply(op, node.key, x)), out
             case Chain(parts=parts):
                 for part in parts:
-                    x = self.run(part, x)
-                return x
+                    x, type = self.run(part, x, type)
+                return x, type
             case Beside(parts=parts):
-                return tuple(self.run(part, x) for part in parts)
+                done = [self.run(part, x, type) for part in parts]
+                return tuple(y for y, _ in done), TupleType(tuple(t for _, t in done))
             case Tared(part=part) | Mention(part=part):
-                return self.run(part, x)
+                return self.run(part, x, type)
 
-    def apply(self, leaf: Leaf, x: Any) -> Any:
-        op: Op = leaf.op.resolve(type_of(x))[0]
+    def apply(self, op: Op, key: Hashable, x: Any) -> Any:
         weighted = isinstance(op, Atom | Reader)
-        return op.reference(x, self.weight(leaf.key)) if weighted else op.reference(x)
+        return op.reference(x, self.weight(key)) if weighted else op.reference(x)
 
     def blur(self, y: Any) -> Any:
         def error(t: torch.Tensor) -> torch.Tensor:

@@ -54,13 +54,14 @@ def operations(draw: Any, cls: type[Op]) -> Op:
     """An operation of the class with random arguments, not resolved."""
     values: dict[str, Any] = {}
     for argument in cls.arguments():
-        if argument.inferred or (not argument.required and draw(st.booleans())):
+        if argument.from_input or (not argument.required and draw(st.booleans())):
             continue
         kinds: dict[str, Any] = {
             "size": st.integers(1, 4),
             "index": st.integers(0, 2),
             "number": st.sampled_from(NUMBERS),
             "flag": st.booleans(),
+            "axis": st.sampled_from([axis for axis in AXES if isinstance(axis, int)]),
             "axes": st.sampled_from(AXES),
             "choice": st.sampled_from(argument.choices or ("",)),
             "embed": st.just("embed"),
@@ -97,6 +98,8 @@ def candidates(batch: int, seq: int, other: int, d: int) -> Iterator[Type]:
 
     yield from (f(batch, d), f(batch, seq, d), f(batch, other, seq, d), f(batch, d, other, seq))
     yield from (f(d), f(batch, 2, other, seq, d))
+    yield Tensor("float", (batch, other, seq, d), None, ("batch", "head", "other", "channel"))
+    yield Tensor("float", (batch, d, seq), None, ("batch", "channel", "space"))
     yield from (Tensor("int", (batch, seq), 3), Tensor("int", (seq,), 3))
     yield TupleType((f(batch, seq, d), f(seq, d)))
     yield TupleType((f(batch, seq, d), f(batch, seq, d)))
@@ -200,7 +203,7 @@ def symbolic(type: Type, names: dict[int, str]) -> Type:
     shape = tuple(
         Symbol((names[s],)) if isinstance(s, int) and s in names else s for s in type.shape
     )
-    return Tensor(type.dtype, shape, type.bound)
+    return dataclasses.replace(type, shape=shape)
 
 
 def concrete(size: Size, sizes: dict[str, int]) -> int:

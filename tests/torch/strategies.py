@@ -115,7 +115,7 @@ class Writer(Bridges):
         kinds: list[Kind] = [a, b, ("vec", width), ("seq", width), ("heads", 2, width)]
         if a[0] == "image":
             kinds.append(("image", self.pick((2, 3)), a[2]))
-        kinds += [("tuple", b, b), ("tuple", a, b)]
+        kinds += [("clips", width), ("tuple", b, b), ("tuple", a, b)]
         fitting = [k for k in kinds if reaches(a, k) and reaches(k, b)]
         found: Kind = self.pick(fitting)
         return found
@@ -306,6 +306,8 @@ INPUTS: dict[str, tuple[Kind, ...]] = {
     "sequence": (("seq", 4),),
     "tokens": (("tok", VOCABULARY),),
     "image": (("image", 2, 4),),
+    "clips": (("clips", 4),),
+    "frames": (("frames", VOCABULARY),),
     "two": (("vec", 4), ("vec", 3)),
     "mixed": (("tok", VOCABULARY), ("seq", 4)),
 }
@@ -320,6 +322,10 @@ def declared(kind: Kind) -> str:
             return f"float[batch, seq, {d}]"
         case ("image", c, size):
             return f"float[batch, {c}, {size}, {size}]"
+        case ("clips", d):
+            return f"float[batch, 2, seq, {d}]"
+        case ("frames", v):
+            return f"int[batch, 2, seq] < {v}"
         case ("tok", v):
             return f"int[batch, seq] < {v}"
     raise AssertionError(kind)
@@ -347,7 +353,7 @@ def programs(draw: Any, *, counted: bool = False) -> Sample:
     writer.used.add(model)
     whole: Kind = kinds[0] if len(kinds) == 1 else ("tuple", *kinds)
     outputs = [("vec", 3), ("seq", 4), ("seq", VOCABULARY), ("heads", 2, 2), ("image", 2, 4), whole]
-    outputs += [("tuple", ("vec", 3), ("vec", 4)), ("tuple", whole, ("vec", 3))]
+    outputs += [("clips", 3), ("tuple", ("vec", 3), ("vec", 4)), ("tuple", whole, ("vec", 3))]
     out = draw(st.sampled_from([k for k in outputs if reaches(whole, k) and is_float(k)]))
     body = writer.module(whole, out, draw(st.integers(0, DEPTH)))
     writer.statements.append(Statement("model", model, body.text))

@@ -44,6 +44,7 @@ class Trial(NamedTuple):
     """The part of the bound that the search has to reach."""
 
 
+SPLIT = Tensor("float", (1, 2, 3, 4), None, ("batch", "head", "other", "channel"))
 HEADS = TupleType((f(1, 2, 3, 4), f(1, 2, 3, 4), f(1, 2, 3, 4)))
 TRIALS: dict[str, list[Trial]] = {
     "Abs": [Trial(tight=0.99), Trial(whole, whole, tight=0.99)],
@@ -105,8 +106,18 @@ TRIALS: dict[str, list[Trial]] = {
         Trial(arguments={"out": 2, "stride": 2, "kernel": 2}, type=f(1, 3, 4, 4)),
         Trial(whole, whole, {"out": 2}, f(1, 3, 4, 4)),
     ],
-    "Bias": [Trial(tight=0.99), Trial(type=f(1, 2, 3, 3), tight=0.99)],
-    "Scale": [Trial(tight=0.99), Trial(type=f(1, 2, 3, 3), tight=0.99)],
+    "Bias": [
+        Trial(tight=0.99),
+        Trial(type=f(1, 2, 3, 3), tight=0.99),
+        Trial(rms, rms, {}, SPLIT, tight=0.99),
+        Trial(rms, rms, {"axis": 1}, SPLIT, tight=0.99),
+    ],
+    "Scale": [
+        Trial(tight=0.99),
+        Trial(type=f(1, 2, 3, 3), tight=0.99),
+        Trial(rms, rms, {}, SPLIT, tight=0.99),
+        Trial(rms, rms, {"axis": -3}, SPLIT, tight=0.99),
+    ],
     "Dropout": [Trial(arguments={"p": 0.25})],  # in training they are tried in test_effects.py
     "BatchMeanSubtract": [Trial(), Trial(type=f(1, 2, 3, 3))],
     "Unembed": [Trial(rms, largest, {"embed": "e", "count": 5, "dim": 6}, f(2, 6), tight=0.95)],

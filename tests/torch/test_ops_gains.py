@@ -16,7 +16,9 @@ from modnorm.ops.edges import LARGEST, ONE_HOT, Bound, Edge, Measure, moved, nat
 from modnorm.ops.types import Tensor, TupleType, Type
 from modnorm.passes.gains import row_at
 
-HEADS = TupleType((f(1, 2, 3, 4), f(1, 2, 3, 4), f(1, 2, 3, 4)))
+SPLIT = Tensor("float", (1, 2, 3, 4), None, ("batch", "head", "other", "channel"))
+"""A value split into heads."""
+HEADS = TupleType((SPLIT, SPLIT, SPLIT))
 IMAGE = f(1, 3, 4, 4)
 
 
@@ -49,7 +51,13 @@ CASES = [
     Case("Conv2D", {"out": 2, "kernel": 3, "stride": 1, "padding": 0}, f(1, 2, 5, 5), (1.0,)),
     Case("Bias", {}, f(2, 3, 6), (2.0,), 0.99),
     Case("Bias", {}, f(1, 3, 2, 2), (2.0,), 0.99, low=1.5),
+    Case("Bias", {}, SPLIT, (2.0,), 0.99, low=1.5),
+    Case("Bias", {"axis": 1}, SPLIT, (2.0,), 0.99, low=1.5),
+    Case("Bias", {"axis": -2}, f(2, 3, 6), (2.0,), 0.99),
     Case("Scale", {}, f(2, 3, 4, 4), (0.5,), 0.99),
+    Case("Scale", {}, SPLIT, (0.5,), 0.99),
+    Case("Scale", {"axis": -3}, SPLIT, (0.5,), 0.99),
+    Case("Scale", {"axis": 3}, f(2, 3, 4, 4), (0.5,), 0.99),
     Case("Unembed", {"embed": "e", "count": 5, "dim": 6}, f(2, 6), (2.0,)),
     Case("Identity", {}, f(2, 6), (2.0,), 0.99, low=1.0),
     Case("Mul", {"a": -3}, TupleType((f(2, 6), f(3, 4))), (2.0, 0.5), 0.99),
@@ -63,7 +71,7 @@ CASES = [
     Case("Select", {"i": 1}, TupleType((f(2, 6), f(2, 6))), (2.0, 0.5), 0.9),
     Case("Flatten", {}, f(2, 3, 4, 5), (2.0,)),
     Case("SplitHeads", {"heads": 3}, f(2, 3, 6), (2.0,), 0.99),
-    Case("MergeHeads", {}, f(1, 2, 3, 4), (2.0,), 0.99),
+    Case("MergeHeads", {}, SPLIT, (2.0,), 0.99),
     Case("Abs", {}, f(2, 6), (2.0,), 0.99, low=1.0),
     Case("ReLU", {}, f(2, 3, 4, 4), (2.0,), 0.99),
     Case("GELU", {}, f(2, 6), (5.0,), 0.99),
@@ -97,13 +105,12 @@ CASES = [
     Case("Attention", {}, HEADS, (2.0, 3.0, 0.7), 0.2),
     Case("Attention", {"scale": 0.5, "causal": True}, HEADS, (2.0, 1.5, 3.0)),
     Case("RoPE", {}, TupleType((f(2, 4, 6), f(2, 4, 2))), (2.0, 0.5), 0.99),
-    Case("RoPE", {}, f(1, 2, 3, 4), (2.0,), 0.99, low=1.0),
+    Case("RoPE", {}, SPLIT, (2.0,), 0.99, low=1.0),
     Case("Dropout", {"p": 0.25}, TupleType((f(2, 6), f(3, 4))), (2.0, 0.5)),
     Case("BatchMeanSubtract", {}, f(2, 3, 6), (2.0,), low=1.0),
     Case("BatchMeanSubtract", {}, f(2, 3, 4, 4), (2.0,)),
 ]
 IDS = [f"{case.name}-{i}" for i, case in enumerate(CASES)]
-HEADED = ("Attention", "MergeHeads", "RoPE")
 
 
 class Setting:
@@ -113,11 +120,10 @@ class Setting:
         cls: type[Op] = next(op for op in OPS if op.name == case.name)
         self.case = case
         self.op, out = cls(**case.arguments).resolve(case.type)
-        headed = case.name in HEADED
         types = slots(case.type)
-        self.measures = [natural(t, headed=headed) for t in types]
+        self.measures = [natural(t) for t in types]
         self.edges = tuple(
-            Edge(t, {m: Bound(case.low if i == 0 else 0.0, high)}, headed).completed()
+            Edge(t, {m: Bound(case.low if i == 0 else 0.0, high)}).completed()
             for i, (t, m, high) in enumerate(zip(types, self.measures, case.highs, strict=True))
         )
         self.outs = slots(out)
@@ -180,13 +186,11 @@ def test_some_change_is_stretched_as_much(case: Case) -> None:
     """Between the measures in which values are spoken of: the best of the input's tensors."""
     setting = Setting(case)
     types = [edge.type for edge in setting.edges]
-    headed = setting.op.per_head
-    headed = case.name in HEADED if headed is None else headed
     best = 0.0
     for i, source in enumerate(setting.measures):
         row = row_at(setting.gains, (i, source), types)
         for j, out in enumerate(setting.outs):
-            target = natural(out, headed=headed)
+            target = natural(out)
             gain = moved(row, (j, target), setting.outs)
             if gain:
                 found = stretched(setting, i, source, j, target) / gain

@@ -158,7 +158,7 @@ def test_fusing_changes_nothing(cls: type[Op], data: st.DataObject) -> None:
         if fused is None:
             continue
         fused, fused_out = fused.resolve(type)
-        assert fused_out == out
+        assert str(fused_out) == str(out)
         generator = torch.Generator().manual_seed(0)
         x = samples.value(type, generator)
         close(samples.emitted(fused, x, type, None), after.reference(before.reference(x)))
