@@ -69,23 +69,11 @@ class Dropout(LinearBond):
         return expression(map_each(lambda e: f"{{module}}({e})", x))
 
 
-@register
 @dataclass(frozen=True)
-class BatchMeanSubtract(LinearBond):
-    """y = x - mean(x), for each channel over all other axes, the batch among them; in `eval()`
-    y = x - running_mean. Channels are along the last axis, or axis 1 of an image.
-
-    `running_mean` is a buffer that begins at 0: training moves it towards the batch's mean by the
-    share `momentum`. This is BatchNorm without its division and its affine map. Examples of a batch
-    move each other's outputs, so the certified sensitivity is 2.
-    """
-
-    name = "BatchMeanSubtract"
-    buffers = ("running_mean",)
-    origin = "1, as of one example among many, and as in `eval()`"
+class ChannelStatistics(Op):
+    """What keeps a number for each channel: along the last axis, or axis 1 of an image."""
 
     size: int | None = argument("size", inferred=True)
-    momentum: Real = argument("number", Fraction(1, 10))
     at: int | None = field(default=None, kw_only=True)
     """The axis of the channels, once it is known."""
 
@@ -99,6 +87,37 @@ class BatchMeanSubtract(LinearBond):
                 f" {amount(size, 'channel')} along axis {at}",
                 argument="size",
             )
+        return dataclasses.replace(self, size=size, at=one_axis(at, len(x.shape))), x
+
+    @property
+    def buffer_shape(self) -> tuple[int, ...]:
+        assert self.size is not None, "not resolved"
+        return (self.size,)
+
+    def beside(self, buffer: torch.Tensor, rank: int) -> torch.Tensor:
+        """A number for each channel as it stands beside a value of so many axes."""
+        assert self.at is not None, "not resolved"
+        return buffer.reshape([-1 if i == self.at % rank else 1 for i in range(rank)])
+
+
+@register
+@dataclass(frozen=True)
+class BatchMeanSubtract(ChannelStatistics, LinearBond):
+    """y = x - mean(x), for each channel over all other axes, the batch among them; in `eval()`
+    y = x - running_mean. Channels are along the last axis, or axis 1 of an image.
+
+    `running_mean` is a buffer that begins at 0: training moves it towards the batch's mean by the
+    share `momentum`. This is BatchNorm without its division and its affine map. Examples of a batch
+    move each other's outputs, so the certified sensitivity is 2.
+    """
+
+    name = "BatchMeanSubtract"
+    buffers = ("running_mean",)
+    origin = "1, as of one example among many, and as in `eval()`"
+
+    momentum: Real = argument("number", Fraction(1, 10))
+
+    def resolve(self, x: Type) -> tuple[Self, Type]:
         if not 0 < as_float(self.name, "momentum", self.momentum) <= 1:
             raise Misfit(
                 f"`momentum` of `{self.name}` must be above 0 and at most 1",
@@ -106,7 +125,7 @@ class BatchMeanSubtract(LinearBond):
                 argument="momentum",
                 code="E302",
             )
-        return dataclasses.replace(self, size=size, at=one_axis(at, len(x.shape))), x
+        return super().resolve(x)
 
     @property
     def certified(self) -> Real | str:
@@ -119,27 +138,17 @@ class BatchMeanSubtract(LinearBond):
 
     def kept_by(self, x: Sequence[Edge], buffers: Mapping[str, torch.Tensor]) -> bool:
         (edge,) = x
-        mean = self._beside(buffers["running_mean"].double(), len(edge.type.shape))
+        mean = self.beside(buffers["running_mean"].double(), len(edge.type.shape))
         return all(float(m.of(mean)) <= edge.high(m) * (1 + 1e-6) for m in edge.tracked)
 
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
         return None  # the buffer is the mean of the input as it is
 
-    @property
-    def buffer_shape(self) -> tuple[int, ...]:
-        assert self.size is not None, "not resolved"
-        return (self.size,)
-
     def module(self) -> str:
         return f"BatchMeanSubtract({self.size}, {number(self.momentum)}, {self.at}, **factory)"
 
-    def _beside(self, mean: torch.Tensor, rank: int) -> torch.Tensor:
-        """The mean of each channel as it stands beside a value."""
-        assert self.at is not None, "not resolved"
-        return mean.reshape([-1 if i == self.at % rank else 1 for i in range(rank)])
-
     def reference(self, x: Any, weight: Any = None) -> Any:
-        return x if weight is None else x - self._beside(weight["running_mean"], x.ndim)
+        return x if weight is None else x - self.beside(weight["running_mean"], x.ndim)
 
     def emit(self, x: Any, type: Type) -> str:
         return f"{{module}}({x})"

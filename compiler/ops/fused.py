@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from modnorm.kernels.weight import Layout
-from modnorm.ops.base import Atom, Norm, Sharpness, Weighted, argument
+from modnorm.ops.base import Atom, Misfit, Norm, Sharpness, Weighted, argument
 from modnorm.ops.headed import HeadedLinear
 from modnorm.ops.registry import register
 from modnorm.ops.text import copied
@@ -35,6 +35,18 @@ class Fused(Weighted):
     @abstractmethod
     def layout(self, part: str, parameter: str = "") -> Layout:
         """Where the parameter, of this name, has the weight of a part."""
+
+    def resolved(self, part: Atom, x: Type) -> tuple[Atom, Type]:
+        """A part for an input of a type, and the type of its output; misfits name the whole."""
+        try:
+            return part.resolve(x)
+        except Misfit as misfit:
+            raise Misfit(
+                misfit.message.replace(f"`{part.name}`", f"`{self.name}`"),
+                hint=misfit.hint.replace(f"`{part.name}", f"`{self.name}"),
+                argument=misfit.argument,
+                code=misfit.code,
+            ) from None
 
     @property
     def norm(self) -> Norm:
@@ -87,7 +99,7 @@ class QKV(Fused):
         return dict.fromkeys("qkv", part)
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
-        part, out = self.parts()["q"].resolve(x)
+        part, out = self.resolved(self.parts()["q"], x)
         assert isinstance(part, HeadedLinear)
         return dataclasses.replace(self, in_=part.in_), TupleType((out,) * 3)
 

@@ -121,15 +121,15 @@ class _Inference:
         if x is None:
             return leaf, None
         try:
+            stored = leaf.stored
+            if stored is not None:  # it says what is wrong
+                stored = replace(stored, op=stored.op.resolve(x.type)[0])
             op, type = leaf.op.resolve(x.type)
         except Misfit as misfit:
             self.misfit(leaf, x, misfit)
             return leaf, self.without(leaf, x, misfit.argument)
         self.caution(leaf, x)
-        resolved = replace(leaf, op=op)
-        if leaf.stored is not None:
-            whole, _ = leaf.stored.op.resolve(x.type)
-            resolved = replace(resolved, stored=replace(leaf.stored, op=whole))
+        resolved = replace(leaf, op=op, stored=stored)
         if isinstance(op, Atom):
             self.fits(leaf, op)
         if op.is_module:

@@ -17,6 +17,7 @@ from modnorm.ops.conv import Conv2D
 from modnorm.ops.effects import BatchMeanSubtract, Dropout
 from modnorm.ops.elementwise import Abs, ReLU, Softmax
 from modnorm.ops.embed import Embed, Unembed
+from modnorm.ops.fused import Fused
 from modnorm.ops.headed import HeadedLinear
 from modnorm.ops.joins import Add, Select, WeightedSum
 from modnorm.ops.linear import Linear, Readout
@@ -40,7 +41,7 @@ def test_every_operation_is_declared_completely(cls: type[Op]) -> None:
     assert cls.doc().endswith("."), cls.doc()
     assert cls.name == cls.__name__
     assert dataclasses.is_dataclass(cls)
-    assert issubclass(cls, Atom | Bond | Reader)
+    assert issubclass(cls, Atom | Bond | Reader | Fused)
     assert not cls.__abstractmethods__
     assert hash(cls(**required(cls))) == hash(cls(**required(cls)))
     assert cls.signature().startswith(cls.name)
@@ -108,6 +109,7 @@ def test_names_and_signatures() -> None:
         "Flatten", "SplitHeads", "MergeHeads", "Enumerate", "Abs", "ReLU", "GELU", "SiLU", "Tanh",
         "Softmax", "MeanSubtract", "RMSDivide", "Mean", "AvgPool", "AdaptiveAvgPool", "Attention",
         "RoPE", "HeadedLinear", "Readout", "MaxPool", "Product", "Dropout", "BatchMeanSubtract",
+        "QKV",
     } == set(names())  # fmt: skip
     assert Linear.signature() == 'Linear(out, in, mass = 1, norm = "spectral")'
     assert Conv2D.signature() == "Conv2D(out, in, kernel = 3, stride = 1, padding = 1, mass = 1)"

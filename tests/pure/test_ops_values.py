@@ -16,6 +16,7 @@ from modnorm.ops.conv import Conv2D
 from modnorm.ops.effects import BatchMeanSubtract, Dropout
 from modnorm.ops.elementwise import GELU, Abs, ReLU, SiLU, Softmax, Tanh
 from modnorm.ops.embed import Embed, Unembed
+from modnorm.ops.fused import QKV
 from modnorm.ops.headed import HeadedLinear
 from modnorm.ops.joins import Add, Select, WeightedSum
 from modnorm.ops.linear import Linear, Readout
@@ -42,6 +43,7 @@ VALUES: list[tuple[Op, Any, Any, Sharpness | None]] = [
     (Linear(4, 6, norm_="frobenius"), 1, 1, Sharpness(0, 1, 0)),
     (Readout(4), 1, 1, Sharpness(0, 1, 0)),
     (HeadedLinear(4, 2), 1, 1, Sharpness(0, 1, 0)),
+    (QKV(4, 2), 3, 3, Sharpness(0, 1, 0)),
     (Conv2D(4), 1, 1, Sharpness(0, 1, 0)),
     (Embed(4, 4), 1, 1, Sharpness(0, 1, 0)),
     (Unembed("e"), 1, 1, Sharpness(0, 1, 0)),

@@ -169,7 +169,7 @@ def test_mistakes_are_said_once() -> None:
     with pytest.raises(ModnormError) as caught:
         analyse_text(text)
     (one,) = caught.value.diagnostics
-    assert "cannot split 9 outputs into 2 equal heads" in one.message
+    assert one.message == "`QKV` cannot split 9 outputs into 2 equal heads"
     assert one.span is not None
     assert one.span.line == 2
 
