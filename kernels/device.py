@@ -26,4 +26,9 @@ def jit(function: Callable[..., Any]) -> Any:
     return triton.jit(function) if triton else function
 
 
+def constant(value: int) -> Any:
+    """A number under a name that kernels may use."""
+    return tl.constexpr(value) if tl else value
+
+
 # modnorm: end

@@ -10,7 +10,7 @@ class Frobenius(RMS):
     """√(in/out)·(the Frobenius norm) of an (out, in) matrix: in times the RMS of its entries."""
 
     name = "frobenius"
-    kernel = -1
+    kernel = "whole"
 
     @classmethod
     def gain(cls, shape: tuple[int, ...]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod, sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +18,23 @@ from .state import known_rate
 from .tiles import Tile, power, view
 from .weight import PARTS, Weight
 
-
 # modnorm: begin
+KINDS = ("matrix", "rows", "rows_max", "whole", "whole_max")  # `Norm.kernel`, as kernels number it
+
+
+class KernelShape(NamedTuple):
+    """What kernels know of weights of a shape when they are compiled, in their order."""
+
+    kind: int  # of KINDS
+    taps: int
+    columns: int
+    block: int  # rows at once
+    tap_lanes: int  # a power of two, at least taps
+    column_lanes: int  # columns at once, a power of two
+    chunks: int  # of so many columns
+    gain: int  # how many times the RMS or the largest entry the norm is
+
+
 class Launches:
     """The step of all weights of one device and type, in three launches whatever their number.
 
@@ -36,8 +51,7 @@ class Launches:
     would have been written, were not finite, and in how many nothing of its gradients was left in
     an update; then 1 if the last step would have made a matrix's entries not finite.
 
-    A shape, for which the kernels are compiled, is the kind of norm, taps, columns, rows at once,
-    powers of two for taps and columns, the number of chunks of so many columns, and the gain.
+    Kernels are compiled for the `KernelShape`s that there are.
     """
 
     @staticmethod
@@ -60,18 +74,21 @@ class Launches:
         self.parts: list[tuple[int, int, int]] = []  # the item, and where in weight and vector
         self.factor_at: dict[str, tuple[int, tuple[int, ...]]] = {}
         for number, (_, _, w) in enumerate(items):
-            kind, stack = NORMS[w.norm].kernel or 0, len(w.shape) == 3
+            kind, stack = NORMS[w.norm].kernel or KINDS[0], len(w.shape) == 3
             rows, columns, taps = view(w.shape)
             tile = Tile(*plan.tiles.get(tuple(w.shape), (64, 1, min(power(columns), 4096))))
             chunks, block = -(-columns // tile.columns), max(1, tile.block // (4 // width))
             gain = NORMS[w.norm].gain(w.shape)
-            key = (kind, taps, columns, block, power(taps), tile.columns, chunks, gain)
+            key = KernelShape(
+                KINDS.index(kind), taps, columns, block, power(taps), tile.columns, chunks, gain
+            )
             shape = shapes.setdefault(key, len(shapes))
             if stack and (columns * width) % 16:
                 self.aligned = width
             vectors = 2 * (chunks * tile.columns + 1) * power(taps) + 1
-            size = vectors if kind == 0 else 2 if kind < 0 else 1
-            if kind <= 0:
+            alone = kind.startswith("rows")  # then each row is moved as soon as it is measured
+            size = 1 if alone else vectors if kind == "matrix" else 2
+            if not alone:
                 self.factor_at[w.name] = factors, (w.shape[0], 1, 1) if stack else w.shape[2:]
             for index in range(w.shape[0] if stack else 1):
                 starts = range(0, rows, tile.rows)
@@ -79,9 +96,9 @@ class Launches:
                 for start in starts:
                     end = min(start + tile.rows, rows)
                     record = (len(self.parts), shape, start, end, sums)
-                    (others if kind > 0 else matrices).append(record)
+                    (others if alone else matrices).append(record)
                     sums += size
-                factors += 0 if kind > 0 else taps
+                factors += 0 if alone else taps
                 self.parts.append((number, index * rows * columns, index * columns))
         self.shapes, self.matrices = tuple(shapes), len(matrices)
         on: Any = {"device": self.device}

@@ -15,7 +15,7 @@ class MaxAbs(Norm):
     """The largest entry of a vector (n,), or of all entries, in size."""
 
     name = "max"
-    kernel = 2
+    kernel = "rows_max"
 
     @classmethod
     def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:

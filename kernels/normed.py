@@ -16,7 +16,7 @@ vector is one row. The tables that the kernels read are described where they are
 
 from __future__ import annotations
 
-from .device import jit, tl
+from .device import constant, jit, tl
 
 # What is found of rows, tiles and parts; the largest counts.
 #
@@ -31,6 +31,19 @@ from .device import jit, tl
 
 
 # modnorm: begin
+# What kernels know of a shape of weights when they are compiled: `KernelShape`, field by field.
+KIND, TAPS, COLUMNS, BLOCK = constant(0), constant(1), constant(2), constant(3)
+TAP_LANES, COLUMN_LANES, CHUNKS, GAIN = constant(4), constant(5), constant(6), constant(7)
+# Its kinds: how the norm of a weight is measured.
+MATRIX, ROWS, ROWS_MAX, WHOLE, WHOLE_MAX = (
+    constant(0),
+    constant(1),
+    constant(2),
+    constant(3),
+    constant(4),
+)
+
+
 @jit
 def moments_kernel(
     tiles, where, targets, sums,
@@ -53,9 +66,9 @@ def moments_kernel(
     x = pointer(row + 5, tl.float32, ALIGNED)
     for s in tl.static_range(len(SHAPES)):
         if shape == s:
-            if SHAPES[s][0] == 0:
+            if SHAPES[s][KIND] == MATRIX:
                 take_matrix(weight, state, numbers, x, part, start, end, SHAPES, s, ADAM)
-            elif SHAPES[s][0] < 0:
+            elif SHAPES[s][KIND] == WHOLE or SHAPES[s][KIND] == WHOLE_MAX:
                 take_whole(weight, state, numbers, part, start, end, SHAPES, s, ADAM)
             else:
                 take_rows(weight, state, numbers, part, start, end, SHAPES, s, ADAM, MASTER)
@@ -71,17 +84,16 @@ def take_matrix(
     That is Uᵀ(Ux), the columns' squares, ‖Ux‖², the longest row's square, what was found.
     """
     SHAPE: tl.constexpr = SHAPES[s]
-    BLOCK: tl.constexpr = SHAPE[3]
-    T: tl.constexpr = SHAPE[4]
-    C: tl.constexpr = SHAPE[5]
-    Z: tl.constexpr = SHAPE[6] * T * C
+    T: tl.constexpr = SHAPE[TAP_LANES]
+    C: tl.constexpr = SHAPE[COLUMN_LANES]
+    Z: tl.constexpr = SHAPE[CHUNKS] * T * C
     squares = tl.zeros((T,), tl.float32)
     longest = tl.zeros((T,), tl.float32)
     z = tl.zeros((T, C), tl.float32)
     columns = tl.zeros((T, C), tl.float32)
     found = 0
-    for row in range(start, end, BLOCK):
-        if SHAPE[6] == 1:
+    for row in range(start, end, SHAPE[BLOCK]):
+        if SHAPE[CHUNKS] == 1:
             at, inside = place(row, end, 0, SHAPE)
             u, largest = take_in(weight, state, numbers, at, inside, ADAM)
             y = tl.sum(u * entries(x, 0, SHAPE)[None, :, :], 2)
@@ -89,17 +101,17 @@ def take_matrix(
             z += tl.sum(u * y[:, :, None], 0)
             columns += tl.sum(u * u, 0)
         else:  # a row is too wide to stay on the chip, but not for the cache
-            y = tl.zeros((BLOCK, T), tl.float32)
-            lengths = tl.zeros((BLOCK, T), tl.float32)
-            largest = tl.zeros((BLOCK,), tl.float32)
-            for chunk in range(SHAPE[6]):
+            y = tl.zeros((SHAPE[BLOCK], T), tl.float32)
+            lengths = tl.zeros((SHAPE[BLOCK], T), tl.float32)
+            largest = tl.zeros((SHAPE[BLOCK],), tl.float32)
+            for chunk in range(SHAPE[CHUNKS]):
                 at, inside = place(row, end, chunk * C, SHAPE)
                 u, more = take_in(weight, state, numbers, at, inside, ADAM)
                 largest = tl.maximum(largest, more)
                 y += tl.sum(u * entries(x, chunk * C, SHAPE)[None, :, :], 2)
                 lengths += tl.sum(u * u, 2)
             tl.debug_barrier()
-            for chunk in range(SHAPE[6]):
+            for chunk in range(SHAPE[CHUNKS]):
                 at, inside = place(row, end, chunk * C, SHAPE)
                 u = again(state, numbers, at, inside, ADAM)
                 right, wide = tl.sum(u * y[:, :, None], 0), tl.sum(u * u, 0)
@@ -111,9 +123,9 @@ def take_matrix(
             tl.debug_barrier()
         squares += tl.sum(y * y, 0)
         longest = tl.maximum(longest, tl.max(lengths, 0))
-        of_rows = judged(largest, tl.sum(lengths, 1), 0)
+        of_rows = judged(largest, tl.sum(lengths, 1), MATRIX)
         found = tl.maximum(found, tl.max(of_rows, 0))
-    if SHAPE[6] == 1:
+    if SHAPE[CHUNKS] == 1:
         tl.store(part + inner(0, SHAPE), z)
         tl.store(part + Z + inner(0, SHAPE), columns)
     tl.store(part + 2 * Z + tl.arange(0, T), squares)
@@ -128,37 +140,36 @@ def take_rows(
 ):  # fmt: skip
     """New moments of rows that are measured one by one, by RMS or largest entry; moves them."""
     SHAPE: tl.constexpr = SHAPES[s]
-    BLOCK: tl.constexpr = SHAPE[3]
-    T: tl.constexpr = SHAPE[4]
-    C: tl.constexpr = SHAPE[5]
+    T: tl.constexpr = SHAPE[TAP_LANES]
+    C: tl.constexpr = SHAPE[COLUMN_LANES]
     found = 0
     refused = tl.zeros((T, C), tl.int32)
-    for row in range(start, end, BLOCK):
-        if SHAPE[6] == 1:
+    for row in range(start, end, SHAPE[BLOCK]):
+        if SHAPE[CHUNKS] == 1:
             at, inside = place(row, end, 0, SHAPE)
             u, largest = take_in(weight, state, numbers, at, inside, ADAM)
             norm = measured(u, SHAPE)
-            of_rows, factor = judged(largest, norm, SHAPE[0]), inverse(norm)
+            of_rows, factor = judged(largest, norm, SHAPE[KIND]), inverse(norm)
             inside &= (of_rows < 3)[:, None, None]
-            u *= factor[:, None, None] / SHAPE[7]
+            u *= factor[:, None, None] / SHAPE[GAIN]
             refused = tl.maximum(refused, move(weight, at, inside, u, numbers, MASTER))
         else:
-            norm = tl.zeros((BLOCK,), tl.float32)
-            largest = tl.zeros((BLOCK,), tl.float32)
-            for chunk in range(SHAPE[6]):
+            norm = tl.zeros((SHAPE[BLOCK],), tl.float32)
+            largest = tl.zeros((SHAPE[BLOCK],), tl.float32)
+            for chunk in range(SHAPE[CHUNKS]):
                 at, inside = place(row, end, chunk * C, SHAPE)
                 u, more = take_in(weight, state, numbers, at, inside, ADAM)
                 largest = tl.maximum(largest, more)
-                if SHAPE[0] == 1:
+                if SHAPE[KIND] == ROWS:
                     part_norm = measured(u, SHAPE)
                     norm = tl.sqrt(norm * norm + part_norm * part_norm)
                 else:
                     norm = tl.maximum(norm, measured(u, SHAPE))
             tl.debug_barrier()
-            of_rows, factor = judged(largest, norm, SHAPE[0]), inverse(norm)
-            for chunk in range(SHAPE[6]):
+            of_rows, factor = judged(largest, norm, SHAPE[KIND]), inverse(norm)
+            for chunk in range(SHAPE[CHUNKS]):
                 at, inside = place(row, end, chunk * C, SHAPE)
-                u = again(state, numbers, at, inside, ADAM) * factor[:, None, None] / SHAPE[7]
+                u = again(state, numbers, at, inside, ADAM) * factor[:, None, None] / SHAPE[GAIN]
                 inside &= (of_rows < 3)[:, None, None]
                 refused = tl.maximum(refused, move(weight, at, inside, u, numbers, MASTER))
         of_rows = tl.maximum(of_rows, tl.where(factor > 0, 2, 0))
@@ -167,7 +178,7 @@ def take_rows(
 
 
 @jit
-def judged(largest, norm, KIND: tl.constexpr):
+def judged(largest, norm, HOW: tl.constexpr):
     """What is found of rows, by their largest gradients and what norms or squares come to.
 
     Infinity in a moment becomes NaN as soon as a gradient is taken in. So where a sum of squares is
@@ -175,7 +186,7 @@ def judged(largest, norm, KIND: tl.constexpr):
     """
     found = tl.where(largest > 0, 1, 0)
     found = tl.where((largest < 1e30) & (norm < 3e38), found, 3)
-    if KIND == 2 or KIND == -2:
+    if HOW == ROWS_MAX or HOW == WHOLE_MAX:  # noqa: SIM109  Triton has no `in`
         found = tl.where(norm < 3e38, found, 4)
     return tl.where(norm == norm, found, 4)
 
@@ -189,24 +200,24 @@ def take_whole(
     SHAPE: tl.constexpr = SHAPES[s]
     size = 0.0
     largest = 0.0
-    for row in range(start, end, SHAPE[3]):
-        for chunk in range(SHAPE[6]):
-            at, inside = place(row, end, chunk * SHAPE[5], SHAPE)
+    for row in range(start, end, SHAPE[BLOCK]):
+        for chunk in range(SHAPE[CHUNKS]):
+            at, inside = place(row, end, chunk * SHAPE[COLUMN_LANES], SHAPE)
             u, more = take_in(weight, state, numbers, at, inside, ADAM)
             largest = tl.maximum(largest, tl.max(more, 0))
-            if SHAPE[0] == -1:
+            if SHAPE[KIND] == WHOLE:
                 size += tl.sum(tl.sum(tl.sum(u * u, 2), 1), 0)
             else:
                 size = tl.maximum(size, tl.max(top(u), 0))
     tl.store(part, size)
-    tl.store(part + 1, judged(largest, size, SHAPE[0]))
+    tl.store(part + 1, judged(largest, size, SHAPE[KIND]))
 
 
 @jit
 def measured(u, SHAPE: tl.constexpr):
     """Of each row, what these columns add to its RMS, or their largest entry in size."""
-    if SHAPE[0] == 1:
-        return tl.sqrt(tl.sum(tl.sum(u * u, 2), 1) / SHAPE[2])
+    if SHAPE[KIND] == ROWS:
+        return tl.sqrt(tl.sum(tl.sum(u * u, 2), 1) / SHAPE[COLUMNS])
     else:
         return top(u)
 
@@ -236,9 +247,9 @@ def reduce_kernel(weights, where, sums, factors, lost, SHAPES: tl.constexpr, ALI
     found = 0.0
     for s in tl.static_range(len(SHAPES)):
         if shape == s:
-            if SHAPES[s][0] == 0:
+            if SHAPES[s][KIND] == MATRIX:
                 found = reduce_matrix(x, part, count, height, factor, SHAPES, s)
-            elif SHAPES[s][0] < 0:
+            elif SHAPES[s][KIND] == WHOLE or SHAPES[s][KIND] == WHOLE_MAX:
                 found = reduce_whole(part, count, height, factor, SHAPES, s)
             else:
                 for k in range(count):
@@ -258,10 +269,10 @@ def reduce_matrix(x, part, count, height, factor, SHAPES: tl.constexpr, s: tl.co
     one then starts from the columns' lengths.
     """
     SHAPE: tl.constexpr = SHAPES[s]
-    T: tl.constexpr = SHAPE[4]
-    C: tl.constexpr = SHAPE[5]
-    CHUNKS: tl.constexpr = SHAPE[6]
-    Z: tl.constexpr = CHUNKS * T * C
+    T: tl.constexpr = SHAPE[TAP_LANES]
+    C: tl.constexpr = SHAPE[COLUMN_LANES]
+    COUNT: tl.constexpr = SHAPE[CHUNKS]
+    Z: tl.constexpr = COUNT * T * C
     PART: tl.constexpr = 2 * Z + 2 * T + 1
     tap = tl.arange(0, T)
     squares = tl.zeros((T,), tl.float32)
@@ -274,33 +285,33 @@ def reduce_matrix(x, part, count, height, factor, SHAPES: tl.constexpr, s: tl.co
         bound = tl.maximum(bound, tl.load(part + k * PART + 2 * Z + T + tap))
         found = tl.maximum(found, tl.load(part + k * PART + 2 * Z + 2 * T))
     scale = inverse(tl.sqrt(squares))[:, None]
-    for chunk in tl.static_range(CHUNKS):
+    for chunk in tl.static_range(COUNT):
         right = add_up(part, count, chunk, SHAPE) * scale
         columns = add_up(part + Z, count, chunk, SHAPE)
         norm += tl.sum(right * right, 1)
         bound = tl.maximum(bound, tl.max(columns, 1))
         whole += tl.sum(columns, 1)
-        if CHUNKS > 1:
+        if COUNT > 1:
             tl.store(part + inner(chunk, SHAPE), right)
             tl.store(part + Z + inner(chunk, SHAPE), columns)
-    sides = tl.minimum(height.to(tl.float32), SHAPE[2])
+    sides = tl.minimum(height.to(tl.float32), SHAPE[COLUMNS])
     bound = tl.maximum(bound, tl.maximum(norm, whole / sides))
     fits = tl.min(((norm < 3e38) & (bound < 3e38)).to(tl.int32), 0)  # NaN does not
     found = tl.where(fits == 1, found, tl.maximum(found, 3.0))
     stuck = (norm < 0.25 * bound)[:, None]
-    if CHUNKS > 1:
+    if COUNT > 1:
         tl.debug_barrier()
-    for chunk in tl.static_range(CHUNKS):
+    for chunk in tl.static_range(COUNT):
         at, inside = position(chunk * C, SHAPE)
-        if CHUNKS > 1:
+        if COUNT > 1:
             right = tl.load(part + inner(chunk, SHAPE))
             columns = tl.load(part + Z + inner(chunk, SHAPE))
         new = tl.where(stuck, tl.sqrt(columns), right)
         length = inverse(tl.sqrt(tl.where(stuck, whole[:, None], norm[:, None])))
         good = tl.where(found > 2, 0.0, length) > 0
         tl.store(x + at, new * length, inside & good)
-    size = inverse(tl.sqrt(bound)) * tl.sqrt(height.to(tl.float32) / SHAPE[2]) / SHAPE[1]
-    tl.store(factor + tap, tl.where(found > 2, -1.0, size), tap < SHAPE[1])
+    size = inverse(tl.sqrt(bound)) * tl.sqrt(height.to(tl.float32) / SHAPE[COLUMNS]) / SHAPE[TAPS]
+    tl.store(factor + tap, tl.where(found > 2, -1.0, size), tap < SHAPE[TAPS])
     return tl.maximum(found, tl.where(tl.max(size, 0) > 0, 2.0, 0.0))
 
 
@@ -312,11 +323,11 @@ def reduce_whole(part, count, height, factor, SHAPES: tl.constexpr, s: tl.conste
     found = 0.0
     for k in range(count):
         more = tl.load(part + 2 * k)
-        norm = norm + more if SHAPE[0] == -1 else tl.maximum(norm, more)
+        norm = norm + more if SHAPE[KIND] == WHOLE else tl.maximum(norm, more)
         found = tl.maximum(found, tl.load(part + 2 * k + 1))
-    if SHAPE[0] == -1:
-        norm = tl.sqrt(norm / (height.to(tl.float32) * SHAPE[2]))
-    size = inverse(norm) / SHAPE[7]
+    if SHAPE[KIND] == WHOLE:
+        norm = tl.sqrt(norm / (height.to(tl.float32) * SHAPE[COLUMNS]))
+    size = inverse(norm) / SHAPE[GAIN]
     found = tl.where(norm < 3e38, found, tl.maximum(found, 3.0))
     tl.store(factor, tl.where(found > 2, -1.0, size))
     return tl.maximum(found, tl.where(size > 0, 2.0, 0.0))
@@ -325,11 +336,11 @@ def reduce_whole(part, count, height, factor, SHAPES: tl.constexpr, s: tl.conste
 @jit
 def add_up(part, count, chunk, SHAPE: tl.constexpr):
     """A chunk of Uᵀ(Ux), or of the columns' squares, part by part in their order."""
-    T: tl.constexpr = SHAPE[4]
-    C: tl.constexpr = SHAPE[5]
+    T: tl.constexpr = SHAPE[TAP_LANES]
+    C: tl.constexpr = SHAPE[COLUMN_LANES]
     total = tl.zeros((T, C), tl.float32)
     for k in range(count):
-        total += tl.load(part + k * (2 * (SHAPE[6] * C + 1) * T + 1) + inner(chunk, SHAPE))
+        total += tl.load(part + k * (2 * (SHAPE[CHUNKS] * C + 1) * T + 1) + inner(chunk, SHAPE))
     return total
 
 
@@ -354,7 +365,7 @@ def apply_kernel(
         options(row, targets + index),
     )
     for s in tl.static_range(len(SHAPES)):
-        if shape == s and SHAPES[s][0] <= 0:
+        if shape == s and SHAPES[s][KIND] != ROWS and SHAPES[s][KIND] != ROWS_MAX:
             kept = lost + 4 * index + 3
             apply_matrix(weight, state, numbers, factor, kept, start, end, SHAPES, s, ADAM, MASTER)
 
@@ -366,13 +377,13 @@ def apply_matrix(
 ):  # fmt: skip
     """Move rows of a matrix."""
     SHAPE: tl.constexpr = SHAPES[s]
-    T: tl.constexpr = SHAPE[4]
-    C: tl.constexpr = SHAPE[5]
+    T: tl.constexpr = SHAPE[TAP_LANES]
+    C: tl.constexpr = SHAPE[COLUMN_LANES]
     tap = tl.arange(0, T)
-    scale = tl.load(factor + tap, tap < SHAPE[1], 0.0)[None, :, None]
+    scale = tl.load(factor + tap, tap < SHAPE[TAPS], 0.0)[None, :, None]
     refused = tl.zeros((T, C), tl.int32)
-    for row in range(start, end, SHAPE[3]):
-        for chunk in range(SHAPE[6]):
+    for row in range(start, end, SHAPE[BLOCK]):
+        for chunk in range(SHAPE[CHUNKS]):
             at, inside = place(row, end, chunk * C, SHAPE)
             u = again(state, numbers, at, inside, ADAM)
             refused = tl.maximum(refused, move(weight, at, inside, u * scale, numbers, MASTER))
@@ -410,20 +421,21 @@ def options(row, target):
 @jit
 def place(row, end, column, SHAPE: tl.constexpr):
     """Where a block of (rows, taps, columns) lies in a weight, and what of it is inside."""
-    TAPS: tl.constexpr = SHAPE[1]
-    COLUMNS: tl.constexpr = SHAPE[2]
-    rows = row + tl.arange(0, SHAPE[3])[:, None, None]
-    taps = tl.arange(0, SHAPE[4])[None, :, None]
-    columns = column + tl.arange(0, SHAPE[5])[None, None, :]
-    at = rows.to(tl.int64) * (TAPS * COLUMNS) + columns * TAPS + taps
-    return at, (rows < end) & (taps < TAPS) & (columns < COLUMNS)
+    rows = row + tl.arange(0, SHAPE[BLOCK])[:, None, None]
+    taps = tl.arange(0, SHAPE[TAP_LANES])[None, :, None]
+    columns = column + tl.arange(0, SHAPE[COLUMN_LANES])[None, None, :]
+    at = rows.to(tl.int64) * (SHAPE[TAPS] * SHAPE[COLUMNS]) + columns * SHAPE[TAPS] + taps
+    return at, (rows < end) & (taps < SHAPE[TAPS]) & (columns < SHAPE[COLUMNS])
 
 
 @jit
 def position(column, SHAPE: tl.constexpr):
     """Where a block of (taps, columns) lies in a vector, and what of it is inside."""
-    taps, columns = tl.arange(0, SHAPE[4])[:, None], column + tl.arange(0, SHAPE[5])[None, :]
-    return columns * SHAPE[1] + taps, (taps < SHAPE[1]) & (columns < SHAPE[2])
+    taps, columns = (
+        tl.arange(0, SHAPE[TAP_LANES])[:, None],
+        column + tl.arange(0, SHAPE[COLUMN_LANES])[None, :],
+    )
+    return columns * SHAPE[TAPS] + taps, (taps < SHAPE[TAPS]) & (columns < SHAPE[COLUMNS])
 
 
 @jit
@@ -436,8 +448,8 @@ def entries(x, column, SHAPE: tl.constexpr):
 @jit
 def inner(chunk, SHAPE: tl.constexpr):
     """Where a chunk of Uᵀ(Ux), (taps, columns), lies in a part."""
-    tap = chunk * SHAPE[4] + tl.arange(0, SHAPE[4])
-    return tap[:, None] * SHAPE[5] + tl.arange(0, SHAPE[5])[None, :]
+    tap = chunk * SHAPE[TAP_LANES] + tl.arange(0, SHAPE[TAP_LANES])
+    return tap[:, None] * SHAPE[COLUMN_LANES] + tl.arange(0, SHAPE[COLUMN_LANES])[None, :]
 
 
 @jit

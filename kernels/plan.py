@@ -98,8 +98,9 @@ class Norm:
     name: str  # as plans call it
     vector = False  # does `measure` carry a vector x from step to step?
     most = 1  # how often `measure` is repeated, so that a new vector comes near its place
-    # How kernels measure it: 0 matrices, each row by 1 RMS or 2 largest entry, -1 and -2 the whole.
-    kernel: int | None = None
+    # How kernels measure it: "matrix"; by RMS or largest entry each row ("rows", "rows_max") or the
+    # "whole" ("whole_max").
+    kernel: str | None = None
 
     def __init_subclass__(cls) -> None:
         if "name" in vars(cls):  # else it is another form of a norm that there is

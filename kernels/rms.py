@@ -15,7 +15,7 @@ class RMS(Norm):
     """The RMS of a vector (n,), or of all entries."""
 
     name = "rms"
-    kernel = 1
+    kernel = "rows"
 
     @classmethod
     def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:

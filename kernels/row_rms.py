@@ -15,7 +15,7 @@ class RowRMS(Norm):
     """The largest RMS of a row of a (count, dim) matrix. Each row is scaled by itself, exactly."""
 
     name = "row_rms"
-    kernel: int | None = 1
+    kernel: str | None = "rows"
 
     @classmethod
     def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -10,7 +10,7 @@ class Sign(MaxAbs):
     """in·(the largest entry, in size) of an (out, in) matrix (Pethick et al. 2025, Scion)."""
 
     name = "sign"
-    kernel = -2
+    kernel = "whole_max"
 
     @classmethod
     def gain(cls, shape: tuple[int, ...]) -> int:

@@ -49,16 +49,18 @@ class Certify:
 
     A model with images is looked at twice, with their norms in P and in R; the smaller κ counts.
     `norms` are bounds on the weights' norms, by template of their paths: 1 where none is given.
+    With `brief` it is proved of the model and not said of its parts: what λ needs.
     """
 
     name: ClassVar[str] = "certify"
     norms: Mapping[str, float] = field(default_factory=dict)
+    brief: bool = False
 
     def run(self, program: Program, diagnostics: Diagnostics) -> Program:
-        certifier = _Certifier(program, False, self.norms)
+        certifier = _Certifier(program, False, self.norms, self.brief)
         found = certifier.certificate()
         if certifier.frames.images:
-            in_whole = _Certifier(program, True, self.norms)
+            in_whole = _Certifier(program, True, self.norms, self.brief)
             other = in_whole.certificate()
             if _size(other.kappa) < _size(found.kappa):
                 certifier, found = in_whole, other
@@ -79,8 +81,10 @@ def _size(kappa: float | None) -> float:
 
 
 class _Certifier:
-    def __init__(self, program: Program, whole: bool, norms: Mapping[str, float]) -> None:
-        self.program = program
+    def __init__(
+        self, program: Program, whole: bool, norms: Mapping[str, float], brief: bool
+    ) -> None:
+        self.program, self.brief = program, brief
         self.frames = Frames(program, whole, norms)
         self.weights = {weight.path: weight for weight in program.weights}
         self.parts: dict[int, PartBound] = {}
@@ -207,7 +211,7 @@ class _Certifier:
 
     def describe(self, frame: Frame, out: list[Measure] | None = None) -> None:
         """What is proved of a part and those in it; of several looks at one, the weakest."""
-        for part, _ in frame.parts:
+        for part, _ in () if self.brief else frame.parts:
             self.describe(part)
         if isinstance(frame.module, Leaf):
             self.advise(frame.module, frame)

@@ -26,7 +26,7 @@ from modnorm.graph.modules import (
 from modnorm.graph.numbers import fits_float, show
 from modnorm.ops.base import Atom
 from modnorm.ops.types import Real
-from modnorm.passes.program import Program
+from modnorm.passes.program import Program, Tared
 from modnorm.passes.sensitivity import plus, times
 
 EXACT_BITS = 16_384
@@ -59,9 +59,10 @@ class _Masses:
         self.total = Counter[str]()
         self.completes: dict[int, list[str]] = {}
         self.leaf: dict[str, Real] = {}
+        self.tares: dict[str, tuple[Tared, ...]] = {}
         self.count_mentions(tree)
         self.sum(tree)
-        self.scale(tree, 1)
+        self.scale(tree, 1, ())
 
     def count_mentions(self, module: Module) -> None:
         """How often every shared module is mentioned; a shared body is counted once.
@@ -143,29 +144,31 @@ class _Masses:
             )
         )
 
-    def scale(self, module: Module, factor: Real) -> None:
+    def scale(self, module: Module, factor: Real, tares: tuple[Tared, ...]) -> None:
         """Hand every enclosing tare's factor down to the weights."""
         for key in self.completes.get(module.id, ()):
-            self.scale(self.bodies[key].body, factor)
+            self.scale(self.bodies[key].body, factor, tares)
         if factor != 1:
             self.mass[module.id] = scaled(self.mass[module.id], factor)
         match module:
             case Leaf(op=op):
                 if isinstance(op, Atom):
                     self.leaf[module.path] = self.mass[module.id]
+                    self.tares[module.path] = tares
             case Compose(steps=parts) | Tuple(members=parts):
                 for part in parts:
-                    self.scale(part, factor)
+                    self.scale(part, factor, tares)
             case Repeat(runs=runs):
                 for run in runs:
-                    self.scale(run.body, factor)
+                    self.scale(run.body, factor, tares)
             case Scope(body=body):
-                self.scale(body, factor)
+                self.scale(body, factor, tares)
             case Tare(body=body):
                 inner = self.mass[body.id]
                 if inner != 0:
-                    factor = scaled(divide(module.mass, inner), factor)
-                self.scale(body, factor)
+                    own = Tared(module, inner, divide(module.mass, inner))
+                    factor, tares = scaled(own.factor, factor), (*tares, own)
+                self.scale(body, factor, tares)
             case Shared():
                 pass
 
@@ -203,7 +206,7 @@ class Masses:
                     hint="give at least one atom a positive mass",
                 )
             )
-        return replace(program, masses=mass, leaf_masses=leaves)
+        return replace(program, masses=mass, leaf_masses=leaves, tares=masses.tares)
 
     def verify(self, program: Program) -> None:
         total: Real = 0

@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Source, Span
 from modnorm.graph.dataflow import Region
-from modnorm.graph.modules import Module, Stored
+from modnorm.graph.modules import Module, Stored, Tare
 from modnorm.graph.values import Value
 from modnorm.ops.base import Atom, Sharpness
 from modnorm.ops.types import Real, Tensor, Type
@@ -34,6 +34,15 @@ class Level:
     start: int
     count: int
     ratio: Real
+
+
+@dataclass(frozen=True)
+class Tared:
+    """What a `tare` does to what is in it, whose masses summed to `before`: a factor for each."""
+
+    tare: Tare
+    before: Real
+    factor: Real
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,8 @@ class Weight:
 class Program:
     """A model between parsing and code generation. Passes fill in the fields from `types` on.
 
-    `types`, `masses`, `sensitivities` and `sharpness` are by id of the module tree.
+    `types`, `masses`, `sensitivities` and `sharpness` are by id of the module tree, `leaf_masses`
+    and the `tares` around a weight, outermost first, by its path.
     """
 
     name: str
@@ -79,6 +89,7 @@ class Program:
     types: Mapping[int, tuple[Type, Type]] = field(default_factory=dict)
     masses: Mapping[int, Real] = field(default_factory=dict)
     leaf_masses: Mapping[str, Real] = field(default_factory=dict)
+    tares: Mapping[str, tuple[Tared, ...]] = field(default_factory=dict)
     sensitivities: Mapping[int, Real] = field(default_factory=dict)
     sharpness: Mapping[int, Sharpness | None] = field(default_factory=dict)
     graph: Region | None = None

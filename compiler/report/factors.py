@@ -2,8 +2,8 @@
 
     target = (mass / whole mass) / (sensitivity downstream, added up over the weight's uses)
 
-The factors are read off the module tree: a mass is what the atom declares times every `tare`
-around it; the sensitivity downstream of a use is the product over all that stands behind it in the
+A mass is what the atom declares times the factor of every `tare` around it. The sensitivity
+downstream of a use is read off the module tree: the product over all that stands behind it in the
 compositions around it. Source: Large et al. 2024 (arXiv 2405.14813), Definitions 4 and 6.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import takewhile
 
 from modnorm.codegen.plan import Record
 from modnorm.diagnostics import Span
@@ -27,7 +26,6 @@ from modnorm.graph.modules import (
     Tuple,
     children,
 )
-from modnorm.ops.base import Atom
 from modnorm.ops.types import Real
 from modnorm.passes.certificate import Certificate
 from modnorm.passes.masses import divide
@@ -220,76 +218,11 @@ def _name(module: Module) -> str:
 
 
 def _tares(program: Program, weight: Weight) -> Iterator[Factor]:
-    """Every `tare` around a weight, innermost first, with the factor that it puts on its mass.
-
-    After all of them a tare's body has the mass that the tare asks for times the factors of the
-    tares around it, and the weight has what it declares times the factors of all.
-    """
-    tares = [node for node in _enclosing(program, weight.path) if isinstance(node, Tare)]
-    if any(tare.mass == 0 for tare in tares):
-        innermost = next(tare for tare in reversed(tares) if tare.mass == 0)
-        yield Factor(0, "tare to mass 0", innermost.span)
+    """Every `tare` around a weight, innermost first, with the factor that it puts on its mass."""
+    tares = program.tares[weight.path][::-1]
+    if zero := next((tared for tared in tares if tared.factor == 0), None):
+        yield Factor(0, "tare to mass 0", zero.tare.span)
         return
-    if weight.op.mass == 0:
-        return
-    inside: Real = divide(weight.mass, weight.op.mass)
-    for tare in reversed(tares):
-        outside = divide(program.masses[tare.id], tare.mass)
-        factor = divide(inside, outside)
-        before = divide(tare.mass, factor)
-        yield Factor(factor, f"tare from {exact(before)} to {exact(tare.mass)}", tare.span)
-        inside = outside
-
-
-Chain = tuple[Module, ...]
-
-
-def _all_same(nodes: Chain) -> bool:
-    return all(node is nodes[0] for node in nodes)
-
-
-@dataclass(frozen=True)
-class _Mention:
-    """Where a shared module is mentioned: inside which other one's body, and below which nodes.
-
-    Nodes below a repetition of several copies are left out: no single one of them holds all.
-    """
-
-    inside: str | None
-    chain: Chain
-
-
-def _enclosing(program: Program, path: str) -> Chain:
-    """The nodes whose masses hold a weight's mass, from the root.
-
-    The mass of a shared module is held by the smallest part of the tree with all its mentions, and
-    by what is around that.
-    """
-    mentions: dict[str, list[_Mention]] = {}
-    own = _Mention(None, ())
-    stack: list[tuple[Module, str | None, Chain, int | None]] = [(program.tree, None, (), None)]
-    while stack:
-        node, inside, around, cut = stack.pop()
-        here = (*around, node)
-        match node:
-            case Leaf(op=Atom()) if node.path == path:
-                own = _Mention(inside, here)
-            case Shared(key=key, body=body):
-                mentions.setdefault(key, []).append(_Mention(inside, here[:cut]))
-                if body.id in program.masses:  # the one mention whose body has them
-                    stack.append((body, key, (), None))
-            case Repeat(runs=runs):
-                for run in runs:
-                    within = len(here) if cut is None and run.count > 1 else cut
-                    stack.append((run.body, inside, here, within))
-            case _:
-                stack.extend((child, inside, here, cut) for child in children(node))
-
-    def around_body(key: str | None) -> Chain:
-        if key is None:
-            return ()
-        chains = [(*around_body(m.inside), *m.chain) for m in mentions[key]]
-        levels = zip(*chains, strict=False)
-        return tuple(nodes[0] for nodes in takewhile(_all_same, levels))
-
-    return (*around_body(own.inside), *own.chain)
+    for tared in tares if weight.op.mass else ():
+        what = f"tare from {exact(tared.before)} to {exact(tared.tare.mass)}"
+        yield Factor(tared.factor, what, tared.tare.span)

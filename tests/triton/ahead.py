@@ -25,6 +25,7 @@ from triton.compiler import ASTSource
 torch.cuda.is_available = lambda: True  # kernels are Triton's where there is a GPU
 
 from modnorm.kernels import normed, tiles  # noqa: E402
+from modnorm.kernels.launch import KINDS, KernelShape  # noqa: E402
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -75,13 +76,25 @@ def ptxas(text: str, device: str) -> dict[str, int]:
     return {"registers": int(re.findall(r"Used (\d+) registers", said)[0]), "spilled": sum(spills)}
 
 
-GPT = {(50257, 768): 1, (1024, 768): 1, (768, 768): 0, (3072, 768): 0, (768, 3072): 0}
-CNN = {
-    **{(64, 3, 7, 7): 0, (64, 64, 3, 3): 0, (512, 512, 3, 3): 0, (512, 256, 1, 1): 0},
-    **{(64,): 2, (512,): 1, (1000, 2048): 0},
+GPT = {
+    "rows": [(50257, 768), (1024, 768)],
+    "matrix": [(768, 768), (3072, 768), (768, 3072)],
 }
-NORMS = {(50257, 768): 1, (768, 768): -1, (3072, 768): -2, (768, 3072): 0, (4096, 16384): -1}
-WIDE = {(4096, 4096): 0, (4096, 16384): 0, (8192, 8192): 0, (32000, 16384): 1, (100_000,): 1}
+CNN = {
+    "matrix": [(64, 3, 7, 7), (64, 64, 3, 3), (512, 512, 3, 3), (512, 256, 1, 1), (1000, 2048)],
+    "rows_max": [(64,)],
+    "rows": [(512,)],
+}
+NORMS = {
+    "rows": [(50257, 768)],
+    "whole": [(768, 768), (4096, 16384)],
+    "whole_max": [(3072, 768)],
+    "matrix": [(768, 3072)],
+}
+WIDE = {
+    "matrix": [(4096, 4096), (4096, 16384), (8192, 8192)],
+    "rows": [(32000, 16384), (100_000,)],
+}
 FIRST = "sm_90", "gpt"
 """What is compiled for every optimizer and type; the rest for one, but in long mode."""
 LONG = bool(os.environ.get("MODNORM_LONG"))
@@ -104,7 +117,8 @@ def of_normed() -> Iterator[dict[str, Any]]:
                 usual = model != "cnn" or device in ("sm_90", "gfx942")
                 if not (LONG or (usual if name == "adam" else (device, model) == FIRST)):
                     continue
-                every = (shape_of(*pair, device, master) for pair in kinds.items())
+                pairs = [(shape, kind) for kind, own in kinds.items() for shape in own]
+                every = (shape_of(*pair, device, master) for pair in pairs)
                 shapes = tuple(dict.fromkeys(every))
                 kind = getattr(triton.language, {"fp32": "float32", "bf16": "bfloat16"}[dtype])
                 constants = {
@@ -120,14 +134,15 @@ def of_normed() -> Iterator[dict[str, Any]]:
                     yield told | {"model": model, "variant": name}
 
 
-def shape_of(shape: tuple[int, ...], kind: int, device: str, master: bool) -> tuple[int, ...]:
+def shape_of(shape: tuple[int, ...], kind: str, device: str, master: bool) -> KernelShape:
     """What the kernels know of a shape, cut into the default tiles of a model of 124M weights."""
     tile = tiles.choose(shape, 124_000_000, device)
     _, columns, taps = tiles.view(shape)
     chunks = -(-columns // tile.columns)
     block = max(1, tile.block // 2) if master else tile.block
-    gain = columns if kind < 0 else 1
-    return kind, taps, columns, block, tiles.power(taps), tile.columns, chunks, gain
+    gain = columns if kind.startswith("whole") else 1
+    lanes = tiles.power(taps)
+    return KernelShape(KINDS.index(kind), taps, columns, block, lanes, tile.columns, chunks, gain)
 
 
 REPORTS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {"normed": of_normed}
