@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import reduce
 from typing import ClassVar
 
 from modnorm.diagnostics import Diagnostic, Diagnostics
-from modnorm.graph.modules import (
-    Compose,
-    Leaf,
-    Module,
-    Repeat,
-    Scope,
-    Shared,
-    Tare,
-    Tuple,
-    walk,
-)
+from modnorm.graph.modules import Leaf, Module, Repeat, walk
 from modnorm.graph.numbers import fits_float, show
 from modnorm.ops.types import Real
+from modnorm.passes.fold import fold
 from modnorm.passes.program import Program
 
 EXACT_BITS = 1000
@@ -72,25 +63,30 @@ def _holds(sensitivity: Real) -> bool:
     return sensitivity > 0 and fits_float(sensitivity)
 
 
-def combine(tree: Module, leaf: Callable[[Leaf], Real], values: dict[int, Real]) -> Real:
-    """Fill `values` with every part's value: products along compositions, sums over tuples."""
-    value: Real
-    zero: Real = 0
-    one: Real = 1
-    match tree:
-        case Leaf():
-            value = leaf(tree)
-        case Compose(steps=parts):
-            value = reduce(times, (combine(p, leaf, values) for p in parts), one)
-        case Tuple(members=parts):
-            value = reduce(plus, (combine(p, leaf, values) for p in parts), zero)
-        case Repeat(runs=runs):
-            copies = (power(combine(run.body, leaf, values), run.count) for run in runs)
-            value = reduce(times, copies, one)
-        case Scope(body=body) | Shared(body=body) | Tare(body=body):
-            value = combine(body, leaf, values)
-    values[tree.id] = value
-    return value
+@dataclass(frozen=True)
+class _Declared:
+    """Products along compositions and sums over tuples."""
+
+    diagnostics: Diagnostics
+    unit: Real = 1
+
+    def leaf(self, leaf: Leaf) -> Real:
+        value = leaf.op.sensitivity
+        if _holds(value):
+            return value
+        what = f"`{leaf.op.label}` has sensitivity {show(value)}; it must be positive and finite"
+        self.diagnostics.add(Diagnostic("E501", what, leaf.span))
+        return 1
+
+    def after(self, first: Real, second: Real) -> Real:
+        return times(first, second)
+
+    def beside(self, parts: Sequence[Real]) -> Real:
+        total: Real = 0
+        return reduce(plus, parts, total)
+
+    def repeat(self, part: Real, count: int) -> Real:
+        return power(part, count)
 
 
 @dataclass(frozen=True)
@@ -104,7 +100,7 @@ class Sensitivities:
 
     def run(self, program: Program, diagnostics: Diagnostics) -> Program:
         declared: dict[int, Real] = {}
-        combine(program.tree, lambda leaf: self.declared(leaf, diagnostics), declared)
+        fold(program.tree, _Declared(diagnostics), declared)
         inside_out = reversed(list(walk(program.tree)))
         # an operation's own has been looked at
         over = (m for m in inside_out if not isinstance(m, Leaf) and not _holds(declared[m.id]))
@@ -128,20 +124,6 @@ class Sensitivities:
                 " `(1 - 1/n) * Identity + 1/n * f` does"
             )
         return Diagnostic("E501", message, module.span, hint=hint)
-
-    def declared(self, leaf: Leaf, diagnostics: Diagnostics) -> Real:
-        value = leaf.op.sensitivity
-        if not _holds(value):
-            diagnostics.add(
-                Diagnostic(
-                    "E501",
-                    f"`{leaf.op.label}` has sensitivity {show(value)}; it must be positive and"
-                    " finite",
-                    leaf.span,
-                )
-            )
-            return 1
-        return value
 
     def verify(self, program: Program) -> None:
         for module in walk(program.tree):

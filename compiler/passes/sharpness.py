@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from modnorm.diagnostics import Diagnostics
-from modnorm.graph.modules import (
-    Compose,
-    Hole,
-    Leaf,
-    Module,
-    Repeat,
-    Scope,
-    Shared,
-    Tare,
-    Tuple,
-)
+from modnorm.graph.modules import Leaf
 from modnorm.ops.base import LINEAR, Sharpness
+from modnorm.passes.fold import fold
 from modnorm.passes.program import Program
 
 
@@ -100,57 +92,42 @@ class SharpnessPass:
     name: ClassVar[str] = "sharpness"
 
     def run(self, program: Program, diagnostics: Diagnostics) -> Program:
-        composed = _Composed(program)
-        composed.of(program.tree)
-        return replace(program, sharpness=composed.values)
+        found: dict[int, Second | None] = {}
+        fold(program.tree, _Composed(program), found)
+        return replace(program, sharpness={i: _finite(second) for i, second in found.items()})
 
     def verify(self, program: Program) -> None:
         assert program.tree.id in program.sharpness
 
 
+def _finite(second: Second | None) -> Sharpness | None:
+    """The sharpness, if floats hold it."""
+    known = second is not None and all(map(math.isfinite, dataclasses.astuple(second.sharp)))
+    return second.sharp if second is not None and known else None
+
+
 class _Composed:
-    """The sharpness of every part of a program, in `values` by id."""
+    """The rules, where there may be no sharpness."""
+
+    unit: Second | None = IDENTITY
 
     def __init__(self, program: Program) -> None:
         self.masses = program.leaf_masses
         self.shared = {weight.path for weight in program.weights if weight.uses > 1}
-        self.values: dict[int, Sharpness | None] = {}
 
-    def of(self, module: Module) -> Second | None:
-        second = self.inner(module)
-        finite = second is not None and all(
-            map(math.isfinite, (second.sharp.alpha, second.sharp.beta, second.sharp.gamma))
-        )
-        self.values[module.id] = second.sharp if second is not None and finite else None
-        return second
+    def leaf(self, leaf: Leaf) -> Second | None:
+        # a shared weight moves all its uses at once, which no rule for trees covers
+        if leaf.op.sharpness is None or leaf.weight in self.shared:
+            return None
+        mass = float(self.masses.get(leaf.path, 0))
+        return Second(mass, float(leaf.op.sensitivity), leaf.op.sharpness)
 
-    def inner(self, module: Module) -> Second | None:
-        match module:
-            case Leaf(op=op):
-                # a shared weight moves all its uses at once, which no rule for trees covers
-                if op.sharpness is None or module.weight in self.shared:
-                    return None
-                mass = float(self.masses.get(module.path, 0))
-                return Second(mass, float(op.sensitivity), op.sharpness)
-            case Compose(steps=parts):
-                total: Second | None = IDENTITY
-                for part in parts:
-                    inner = self.of(part)
-                    total = None if total is None or inner is None else within(after, total, inner)
-                return total
-            case Tuple(members=parts):
-                inners = [self.of(part) for part in parts]
-                known = [i for i in inners if i is not None]
-                return within(beside, known) if len(known) == len(inners) else None
-            case Repeat(runs=runs):
-                total = IDENTITY
-                for run in runs:
-                    inner = self.of(run.body)
-                    copies = None if inner is None else within(repeated, inner, run.count)
-                    both = total is not None and copies is not None
-                    total = within(after, total, copies) if both else None
-                return total
-            case Scope(body=body) | Shared(body=body) | Tare(body=body):
-                return self.of(body)
-            case Hole():
-                raise AssertionError("a hole got past the inference of shapes")
+    def after(self, first: Second | None, second: Second | None) -> Second | None:
+        return None if first is None or second is None else within(after, first, second)
+
+    def beside(self, parts: Sequence[Second | None]) -> Second | None:
+        known = [part for part in parts if part is not None]
+        return within(beside, known) if len(known) == len(parts) else None
+
+    def repeat(self, part: Second | None, count: int) -> Second | None:
+        return None if part is None else within(repeated, part, count)

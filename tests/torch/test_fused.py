@@ -12,10 +12,14 @@ from torch import nn
 
 import modnorm
 from modnorm.diagnostics import ModnormError
+from modnorm.kernels import NormedSGD
 from modnorm.ops import registry
 from modnorm.ops.fused import QKV
 from modnorm.ops.types import Symbol, Tensor
 from modnorm.pipeline import analyse_text
+from modnorm.sweep.names import read_label
+from modnorm.sweep.optimizers import build
+from modnorm.sweep.parts import with_body_mass
 
 FUSED = "QKV(32, 4)"
 SPLIT = "(q, k, v) where q = HeadedLinear(32, 4)  k = HeadedLinear(32, 4)  v = HeadedLinear(32, 4)"
@@ -215,3 +219,23 @@ def test_the_gated_layer_of_the_guide(monkeypatch: pytest.MonkeyPatch) -> None:
     for w, name in zip(fused.PLAN, names, strict=True):
         own = w.cut(held[w.layout.parameter if w.layout else w.name])
         torch.testing.assert_close(own, two.get_parameter(name), rtol=0, atol=1e-11)
+
+
+def test_peers_get_the_parameter() -> None:
+    """Other optimizers of a sweep know parameters only: Muon takes a fused matrix as one."""
+    text = """\
+input ids: int[batch, seq] < 9
+model Net = Linear(9) @ (MergeHeads >> Linear(8)) @ Attention @ QKV(8, 2) @ Embed(9, 8)
+"""
+    module = modnorm.load(text)
+    model = module.Net()
+    hidden, rest = build(module, model, read_label("muon"), 0.1)
+    assert sum(len(group["params"]) for group in hidden.param_groups) == 2
+    before = model.qkv.weight.detach().clone()
+    model(torch.randint(9, (2, 5))).square().sum().backward()
+    for optimizer in (hidden, rest):
+        optimizer.step()
+    assert not torch.equal(model.qkv.weight, before)
+    plan = with_body_mass(module.PLAN, 4)
+    assert sum(w.mass for w in plan) == 6
+    NormedSGD(model.named_parameters(), plan=plan).step()

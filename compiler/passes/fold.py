@@ -1,0 +1,71 @@
+"""One fold of the module tree: what rules say of compositions, tuples and repetitions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Protocol, TypeVar
+
+from modnorm.graph.modules import (
+    Compose,
+    Hole,
+    Leaf,
+    Module,
+    Repeat,
+    Scope,
+    Shared,
+    Tare,
+    Tuple,
+)
+
+T = TypeVar("T")
+
+
+class Algebra(Protocol[T]):
+    """What is known of a part, from what is known of those in it."""
+
+    @property
+    def unit(self) -> T:
+        """Of the identity."""
+        ...
+
+    def leaf(self, leaf: Leaf) -> T:
+        """An operation."""
+        ...
+
+    def after(self, first: T, second: T) -> T:
+        """`second @ first`."""
+        ...
+
+    def beside(self, parts: Sequence[T]) -> T:
+        """A tuple."""
+        ...
+
+    def repeat(self, part: T, count: int) -> T:
+        """So many copies, composed."""
+        ...
+
+
+def fold(module: Module, algebra: Algebra[T], values: dict[int, T]) -> T:
+    """What an algebra says of a part; `values` gets that of every part in it, by id."""
+
+    def inner(part: Module) -> T:
+        return fold(part, algebra, values)
+
+    value: T
+    match module:
+        case Leaf():
+            value = algebra.leaf(module)
+        case Compose(steps=steps):
+            value = reduce(algebra.after, map(inner, steps), algebra.unit)
+        case Tuple(members=members):
+            value = algebra.beside([*map(inner, members)])
+        case Repeat(runs=runs):
+            copies = (algebra.repeat(inner(run.body), run.count) for run in runs)
+            value = reduce(algebra.after, copies, algebra.unit)
+        case Scope(body=body) | Shared(body=body) | Tare(body=body):
+            value = inner(body)
+        case Hole():
+            raise AssertionError("a hole got past the inference of shapes")
+    values[module.id] = value
+    return value
