@@ -32,16 +32,20 @@ from .device import constant, jit, tl
 
 # modnorm: begin
 # What kernels know of a shape of weights when they are compiled: `KernelShape`, field by field.
-KIND, TAPS, COLUMNS, BLOCK = constant(0), constant(1), constant(2), constant(3)
-TAP_LANES, COLUMN_LANES, CHUNKS, GAIN = constant(4), constant(5), constant(6), constant(7)
+KIND = constant(0)
+TAPS = constant(1)
+COLUMNS = constant(2)
+BLOCK = constant(3)
+TAP_LANES = constant(4)
+COLUMN_LANES = constant(5)
+CHUNKS = constant(6)
+GAIN = constant(7)
 # Its kinds: how the norm of a weight is measured.
-MATRIX, ROWS, ROWS_MAX, WHOLE, WHOLE_MAX = (
-    constant(0),
-    constant(1),
-    constant(2),
-    constant(3),
-    constant(4),
-)
+MATRIX = constant(0)
+ROWS = constant(1)
+ROWS_MAX = constant(2)
+WHOLE = constant(3)
+WHOLE_MAX = constant(4)
 
 
 @jit
@@ -84,6 +88,7 @@ def take_matrix(
     That is Uᵀ(Ux), the columns' squares, ‖Ux‖², the longest row's square, what was found.
     """
     SHAPE: tl.constexpr = SHAPES[s]
+    B: tl.constexpr = SHAPE[BLOCK]
     T: tl.constexpr = SHAPE[TAP_LANES]
     C: tl.constexpr = SHAPE[COLUMN_LANES]
     Z: tl.constexpr = SHAPE[CHUNKS] * T * C
@@ -92,7 +97,7 @@ def take_matrix(
     z = tl.zeros((T, C), tl.float32)
     columns = tl.zeros((T, C), tl.float32)
     found = 0
-    for row in range(start, end, SHAPE[BLOCK]):
+    for row in range(start, end, B):
         if SHAPE[CHUNKS] == 1:
             at, inside = place(row, end, 0, SHAPE)
             u, largest = take_in(weight, state, numbers, at, inside, ADAM)
@@ -101,9 +106,9 @@ def take_matrix(
             z += tl.sum(u * y[:, :, None], 0)
             columns += tl.sum(u * u, 0)
         else:  # a row is too wide to stay on the chip, but not for the cache
-            y = tl.zeros((SHAPE[BLOCK], T), tl.float32)
-            lengths = tl.zeros((SHAPE[BLOCK], T), tl.float32)
-            largest = tl.zeros((SHAPE[BLOCK],), tl.float32)
+            y = tl.zeros((B, T), tl.float32)
+            lengths = tl.zeros((B, T), tl.float32)
+            largest = tl.zeros((B,), tl.float32)
             for chunk in range(SHAPE[CHUNKS]):
                 at, inside = place(row, end, chunk * C, SHAPE)
                 u, more = take_in(weight, state, numbers, at, inside, ADAM)
@@ -140,11 +145,12 @@ def take_rows(
 ):  # fmt: skip
     """New moments of rows that are measured one by one, by RMS or largest entry; moves them."""
     SHAPE: tl.constexpr = SHAPES[s]
+    B: tl.constexpr = SHAPE[BLOCK]
     T: tl.constexpr = SHAPE[TAP_LANES]
     C: tl.constexpr = SHAPE[COLUMN_LANES]
     found = 0
     refused = tl.zeros((T, C), tl.int32)
-    for row in range(start, end, SHAPE[BLOCK]):
+    for row in range(start, end, B):
         if SHAPE[CHUNKS] == 1:
             at, inside = place(row, end, 0, SHAPE)
             u, largest = take_in(weight, state, numbers, at, inside, ADAM)
@@ -154,8 +160,8 @@ def take_rows(
             u *= factor[:, None, None] / SHAPE[GAIN]
             refused = tl.maximum(refused, move(weight, at, inside, u, numbers, MASTER))
         else:
-            norm = tl.zeros((SHAPE[BLOCK],), tl.float32)
-            largest = tl.zeros((SHAPE[BLOCK],), tl.float32)
+            norm = tl.zeros((B,), tl.float32)
+            largest = tl.zeros((B,), tl.float32)
             for chunk in range(SHAPE[CHUNKS]):
                 at, inside = place(row, end, chunk * C, SHAPE)
                 u, more = take_in(weight, state, numbers, at, inside, ADAM)

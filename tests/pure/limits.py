@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LIMIT = 10
+LIMIT = 20
 """Seconds of processor time after which something counts as hanging."""
 
 

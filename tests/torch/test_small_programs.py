@@ -38,11 +38,11 @@ PROGRAMS = {
     "model M = (a >> a_b >> Linear(4)) ** 2",
     "an input named like a loop variable": VECTOR.replace("x:", "i:")
     + "def block = Linear(4) ** 2\nmodel M = (Linear(4) ** 2 + block) @ (Linear(4) ** 2) + Tanh",
-    "a shared vector along different axes": SEQUENCE
-    + "shared b = Bias\nmodel M = MergeHeads @ b @ SplitHeads(4) @ b @ Linear(4)",
-    "a shared loop along different axes": SEQUENCE
-    + "shared c = Bias ** 2\nshared b = (c >> Bias >> c >> Tanh) ** 2\n"
-    "model M = (MergeHeads @ b @ SplitHeads(4) @ b @ Linear(4)) ** 2 @ b",
+    "a shared vector along different axes": "input x: float[batch, 4, 6, 6]\n"
+    "shared b = Bias\nmodel M = b @ Flatten @ AdaptiveAvgPool @ b @ Conv2D(4)",
+    "a shared loop along different axes": "input x: float[batch, 4, 6, 6]\n"
+    "shared c = Bias ** 2\nshared b = (c >> Bias >> c >> Tanh) ** 2\n"
+    "model M = (b @ Linear(4)) ** 2 @ b @ Flatten @ AdaptiveAvgPool @ b",
     "shared loops of several kinds of copies": SEQUENCE
     + "shared b = compose((Linear(4) if i == 1 else (i + 1) * Linear(4)) >> Scale"
     " for i in range(4))\nmodel M = (b + Identity) ** 2 @ Linear(4) @ b",
