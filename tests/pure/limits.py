@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 LIMIT = 20
-"""Seconds of processor time after which something counts as hanging."""
+"""Seconds of processor time after which something counts as hanging: some four times what the
+slowest legal program takes, since machines differ."""
 
 
 class Hanging(Exception):
