@@ -97,7 +97,8 @@ class Processes(Futures):
             executor = self._idle.pop()
             future = executor.submit(work_on, self._work, dict(job))
         else:
-            executor = ProcessPoolExecutor(1, _context(self._work), _begin, (self._threads,))
+            own = (self._threads, dict(os.environ))
+            executor = ProcessPoolExecutor(1, _context(self._work), _begin, own)
             before = set(multiprocessing.active_children())
             with _launching():
                 future = executor.submit(work_on, self._work, dict(job))
@@ -155,8 +156,13 @@ def _context(work: str) -> Any:
     return context
 
 
-def _begin(threads: int) -> None:
-    """Set a worker up: it leaves Ctrl-C to its parent, and does not outlive it."""
+def _begin(threads: int, environment: dict[str, str]) -> None:
+    """Set a worker up: it leaves Ctrl-C to its parent, and does not outlive it.
+
+    It gets the environment as it is now: that of what it is a copy of may be older.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ["OMP_NUM_THREADS"] = str(threads)

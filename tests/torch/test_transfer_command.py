@@ -447,6 +447,18 @@ def test_a_worker_that_dies_is_told_from_the_others(monkeypatch: pytest.MonkeyPa
         assert re.fullmatch(rf"{said} \(somework.py, line \d+\)", str(found[do]))
 
 
+def test_workers_have_the_environment_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = WORK.replace('float(job["do"])', 'float(os.environ["SECONDS"])')
+    Path("otherwork.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(os.getcwd())
+    for seconds in ("5", "6"):
+        monkeypatch.setenv("SECONDS", seconds)
+        with processes(1, work="otherwork:work") as pool:
+            pool.submit("run", {"do": ""})
+            (_, found), *_ = pool.finished()
+        assert found.seconds == float(seconds)
+
+
 def test_a_run_that_ends_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is named, and what was run before it is kept."""
     Path("mine.py").write_text(
