@@ -44,7 +44,6 @@ MODEL_IMPORTS = (
 
 IMPORTS = (
     "from modnorm import kernels",
-    "from modnorm.kernels import Layout",
     "from modnorm.kernels import Monitor",
     "from modnorm.kernels import Plan",
     "from modnorm.kernels import Weight",
@@ -125,8 +124,11 @@ def _generate(program: Program, device: str, diagnostics: Diagnostics, standalon
         if on_gpu:
             parts += [_rule("Kernels"), *(sections.source(name).strip() for name in on_gpu)]
     else:
-        lines = dict.fromkeys((*MODEL_IMPORTS, *IMPORTS))
-        used |= {line.split()[-1] for line in IMPORTS if "Layout" not in line or "Layout(" in plan}
+        runtime_imports = [*IMPORTS]
+        if any(weight.stored for weight in program.weights):
+            runtime_imports.append("from modnorm.kernels import Layout")
+        lines = dict.fromkeys((*MODEL_IMPORTS, *runtime_imports))
+        used |= {line.split()[-1] for line in runtime_imports}
         parts = [_public(made.name), _rule("Plan"), plan, *parts, _rule("Optimizers"), *SUBCLASSES]
     head = f"{_docstring(program, made.name, device, standalone)}\n\n{_imports(list(lines), used)}"
     ast.parse("\n".join([head, plan, inputs]))  # the rest was parsed above

@@ -20,7 +20,6 @@ from modnorm.codegen.layout import (
     layout,
 )
 from modnorm.codegen.names import BUILTINS, Names, local, meant
-from modnorm.codegen.plan import holder
 from modnorm.graph.dataflow import Apply, Loop, Region
 from modnorm.graph.place import camel
 from modnorm.ops.base import Atom, Norm, Weighted
@@ -83,8 +82,8 @@ class Classes:
         self.model = self.names.claim(program.name)
         inputs = Names({"self"} | self.taken - free)
         self.arguments = tuple(inputs.claim(entry.name) for entry in program.inputs)
-        moving = {holder(w) for w in program.weights if w.target}
-        self.frozen = {holder(w) for w in program.weights} - moving
+        moving = {w.holder for w in program.weights if w.target}
+        self.frozen = {w.holder for w in program.weights} - moving
         self.atoms: dict[tuple[type[Weighted], Norm, str, str], str] = {}
         self.named: set[str] = set()
         self.parts: dict[str, str] = {}

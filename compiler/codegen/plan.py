@@ -14,11 +14,6 @@ from modnorm.ops.types import Real
 from modnorm.passes.program import Program, Weight
 
 
-def holder(weight: Weight) -> str:
-    """The path of the module that has a weight's parameter, a template as the weight's own."""
-    return weight.path.rsplit(".", 2)[0] if weight.stored else weight.path
-
-
 @dataclass(frozen=True)
 class Record:
     """One weight of the model. `path` is the atom's; the weight's name is that plus `.weight`."""
@@ -35,8 +30,8 @@ class Record:
     @property
     def parameter(self) -> str:
         """The name of what stores it."""
-        path = self.path.rsplit(".", 2)[0] if self.weight.stored else self.path
-        return f"{path}.weight"
+        stored = self.weight.stored
+        return f"{stored.holder(self.path)}.weight" if stored else self.name
 
     @property
     def layout(self) -> Layout | None:
@@ -181,7 +176,7 @@ class _PlanWriter:
             return []
         self.seen.add(weight.path)
         own = loops[len(loops) - len(weight.levels) :]
-        name, held = f"{weight.path}.weight", f"{holder(weight)}.weight"
+        name, held = f"{weight.path}.weight", f"{weight.holder}.weight"
         target = repr(float(weight.target))
         room = 2 * WIDEST
         for level, variable in zip(weight.levels, own, strict=True):

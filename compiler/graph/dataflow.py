@@ -58,8 +58,8 @@ class Apply:
 
     @property
     def holder(self) -> str:
-        """The path of the module: of a part of several atoms, two names further out."""
-        return self.path.rsplit(".", 2)[0] if self.stored else self.weight or self.path
+        """The path of the module that is called, or whose weight is read."""
+        return self.stored.holder(self.path) if self.stored else self.weight or self.path
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +119,19 @@ class Region:
     def uses(self, number: int) -> list[int]:
         """The numbers of the values that use this one, once a use."""
         return [user for _, user in self.graph.out_edges(number)]
+
+    def needed(self) -> set[int]:
+        """The values that the output depends on; of a tuple whose member is picked, that alone."""
+        found, stack = {self.output}, [self.output]
+        while stack:
+            value = self[stack.pop()]
+            inputs = value.inputs
+            if isinstance(value, Apply) and value.op.picks is not None:
+                before = self[inputs[0]]
+                inputs = (before.inputs[value.op.picks],) if isinstance(before, Pack) else inputs
+            stack += [i for i in inputs if i not in found]
+            found.update(inputs)
+        return found
 
     def applies(self) -> Iterator[Apply]:
         """Every operation, those of loops included, in execution order."""

@@ -26,6 +26,10 @@ class Stored:
     op: Fused
     part: str
 
+    def holder(self, path: str) -> str:
+        """The path of the module that has the parameter, from the part's own."""
+        return path.rsplit(".", 2)[0]  # without the names of the part and of its operation
+
 
 @dataclass(frozen=True, eq=False)
 class Leaf:

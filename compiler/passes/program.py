@@ -65,6 +65,11 @@ class Weight:
     stored: Stored | None = None
 
     @property
+    def holder(self) -> str:
+        """The path of the module that has its parameter: a template, as its own."""
+        return self.stored.holder(self.path) if self.stored else self.path
+
+    @property
     def copies(self) -> int:
         total = 1
         for level in self.levels:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Label
+from modnorm.graph.dataflow import Apply, Loop
 from modnorm.graph.modules import (
     Compose,
     Hole,
@@ -46,6 +47,7 @@ class Warnings:
             elif isinstance(module, Repeat):
                 self.growing(module, program, diagnostics)
         self.buffers(program, diagnostics)
+        self.unused(program, diagnostics)
         self.apart(program, diagnostics)
         return program
 
@@ -99,6 +101,35 @@ class Warnings:
                     module.span,
                     hint="updates of early copies shrink by the same factor; bring the repeated"
                     " module to sensitivity 1",
+                )
+            )
+
+    def unused(self, program: Program, diagnostics: Diagnostics) -> None:
+        """Weights that would move if the output depended on them."""
+        moving = {weight.path for weight in program.weights if weight.target}
+        idle: dict[str, Apply] = {}
+        stack = [(program.flow, True)]
+        while stack:
+            region, counts = stack.pop()
+            needed = region.needed() if counts else set()
+            for number in region.numbers():
+                value, used = region[number], number in needed
+                if isinstance(value, Loop):
+                    stack += [(run.region, used) for run in value.runs]
+                elif isinstance(value, Apply) and value.weight in moving:
+                    if used:
+                        moving.discard(value.weight)
+                    else:
+                        idle.setdefault(value.weight, value)
+        for path in sorted(moving & idle.keys(), key=lambda path: idle[path].leaf):
+            value = idle[path]
+            part = f"`{value.stored.part}` of " if value.stored else ""
+            diagnostics.add(
+                Diagnostic(
+                    "W614",
+                    f"nothing depends on {part}this `{value.called.label}`: it never learns",
+                    value.span,
+                    hint="use what it gives, leave it out, or freeze it with mass 0",
                 )
             )
 

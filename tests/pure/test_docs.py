@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +17,7 @@ import reference  # noqa: E402
 import signatures  # noqa: E402
 
 import docs  # noqa: E402
+from tests.tools import with_operation  # noqa: E402
 
 PAGES = docs.pages()
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -111,26 +109,9 @@ def test_the_operations_of_the_guide_work_in_the_tree(tmp_path: Path, name: str,
     """What CONTRIBUTING.md adds to `compiler/ops/` compiles once the package lists it."""
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     files = {block.word: block.text for block in docs.blocks(page) if block.word}
-    package = tmp_path / "modnorm"
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "compiler", package, ignore=ignore)
-    for folder in ("kernels", "grammar"):
-        shutil.copytree(ROOT / folder, package / folder, ignore=ignore)
-    (package / "ops" / f"{name}.py").write_text(files[f"compiler/ops/{name}.py"], "utf-8")
-    listed = package / "ops" / "__init__.py"
-    listed.write_text(
-        listed.read_text("utf-8").replace("    scalars,\n", f"    scalars,\n    {name},\n")
-    )
     (tmp_path / f"{name}.mod").write_text(files[f"{name}.mod"], "utf-8")
-    done = subprocess.run(
-        [sys.executable, "-c", "from modnorm.cli import main; main()", "compile", f"{name}.mod"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-    )
+    command = ["-c", "from modnorm.cli import main; main()", "compile", f"{name}.mod"]
+    done = with_operation(tmp_path, name, files[f"compiler/ops/{name}.py"], command)
     assert done.returncode == 0, done.stderr
     assert said in (tmp_path / f"{name}.py").read_text("utf-8")
 

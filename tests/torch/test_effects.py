@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import copy
 import io
-import os
 import pickle
-import shutil
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import guide
 import pytest
 import torch
 from hypothesis import given, settings
@@ -35,7 +32,7 @@ from modnorm.ops.scalars import Mul
 from modnorm.ops.types import Tensor, TupleType, Type
 from modnorm.passes.program import run_passes
 from modnorm.pipeline import analyse_text
-from tools import docs
+from tests.tools import with_operation
 
 VECTOR = "input x: float[batch, 6]\n"
 BLOCKS = """
@@ -451,7 +448,6 @@ def test_a_batch_that_cannot_be_trained_on_is_said(tmp_path: Path) -> None:
 
 # --- the guide ------------------------------------------------------------------------------------
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import modnorm, torch
 net = modnorm.load("batch.mod").Net()
@@ -468,22 +464,7 @@ assert found.violations == () and found.findings.agreement < 1e-12
 
 def test_the_operation_with_state_of_the_guide_is_batch_norm(tmp_path: Path) -> None:
     """What CONTRIBUTING.md adds compiles, computes what torch does, and is measured."""
-    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    files = {block.word: block.text for block in docs.blocks(page) if block.word}
-    package = tmp_path / "modnorm"
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "compiler", package, ignore=ignore)
-    for folder in ("kernels", "grammar"):
-        shutil.copytree(ROOT / folder, package / folder, ignore=ignore)
-    (package / "ops" / "batch_rms.py").write_text(files["compiler/ops/batch_rms.py"], "utf-8")
-    with (package / "ops" / "runtime.py").open("a", encoding="utf-8") as runtime:
-        runtime.write("\n\n" + files["runtime.py"])
-    listed = package / "ops" / "__init__.py"
-    text = listed.read_text("utf-8").replace("    conv,\n", "    batch_rms,\n    conv,\n")
-    listed.write_text(text, "utf-8")
-    (tmp_path / "batch.mod").write_text(files["batch.mod"], "utf-8")
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], cwd=tmp_path, check=False, capture_output=True,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)}, encoding="utf-8",
-    )  # fmt: skip
+    (tmp_path / "batch.mod").write_text(guide.FILES["batch.mod"], "utf-8")
+    source, runtime = guide.FILES["compiler/ops/batch_rms.py"], guide.FILES["runtime.py"]
+    done = with_operation(tmp_path, "batch_rms", source, ["-c", SCRIPT], f"\n\n{runtime}")
     assert done.returncode == 0, done.stderr
