@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Self
 
-from modnorm.ops.base import Misfit, Op, amount, argument, expect_tensor
+from modnorm.ops.base import Misfit, Op, argument, expect_tensor
 from modnorm.ops.edges import Edge, Matrix, each_measure
 from modnorm.ops.families import LinearBond
 from modnorm.ops.registry import register
-from modnorm.ops.shapes import each, known, map_each, one_axis
+from modnorm.ops.shapes import each, entries, map_each, one_axis
 from modnorm.ops.text import as_float, copied, expression, number
 from modnorm.ops.types import Real, Type
 
@@ -80,13 +80,7 @@ class ChannelStatistics(Op):
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = expect_tensor(self.name, x, rank=2)
         at = x.channels if self.at is None else self.at % len(x.shape)
-        size = known(self.name, x, at, "the number of channels")
-        if self.size is not None and self.size != size:
-            raise Misfit(
-                f"`{self.name}` has {amount(self.size, 'entry')}, but its input {x} has"
-                f" {amount(size, 'channel')} along axis {at}",
-                argument="size",
-            )
+        size = entries(self.name, x, at, self.size)
         return dataclasses.replace(self, size=size, at=one_axis(at, len(x.shape))), x
 
     @property

@@ -112,6 +112,25 @@ def known(op: str, x: Tensor, axis: int, what: str, argument: str = "") -> int:
     return size
 
 
+def entries(
+    op: str, x: Tensor, axis: int, given: int | None, kind: str = "channel", argument: str = ""
+) -> int:
+    """How many numbers an operation keeps that has one for each place along an axis.
+
+    Raises:
+        Misfit: where that is not `given`, or not known: then `argument` may be to blame.
+    """
+    what = "the number of channels" if kind == "channel" else f"the size of axis {axis}"
+    size = known(op, x, axis, what, argument)
+    if given is not None and given != size:
+        raise Misfit(
+            f"`{op}` has {amount(given, 'entry')}, but its input {x} has {amount(size, kind)}"
+            f" along axis {axis}",
+            argument="size",
+        )
+    return size
+
+
 def mend_in(op: Op, size: int) -> str:
     """What to do where a given `in` is not the size that comes: it may stand in torch's order."""
     given, out = (getattr(op, name) for name in ("in_", "out"))

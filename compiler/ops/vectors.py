@@ -14,13 +14,12 @@ from modnorm.ops.base import (
     Norm,
     Op,
     Sharpness,
-    amount,
     argument,
     expect_tensor,
 )
 from modnorm.ops.edges import LARGEST, Bound, Edge, Matrix, Measure, conversion, each_measure
 from modnorm.ops.registry import register
-from modnorm.ops.shapes import index_of, known, one_axis
+from modnorm.ops.shapes import entries, index_of, one_axis
 from modnorm.ops.types import Real, Tensor, Type
 
 if TYPE_CHECKING:
@@ -50,16 +49,8 @@ class Vector(Atom):
                 hint="a weight cannot have an entry for each example; axes of one begin at 1",
                 argument="axis",
             )
-        if self.axis is None:
-            size, what = known(self.name, x, at, "the number of channels"), "channel"
-        else:
-            size, what = known(self.name, x, at, f"the size of axis {at}", "axis"), "place"
-        if self.size is not None and self.size != size:
-            raise Misfit(
-                f"`{self.name}` has {amount(self.size, 'entry')}, but its input {x} has"
-                f" {amount(size, what)} along axis {at}",
-                argument="size",
-            )
+        named = () if self.axis is None else ("place", "axis")
+        size = entries(self.name, x, at, self.size, *named)
         apart = at != x.channels if self.at is None else self.apart
         at = one_axis(at, len(x.shape))
         return dataclasses.replace(self, size=size, at=at, apart=apart), x
