@@ -95,6 +95,13 @@ WIDE = {
     "matrix": [(4096, 4096), (4096, 16384), (8192, 8192)],
     "rows": [(32000, 16384), (100_000,)],
 }
+USUAL = {
+    "gpt": tuple(TARGETS),
+    "cnn": ("sm_90", "gfx942"),
+    "norms": ("sm_90", "gfx942"),
+    "wide": ("sm_90",),
+}
+"""Which devices a model's kernels are compiled for: what comes with more shapes takes long."""
 FIRST = "sm_90", "gpt"
 """What is compiled for every optimizer and type; the rest for one, but in long mode."""
 LONG = bool(os.environ.get("MODNORM_LONG"))
@@ -113,9 +120,8 @@ def of_normed() -> Iterator[dict[str, Any]]:
     for device in TARGETS:
         for model, kinds in MODELS.items():
             for name, (adam, master, dtype) in variants.items():
-                # those of a CNN and of wide rows take long: one device of each maker has them
-                usual = model in ("gpt", "norms") or device in ("sm_90", "gfx942")
-                if not (LONG or (usual if name == "adam" else (device, model) == FIRST)):
+                usual = device in USUAL[model] if name == "adam" else (device, model) == FIRST
+                if not (LONG or usual):
                     continue
                 pairs = [(shape, kind) for kind, own in kinds.items() for shape in own]
                 every = (shape_of(*pair, device, master) for pair in pairs)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+
 import numpy as np
 import pytest
 
@@ -48,6 +51,39 @@ else:
         patched.add(kind)
         return scope
 
+    block_type, block_types = tl.block_type.__init__, dict[object, dict[str, object]]()
+
+    @functools.cache
+    def shape_of(*sizes):
+        return tl.tuple([tl.constexpr(size) for size in sizes]), tl.constexpr(math.prod(sizes))
+
+    def new_block_type(self, element_ty, shape):
+        """Triton 3.6 makes each value a type, with a name that is written out; here they share."""
+        sizes = shape.value if isinstance(shape, tl.constexpr) else shape
+        key = element_ty.name, *(getattr(size, "value", size) for size in sizes)
+        if key not in block_types:
+            block_type(self, element_ty, shape)
+            block_types[key] = dict(self.__dict__)
+        self.__dict__.update(block_types[key])
+
+    def new_tensor(self, handle, type):
+        """As in Triton 3.6, but for a shape that is made once."""
+        self.handle, self.type, self.dtype = handle, type, type.scalar
+        self.shape, self.numel = shape_of(*(type.shape if type.is_block() else ()))
+
+    def np_dtype(tt_dtype):
+        """From a table that Triton 3.6 writes anew for each operation."""
+        if (found := np_dtypes.get(tt_dtype.name)) is None:
+            found = np_dtypes[tt_dtype.name] = get_np_dtype(tt_dtype)
+        return found
+
+    get_np_dtype, np_dtypes = interpreter._get_np_dtype, dict[str, np.dtype]()
+    interpreter._get_np_dtype = np_dtype
+    # Each sum of integers was taken twice, in 64 bits, to see whether it fits.
+    quiet = interpreter.InterpreterOptions(sanitize_overflow=False)
+    interpreter.interpreter_builder.options = quiet
+    tl.block_type.__init__ = new_block_type
+    tl.tensor.__init__ = new_tensor
     interpreter._convert_float = convert
     interpreter._patch_lang = patch_once
     builder.create_dot = create_dot
