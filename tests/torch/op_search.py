@@ -12,7 +12,7 @@ from op_samples import leaves
 from modnorm.ops.base import Atom, Op, Reader
 from modnorm.ops.types import Tensor, TupleType, Type
 
-STEPS = 400 if samples.LONG else 80
+STEPS = 400 if samples.LONG else 50
 STARTS = 8 if samples.LONG else 2
 SizeOf = Callable[[Any], torch.Tensor]
 
@@ -63,7 +63,20 @@ def ascend(
     starts: int = STARTS,
 ) -> float:
     """The largest value found by gradient ascent from several starts."""
-    best = 0.0
+    return ascend_all(lambda parts: objective(parts)[None], like, seed, starts)[0]
+
+
+def ascend_all(
+    objectives: Callable[[list[torch.Tensor]], torch.Tensor],
+    like: list[torch.Tensor],
+    seed: int,
+    starts: int = STARTS,
+) -> list[float]:
+    """The largest value found of each of some objectives, which come as a vector.
+
+    What is climbed is their sum: they should be of one size, as a value and its bound's ratio.
+    """
+    best: torch.Tensor | None = None
     generator = torch.Generator().manual_seed(seed)
     for start in range(starts):
         parts = [
@@ -76,14 +89,18 @@ def ascend(
         for step in range(STEPS):
             for group in optimizer.param_groups:
                 group["lr"] = 0.1 * (1 - step / STEPS)
-            value = objective(parts)
-            if not value.requires_grad:
-                return float(value)
+            values = objectives(parts)
+            found = values.detach()
+            if step and not found.isfinite().all():
+                break  # a place without a gradient, as where a ReLU lets nothing through
+            best = found if best is None else torch.maximum(best, found)
+            if not values.requires_grad:
+                return best.tolist()
             optimizer.zero_grad()
-            (-value).backward()
+            (-values.sum()).backward()
             optimizer.step()
-            best = max(best, value.item())
-    return best
+    assert best is not None
+    return best.tolist()
 
 
 def pack(type: Type, parts: list[torch.Tensor]) -> Any:
