@@ -23,8 +23,8 @@ from modnorm.report.diagnostics import render, to_json
 
 ROOT = Path(__file__).parents[2]
 LONG = os.environ.get("MODNORM_LONG") == "1"
-ROUNDS = 20_000 if LONG else 2_000
-GROUPS = 20
+ROUNDS = 20_000 if LONG else 1_000
+GROUPS = 10
 BEFORE = "# what stood here before\n"
 
 EXAMPLES = {file.stem: file.read_text("utf-8") for file in (ROOT / "examples").glob("*.mod")}
