@@ -33,9 +33,10 @@ def measured(
     analysis = variation({})
     with torch_at_hand():
         from modnorm.measure.check import check
+        from modnorm.measure.document import document
         from modnorm.measure.findings import dumps
         from modnorm.measure.plot import require_matplotlib
-        from modnorm.measure.text import render
+        from modnorm.report.terminal import render
 
         if plot is not None:
             require_matplotlib()
@@ -44,6 +45,6 @@ def measured(
         if form == "json":
             text = dumps(findings.to_json())
         else:
-            text = render(findings, width=look[0], color=look[1])
+            text = render(document(findings), width=look[0], color=look[1])
         picture = Check(findings).plot(plot) if plot is not None else b""
         return text, picture, findings.violations

@@ -74,9 +74,10 @@ class Check:
             from modnorm.measure.findings import dumps
 
             return dumps(self.json).rstrip("\n")
-        from modnorm.measure.text import render
+        from modnorm.measure.document import document
+        from modnorm.report.terminal import render
 
-        return render(self.findings).rstrip("\n")
+        return render(document(self.findings)).rstrip("\n")
 
     __repr__ = __str__
 
@@ -91,9 +92,10 @@ class Check:
         return frame(page(self.analysis, Extras(checked=checked(self.json))))
 
     def __rich__(self) -> RenderableType:
-        from modnorm.measure.text import view
+        from modnorm.measure.document import document
+        from modnorm.report.terminal import view
 
-        return view(self.findings)
+        return view(document(self.findings))
 
 
 def check_file(

@@ -6,17 +6,17 @@ together; so a deeper model differs in the count of its repetition, not in each 
 
 from __future__ import annotations
 
-import textwrap
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import isclose
 from typing import Any
 
 from modnorm.passes.program import Program, Weight
 from modnorm.pipeline import Analysis
 from modnorm.report import as_json
-from modnorm.report.diagnostics import clean
-from modnorm.report.facts import UNKNOWN, constant, number
+from modnorm.report.blocks import NONE, Block, Cell, Document, Section, Table, Text
+from modnorm.report.facts import constant, number
 from modnorm.report.nodes import Node, collect, pattern, targets
 from modnorm.report.words import as_float, encode
 
@@ -24,7 +24,6 @@ TOLERANCE = 1e-9
 """Relative differences up to here are none."""
 FACTS = ("mass", "sensitivity", "certified_sensitivity", "kappa", "weights")
 LOSS = ("loss", "sigma", "tau", "smoothness")
-WIDTH = 80
 
 Change = dict[str, list[Any]]
 """The values before and after, by what changed."""
@@ -158,16 +157,7 @@ def _shown(path: str) -> str:
     return path.partition("#")[0].partition(":")[0]
 
 
-# --- as text and as rows -------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of a comparison: `+` added, `-` removed, `~` changed, and what."""
-
-    sign: str
-    name: str
-    what: str
+# --- as a document -------------------------------------------------------------------------
 
 
 LABELS = {
@@ -186,7 +176,7 @@ def value(found: object) -> str:
     """A value of a comparison, in words."""
     match found:
         case None:
-            return UNKNOWN
+            return NONE
         case [float(first), float(last)]:
             one, other = number(first), number(last)
             return one if one == other else f"{one} … {other}"
@@ -209,79 +199,61 @@ def change_text(changes: Change) -> str:
     return ", ".join(parts)
 
 
-def facts(found: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """The facts, the model's name and the changed params: name, before, after."""
+def document(found: dict[str, Any]) -> Document:
+    """The differences: facts side by side, then weights and parts, a row each."""
+    one, other, same = found["before"], found["after"], found["weights"]["same"]
+    weights = f"Weights ({same:,} unchanged)" if same else "Weights"
+    blocks: list[Block] = [Table(("", "before", "after"), [*_fact_rows(found)])]
+    for title, rows in ((weights, [*_weight_rows(found)]), ("Parts", _part_rows(found))):
+        table = Table(("", title.split()[0].lower()[:-1], "what"), rows)
+        blocks.append(Section(title, [table if rows else Text("No difference.")]))
+    return Document(f"{one['model']} against {other['model']}", blocks)
+
+
+def _fact_rows(found: dict[str, Any]) -> Iterator[tuple[str | Cell, ...]]:
+    """The model's name, the params and the facts: name, before, after."""
     one, other = found["before"], found["after"]
     rows = [(key, one[key], other[key]) for key in ("model", "source")]
-    for name, (left, right) in found["params"].items():
-        shown = [UNKNOWN if x is None else constant(x) for x in (left, right)]
-        rows.append((name, shown[0], shown[1]))
-    for key, (left, right) in found["facts"].items():
-        rows.append((LABELS.get(key, key), value(left), value(right)))
-    return rows
+    for name, pair in found["params"].items():
+        rows.append((name, *(NONE if x is None else constant(x) for x in pair)))
+    rows += [(LABELS.get(key, key), *map(value, pair)) for key, pair in found["facts"].items()]
+    for name, left, right in rows:
+        yield name, left, Cell("the same", "dim") if left == right else Cell(right, "strong")
 
 
-def weight_rows(found: dict[str, Any]) -> list[Row]:
-    weights = found["weights"]
-    rows = []
-    for sign, key in (("-", "removed"), ("+", "added")):
-        for entry in weights[key]:
+SIGNS: dict[str, Cell] = {
+    "removed": Cell("removed", "bad"),
+    "added": Cell("added", "good"),
+    "changed": Cell("changed"),
+}
+
+
+def _weight_rows(found: dict[str, Any]) -> Iterator[tuple[str | Cell, ...]]:
+    for key in ("removed", "added"):
+        for entry in found["weights"][key]:
             times = f"{entry['copies']:,} copies, " if entry["copies"] > 1 else ""
             shape, target = value(entry["shape"]), value(entry["target"])
             what = f"{times}{entry['op']} {shape}, mass {value(entry['mass'])}, target {target}"
-            rows.append(Row(sign, entry["path"], what))
-    rows += [Row("~", e["path"], change_text(e["changes"])) for e in weights["changed"]]
-    return rows
+            yield SIGNS[key], Cell(entry["path"], kind="code"), what
+    for entry in found["weights"]["changed"]:
+        path = Cell(entry["path"], kind="code")
+        yield SIGNS["changed"], path, change_text(entry["changes"])
 
 
-def part_rows(found: dict[str, Any]) -> list[Row]:
-    """A line for each part; equal lines are one."""
-    rows: dict[Row, int] = {}
-    signs = {"changed": "~", "removed": "-", "added": "+"}
+def _part_rows(found: dict[str, Any]) -> list[tuple[str | Cell, ...]]:
+    """A row for each part; equal ones are one."""
+    rows: Counter[tuple[str, str, str]] = Counter()
     for entry in found["parts"]:
         if entry["change"] == "changed":
             what = change_text(entry["changes"])
         else:
             times = f"{entry['copies']:,} copies, " if entry["copies"] > 1 else ""
             what = f"{entry['what']}, {times}{entry['share']:.1%} of the mass"
-        row = Row(signs[entry["change"]], entry["path"], what)
-        rows[row] = rows.get(row, 0) + 1
+        rows[entry["change"], entry["path"], what] += 1
     return [
-        r if n == 1 else Row(r.sign, f"{r.name} ({n} of them)", r.what) for r, n in rows.items()
+        (SIGNS[change], Cell(path if n == 1 else f"{path} ({n} of them)", kind="code"), what)
+        for (change, path, what), n in rows.items()
     ]
-
-
-def text(found: dict[str, Any], width: int = WIDTH) -> str:
-    """The differences for a terminal: facts side by side, then weights and parts, a line each."""
-    head = [tuple(map(clean, row)) for row in facts(found)]
-    first = max(len(row[0]) for row in head)
-    second = max(len("before"), *(min(len(row[1]), width // 2) for row in head))
-    lines = [f"{'':{first}}  {'before':{second}}  after"]
-    for name, left, right in head:
-        sign = "" if left == right else right
-        lines.append(f"{name:{first}}  {left:{second}}  {sign or 'the same'}".rstrip())
-    same = found["weights"]["same"]
-    for title, rows in (("weights", weight_rows(found)), ("parts", part_rows(found))):
-        lines.append("")
-        kept = f" ({same:,} unchanged)" if title == "weights" else ""
-        if not rows:
-            lines.append(f"{title}: no difference{kept}")
-            continue
-        lines.append(f"{title}{kept}")
-        for row in rows:
-            lines += _wrapped(row, width)
-    return "\n".join(lines) + "\n"
-
-
-def _wrapped(row: Row, width: int) -> list[str]:
-    name, what = clean(row.name), clean(row.what)
-    if len(name) + len(what) + 6 <= width:
-        return [f"  {row.sign} {name}  {what}"]
-    indent = " " * 6
-    inner = textwrap.wrap(
-        what, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False
-    )
-    return [f"  {row.sign} {name}", *inner]
 
 
 def dumps(found: dict[str, Any]) -> str:

@@ -1,17 +1,15 @@
-"""The facts at the head of a report, made from its JSON, for the formats that are no terminal's."""
+"""Numbers and facts in words, for what is made from a report's JSON."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from modnorm.report.blocks import NONE
 from modnorm.report.words import plural, short
-
-UNKNOWN = "–"
-"""What stands where a number is not known."""
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    return UNKNOWN if value is None else short(value, digits)
+    return NONE if value is None else short(value, digits)
 
 
 def percent(share: float) -> str:
@@ -32,25 +30,6 @@ def params(found: dict[str, Any]) -> str:
     return ", ".join(f"{name} = {constant(value)}" for name, value in found["params"].items())
 
 
-def facts(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """Name and value of each, in the order in which they are shown."""
-    size = f"{plural(len(found['atoms']), 'weight')}, {plural(found['weights'], 'parameter')}"
-    rows = [
-        ("model", found["model"]),
-        ("source", found["source"]),
-        ("params", params(found)),
-        ("size", size),
-        ("mass", number(found["mass"], 6)),
-        ("sensitivity", number(found["sensitivity"], 6)),
-        ("certified", bound(found, "certified_sensitivity")),
-        ("κ", bound(found, "kappa")),
-    ]
-    rows += [(name, sharpness(triple)) for name, triple in sharpnesses(found).items()]
-    if found.get("loss"):
-        rows.append((found["loss"]["loss"], smoothness(found["loss"])))
-    return [(name, value) for name, value in rows if value]
-
-
 def sharpnesses(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """α, β and γ, as far as there are any: declared and certified."""
     keys = {"declared sharpness": "sharpness", "certified sharpness": "certified_sharpness"}
@@ -68,11 +47,6 @@ def smoothness(loss: dict[str, Any]) -> str:
     known = [f"{s} {number(loss[key])}" for s, key in signs.items() if loss.get(key) is not None]
     reason = [f"no λ: {loss['reason']}"] if loss.get("reason") else []
     return "  ".join([*known, *reason])
-
-
-def bound(found: dict[str, Any], key: str) -> str:
-    """A certified value, or why there is none."""
-    return number(found[key], 6) if found[key] is not None else "no bound: " + why(found)
 
 
 def why(found: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from modnorm.report.unusable import Unusable
 if TYPE_CHECKING:
     from modnorm.passes.program import Program
     from modnorm.pipeline import Analysis
+    from modnorm.report.blocks import Document
 
 FORMATS = ("text", "json", "markdown", "html", "dot")
 SUFFIXES = {
@@ -130,29 +131,30 @@ def render(
         from modnorm.report.html import page
 
         return page(analysis, extras)
-    if extras.against is not None:
-        from modnorm.report import against
-
-        found = against.compare(analysis, extras.against)
-        if form == "json":
-            return against.dumps(found)
-        if form == "text":
-            return against.text(found, width)
-        from modnorm.report.markdown import comparison
-
-        return comparison(found)
-    if form == "json":
-        from modnorm.report import as_json
-
-        return as_json.dumps(as_json.report(analysis))
-    if form == "text":
-        from modnorm.report import text
-
-        return text.render(analysis, width=width, color=color)
     if form == "dot":
         from modnorm.report import dot
 
         return dot.render(analysis)
-    from modnorm.report import markdown
+    if form == "json":
+        from modnorm.report import against, as_json
 
-    return markdown.render(analysis)
+        if extras.against is None:
+            return as_json.dumps(as_json.report(analysis))
+        return against.dumps(against.compare(analysis, extras.against))
+    if form == "markdown":
+        from modnorm.report import markdown
+
+        return markdown.render(document(analysis, extras))
+    from modnorm.report import terminal
+
+    return terminal.render(document(analysis, extras), width=width, color=color)
+
+
+def document(analysis: Analysis, extras: Extras = NOTHING) -> Document:
+    """The report, or the comparison, as a document."""
+    from modnorm.report import against
+    from modnorm.report import document as whole
+
+    if extras.against is None:
+        return whole.document(analysis)
+    return against.document(against.compare(analysis, extras.against))

@@ -100,13 +100,13 @@ class Report:
         return str(self)
 
     def __rich__(self) -> RenderableType:
-        if self.format != "text" or self.extras.against is not None:
+        if self.format != "text":
             from rich.text import Text
 
             return Text(str(self))
-        from modnorm.report.text import report as as_text
+        from modnorm.report.terminal import view
 
-        return as_text(self.analysis)
+        return view(formats.document(self.analysis, self.extras))
 
     def _repr_html_(self) -> str | None:
         """For a notebook: the page in a frame, unless another format was asked for."""

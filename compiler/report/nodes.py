@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from math import isclose
 from typing import Any
 
 from modnorm.codegen.plan import later
@@ -204,18 +203,3 @@ def targets(weight: Weight) -> tuple[float, float]:
     last = as_float(weight.target)
     factor = later(weight, (0,) * len(weight.levels))
     return (last / factor if factor else 0.0), last
-
-
-def that_matter(nodes: list[Node]) -> list[Node]:
-    """Without operations that have no weight and leave changes as they are, and empty parts."""
-    kept: set[int] = set()
-    for node in reversed(nodes):
-        moves = not (_is_one(node.sensitivity) and _is_one(node.certified))
-        leaf = node.kind in ("atom", "bond", "shared")
-        if node.number in kept or node.targets is not None or (leaf and moves):
-            kept |= {node.number, node.parent}
-    return [node for node in nodes if node.number in kept]
-
-
-def _is_one(value: float | None) -> bool:
-    return value is not None and isclose(value, 1)

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import isclose
 
-from modnorm.codegen.plan import later
 from modnorm.graph.modules import Leaf, Module, Repeat, Scope, Shared, children
 from modnorm.ops.base import Atom
-from modnorm.passes.program import Program, Weight
+from modnorm.passes.program import Program
 from modnorm.passes.sensitivity import power
+from modnorm.report.nodes import targets
 from modnorm.report.words import as_float, shared_name
 
 INDENT = 3
@@ -41,10 +41,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Row:
-    """A part as it stands in the table, with the lines drawn before it."""
+    """A part as it stands in the table: its level, the lines drawn before it, its share."""
 
     guide: str
+    level: int
     part: Part
+    share: float
 
 
 def rows(program: Program) -> Iterator[Row]:
@@ -62,7 +64,7 @@ def rows(program: Program) -> Iterator[Row]:
     stack = [(root, 0, "", "")]
     while stack:
         part, level, guide, below = stack.pop()
-        yield Row(guide, part)
+        yield Row(guide, level, part, part.mass / root.mass if root.mass else 0.0)
         last = len(part.parts) - 1
         for i, inner in reversed([*enumerate(part.parts)]):
             branch, under = ("└─ ", "   ") if i == last else ("├─ ", "│  ")
@@ -111,7 +113,7 @@ def _tree(program: Program) -> Part:
         match module:
             case Leaf(op=Atom(), path=path):
                 part = _part(path, module, program, times)
-                part.targets = _targets(weights[path])
+                part.targets = targets(weights[path])
                 place.around.parts.append(part)
             case Scope(path=path, body=body):
                 part = _part(path, module, program, times)
@@ -173,8 +175,3 @@ def _certified(module: Module, program: Program) -> float | None:
         return None
     found = program.certificate.parts[module.id].sensitivity
     return None if isinstance(found, str) else found
-
-
-def _targets(weight: Weight) -> tuple[float, float]:
-    last = as_float(weight.target)
-    return last / later(weight, (0,) * len(weight.levels)), last

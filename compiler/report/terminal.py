@@ -1,14 +1,45 @@
-"""What rich draws, as a string."""
+"""A document as text for a terminal. The only place that draws tables with rich."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator, Sequence
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text as RichText
+
+from modnorm.report.blocks import (
+    BRIEF,
+    NO_BREAK,
+    Block,
+    Cell,
+    Document,
+    Facts,
+    Notes,
+    Problems,
+    Section,
+    Table,
+    Text,
+    as_cell,
+)
+from modnorm.report.diagnostics import cells, clean
+from modnorm.report.diagnostics import render as render_diagnostics
+
+WIDTH = 80
+GAP = 2
+STYLES = {
+    "": "", "good": "green", "warn": "yellow", "bad": "bold red", "dim": "dim", "strong": "bold"
+}  # fmt: skip
+BAR = 10
+"""Columns of a bar that is full."""
+EIGHTHS = " ▏▎▍▌▋▊▉"
+LEAST = 4
+"""Columns that a cut text has at least."""
 
 
-def printed(shown: RenderableType, width: int, color: bool) -> str:
-    """The text of something that rich can show, with ANSI colours or without."""
+def render(document: Document, *, width: int = WIDTH, color: bool = False) -> str:
+    """The document as a string, with ANSI colours or without."""
     console = Console(
         file=io.StringIO(),
         width=width,
@@ -20,5 +51,133 @@ def printed(shown: RenderableType, width: int, color: bool) -> str:
         emoji=False,
     )
     with console.capture() as captured:
-        console.print(shown)
-    return "\n".join(line.rstrip() for line in captured.get().split("\n"))
+        console.print(view(document, width))
+    lines = captured.get().replace(NO_BREAK, " ").split("\n")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def view(document: Document, width: int = WIDTH) -> RenderableType:
+    """The document as something that rich can show: an empty line between its blocks."""
+    shown: list[RenderableType] = []
+    for lines in _View(document, width).parts(document.blocks):
+        shown += [RichText(), *lines] if shown else lines
+    return Group(*shown)
+
+
+class _View:
+    """Draws blocks in a width. Tables with the same columns do without the same of them."""
+
+    def __init__(self, document: Document, width: int) -> None:
+        self.width = width
+        alike: dict[tuple[str, ...], list[Table]] = {}
+        for table in _tables(document.blocks):
+            alike.setdefault(table.titles, []).append(table)
+        self.fitted = {
+            id(table): fitted
+            for tables in alike.values()
+            for table, fitted in zip(tables, _fitting(tables, width), strict=True)
+        }
+
+    def parts(self, blocks: Sequence[Block]) -> Iterator[list[RenderableType]]:
+        """What stands together without an empty line."""
+        for block in blocks:
+            match block:
+                case Facts():
+                    yield [_facts(block)]
+                case Table():
+                    yield [_table(self.fitted[id(block)], self.width)]
+                case Text():
+                    yield [_text(as_cell(block.text))]
+                case Notes(items=items, title=title):
+                    for item in items:
+                        yield [RichText(f"{title}: {clean(item)}", STYLES[block.tone])]
+                case Problems(found=found) if found:
+                    text = render_diagnostics(found, color=True, width=self.width, wraps=True)
+                    yield [RichText.from_ansi(text.rstrip("\n"))]
+                case Section(detail=False):
+                    title = _title(as_cell(block.title))
+                    lines: list[RenderableType] = [RichText(title, "bold")] if title else []
+                    yield lines + [line for part in self.parts(block.blocks) for line in part]
+
+
+def _tables(blocks: Sequence[Block]) -> Iterator[Table]:
+    for block in blocks:
+        if isinstance(block, Table):
+            yield block
+        elif isinstance(block, Section) and not block.detail:
+            yield from _tables(block.blocks)
+
+
+def _title(cell: Cell) -> str:
+    return clean(cell.text.replace("`", "") if cell.kind == "marked" else cell.text)
+
+
+def _text(cell: Cell) -> RichText:
+    return RichText.assemble((cell.guide, "dim"), (clean(cell.text), STYLES[cell.tone]))
+
+
+def _facts(facts: Facts) -> RichTable:
+    table = RichTable.grid(padding=(0, GAP))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for i, (label, value) in enumerate(facts.rows):
+        table.add_row(label, RichText(_spaced(as_cell(value).text), style="" if i else "bold"))
+    return table
+
+
+def _spaced(text: str) -> str:
+    return NO_BREAK.join(map(clean, text.split(NO_BREAK)))
+
+
+# --- tables ---------------------------------------------------------------------------------
+
+
+def _fitting(tables: list[Table], width: int) -> list[Table]:
+    """The tables, all without the same columns that they can spare, if there is no room."""
+    spare = [*tables[0].spare]
+    while spare and max(sum(_widths(t)) + GAP * (len(t.titles) - 1) for t in tables) > width:
+        title = spare.pop(0)
+        if title in (*tables[0].titles, BRIEF):
+            tables = [table.without(title) for table in tables]
+    return tables
+
+
+def _table(table: Table, width: int) -> RichTable:
+    shown = RichTable(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="dim")
+    widths = _widths(table) if table.cut else []
+    for i, title in enumerate(table.titles):
+        lines = "\n".join(_lines(clean(title)))
+        if table.cut and title == table.cut:
+            taken = sum(widths) - widths[i] + GAP * (len(widths) - 1)
+            room = max(width - taken, LEAST)
+            shown.add_column(clean(title), no_wrap=True, max_width=room)
+        elif title in table.numbers:
+            shown.add_column(lines, justify="right", no_wrap=True)
+        else:
+            shown.add_column(lines, overflow="fold", no_wrap=bool(table.cut))
+    for row in table.cells():
+        shown.add_row(*map(_cell, row))
+    return shown
+
+
+def _cell(cell: Cell) -> RichText:
+    if cell.bar is None:
+        return _text(cell)
+    eighths = max(round(cell.bar * BAR * 8), 1 if cell.bar else 0)
+    full, rest = divmod(eighths, 8)
+    bar = "█" * full + (EIGHTHS[rest] if rest else "")
+    return RichText.assemble((f"{bar:<{BAR}}", "cyan"), f"{cell.text:>7}")
+
+
+def _lines(title: str) -> list[str]:
+    """A title in lines: what follows a comma gets one of its own."""
+    first, comma, rest = title.partition(", ")
+    return [first + comma.rstrip(), rest] if comma else [title]
+
+
+def _widths(table: Table) -> list[int]:
+    columns = zip(*table.cells(), strict=True) if table.rows else [()] * len(table.titles)
+    return [
+        max(*(cells(line) for line in _lines(title)), *(_cell(c).cell_len for c in column), 0)
+        for title, column in zip(table.titles, columns, strict=True)
+    ]

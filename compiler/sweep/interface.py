@@ -178,10 +178,13 @@ def rendered(findings: Findings, form: str, look: tuple[int, bool]) -> str:
         from modnorm.sweep.page import render as page
 
         return page(findings)
+    from modnorm.sweep.tables import document
+
     if form == "markdown":
-        from modnorm.sweep.markdown import render as markdown
+        from modnorm.report.markdown import render as markdown
 
-        return markdown(findings)
-    from modnorm.sweep.text import render
+        return markdown(document(findings))
+    from modnorm.report.terminal import render
 
-    return render(findings, *look)
+    width, color = look
+    return render(document(findings, verdicts_first=False), width=width, color=color)

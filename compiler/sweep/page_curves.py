@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from html import escape
 
+from modnorm.report.blocks import NONE
 from modnorm.report.diagnostics import clean
 from modnorm.sweep import fits, tables
 from modnorm.sweep.curves import Curve, labels
@@ -163,7 +164,7 @@ def _legend(curves: Sequence[Curve], axis: str) -> Iterator[str]:
     for i, one in enumerate(curves):
         y = TOP + 28 + 18 * i
         value = dict(one.sizes).get(axis)
-        shown = tables.NONE if value is None else f"{value:.6g}"
+        shown = NONE if value is None else f"{value:.6g}"
         yield (
             f'<g class="c{shade(i, len(curves))}"><line class="line" style="stroke:var(--c)"'
             f' x1="{x}" x2="{x + 22}" y1="{y}" y2="{y}"/>'

@@ -1,60 +1,63 @@
-"""The tables of a sweep's findings, as text: the same for terminals, Markdown and pages."""
+"""What a sweep says, as a document with its tables."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
+from modnorm.report.blocks import (
+    BRIEF,
+    NONE,
+    Block,
+    Cell,
+    Document,
+    Facts,
+    Figure,
+    Notes,
+    Section,
+    Table,
+    Text,
+    Tone,
+)
 from modnorm.report.diagnostics import clean
 from modnorm.report.words import plural, short
 from modnorm.sweep.curves import Curve, Loss, is_mass, labels, lr_of
 from modnorm.sweep.findings import Drift, Findings, Recommendation
 from modnorm.sweep.records import Sizes
 
-NONE = "–"
-BRIEF = "(brief)"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A text, and what it means: "", "good", "warn", "bad" or "dim"; `brief` where it is long."""
-
-    text: str
-    tone: str = ""
-    brief: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows under titles; columns of `numbers` are aligned to the right.
-
-    spare: columns that a narrow table can do without, the first to go first; `BRIEF` stands for
-    what is long in cells.
-    """
-
-    titles: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    numbers: frozenset[str] = frozenset()
-    spare: tuple[str, ...] = ()
-
-    def without(self, title: str) -> Table:
-        """The table without a column, or with brief cells."""
-        if title == BRIEF:
-            brief = tuple(
-                tuple(Cell(cell.brief or cell.text, cell.tone) for cell in row) for row in self.rows
-            )
-            return Table(self.titles, brief, self.numbers, self.spare)
-        at = self.titles.index(title)
-        rows = tuple(row[:at] + row[at + 1 :] for row in self.rows)
-        return Table(self.titles[:at] + self.titles[at + 1 :], rows, self.numbers, self.spare)
-
-
 SAME = (
     "same lr: the loss at the learning rate that is best for the smallest model, and by how much"
     " it is above that at the size's own best"
 )
 """What two columns mean."""
+
+
+def document(
+    findings: Findings, pictures: Mapping[str, str] | None = None, verdicts_first: bool = True
+) -> Document:
+    """Facts, drifts, masses, the optima by optimizer, and notes.
+
+    `pictures` are those of optimizers. A terminal shows last what is to be seen first.
+    """
+    about = Text(Cell(SAME, "dim"))
+    optima: list[Block] = []
+    for name in optimizers(findings):
+        figure = [Figure(pictures[name])] if pictures else []
+        title = Cell(name, kind="code")
+        optima.append(Section(title, [*figure, curves(findings, name)]))
+    optima += [about] if optima else []
+    verdicts: list[Block] = []
+    if findings.drifts:
+        meant = Text(Cell(meaning(findings), "dim"))
+        verdicts.append(Section("Drift", [drifts(findings), meant]))
+    if findings.masses:
+        title = Cell(f"What `{mass_names(findings)}` to use", kind="marked")
+        verdicts.append(Section(title, [masses(findings)]))
+    parts = [*verdicts, *optima] if verdicts_first else [*optima, *verdicts]
+    return Document(
+        f"Learning-rate transfer of {findings.sweep.model}",
+        [Facts([*facts(findings)]), *parts, Notes(findings.warnings)],
+    )
 
 
 # --- facts ----------------------------------------------------------------------------------
@@ -172,7 +175,7 @@ GOOD, BAD = 0.02, 0.1
 def _same(one: Curve, found: Loss) -> Cell:
     if found.at_smallest is None or found.excess is None:
         return Cell(NONE, "dim")
-    tone = "good" if found.excess <= GOOD else "warn" if found.excess < BAD else "bad"
+    tone: Tone = "good" if found.excess <= GOOD else "warn" if found.excess < BAD else "bad"
     least = "≥" if one.edge and found is one.metric else ""  # the other's best may be anywhere
     digits = 3 if abs(found.at_smallest) >= 0.1 else 5
     above = f"{least}{percent(found.excess)}"
@@ -181,7 +184,7 @@ def _same(one: Curve, found: Loss) -> Cell:
 
 # --- drifts ---------------------------------------------------------------------------------
 
-TONES = {"transfers": "good", "drifts": "bad", "unclear": "warn"}
+TONES: dict[str, Tone] = {"transfers": "good", "drifts": "bad", "unclear": "warn"}
 
 
 def drifts(findings: Findings) -> Table:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 from modnorm.pipeline import Analysis, analyse_text
+from modnorm.report import formats
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -99,6 +101,11 @@ ORACLES: dict[str, tuple[str, float, float, list[float]]] = {
 
 def analysed(text: str, name: str = "model.mod", **params: object) -> Analysis:
     return analyse_text(text, name, params)
+
+
+def as_text(analysis: Analysis, **look: Any) -> str:
+    """The report as a terminal of 80 columns, or as `look` says, shows it."""
+    return formats.render(analysis, "text", **look)
 
 
 def check_golden(name: str, text: str) -> None:

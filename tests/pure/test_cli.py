@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from report_models import BROKEN, GPT, MLP, ODD
+from report_models import as_text as render
 
 import modnorm
 from modnorm.cli import cli
@@ -19,7 +20,6 @@ from modnorm.codegen.signature import signed
 from modnorm.pipeline import analyse
 from modnorm.report.as_json import dumps, report
 from modnorm.report.explain import explanation
-from modnorm.report.text import render
 
 
 @pytest.fixture

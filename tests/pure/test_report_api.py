@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from report_models import BROKEN, GPT, MLP, ODD
+from report_models import as_text as render
 from rich.console import Console
 
 import modnorm
@@ -22,7 +23,6 @@ from modnorm.pipeline import analyse
 from modnorm.report import as_json
 from modnorm.report.diagnostics import render as rendered
 from modnorm.report.explain import explanation
-from modnorm.report.text import render
 
 
 @pytest.fixture(autouse=True)
@@ -267,9 +267,9 @@ def test_every_name_is_there() -> None:
         "import modnorm",
         "import modnorm.report",
         "import modnorm.report.diagnostics",
-        "from modnorm.report import text; import modnorm",
+        "from modnorm.report import document; import modnorm",
         "import modnorm; modnorm.compile('mlp.mod')",
-        "import modnorm; import modnorm.report.text as text; text.render",
+        "import modnorm; import modnorm.report.formats as formats; formats.render",
         "import modnorm; from modnorm import report; modnorm.report = report",
     ],
 )

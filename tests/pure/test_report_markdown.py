@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from report_models import GPT, MLP, ODD, RESMLP, TIED, analysed
+from report_models import GPT, MLP, ODD, RESMLP, TIED, analysed, as_text
 
-from modnorm.report import as_json, formats
-from modnorm.report.against import compare
+from modnorm.pipeline import Analysis
+from modnorm.report import as_json, document, formats
+from modnorm.report.blocks import Cell, Table
 from modnorm.report.diagnostics import clean
-from modnorm.report.markdown import code, comparison, escape, render, table
+from modnorm.report.markdown import table
 
 PARSER = MarkdownIt("commonmark").enable("table")
+
+
+def render(analysis: Analysis) -> str:
+    return formats.render(analysis, "markdown")
 
 
 def tables(text: str) -> list[list[list[str]]]:
@@ -63,11 +69,26 @@ def test_the_tree_is_indented() -> None:
     (parts,) = [rows for rows in tables(render(analysed(GPT))) if rows[0][0] == "part"]
     names = [row[0] for row in parts[1:]]
     assert names[0] == "GPT"
-    block = names.index("\u2003\u2003block × 4")
-    attention = names.index("\u2003" * 3 + "residual", block)
+    block = names.index("\u2003body.block × 4")
+    attention = names.index("\u2003" * 2 + "residual.attention", block)
     assert attention > block
     shares = [row[1] for row in parts[1:]]
     assert shares[0] == "100.0%"
+
+
+def test_a_column_more_is_a_line_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one of CONTRIBUTING.md, in each format."""
+    page = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^Column\(.*\)$", page, re.MULTILINE)
+    column = eval(line, {"Column": document.Column})
+    monkeypatch.setattr(document, "PARTS", (*document.PARTS, column))
+    (parts,) = [rows for rows in tables(render(analysed(GPT))) if rows[0][0] == "part"]
+    assert {row[0].strip(): row[-1] for row in parts}["body.block × 4"] == "4"
+    shown = as_text(analysed(GPT)).splitlines()
+    (head,) = [line for line in shown if line.startswith("part ")]
+    assert head.split()[-2:] == ["target", "copies"]
+    below = shown[shown.index(head) + 1 :][: len(parts) - 1]
+    assert {line.split()[-1] for line in below} == {"1", "4"}
 
 
 def test_findings_have_their_place() -> None:
@@ -78,15 +99,14 @@ def test_findings_have_their_place() -> None:
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30))
 def test_escaped_text_is_shown_as_it_is(text: str) -> None:
-    shown = re.sub(r"\s+", " ", escape(text)).strip()
-    rows = tables("\n".join(table(("a", "b"), [(shown, code(text.strip()))])))[0]
+    rows = tables(table(Table(("a", "b"), [(text, Cell(text.strip(), kind="code"))])))[0]
     wanted = re.sub(r"\s+", " ", clean(text)).strip()
     assert re.sub(r"\s+", " ", rows[1][0]).strip() == wanted
 
 
 @pytest.mark.parametrize("text", ["`", "a`b", "``a", "a|b", "a\\|b", "*x*", "<b>", "$x$"])
 def test_code_keeps_every_sign(text: str) -> None:
-    (rows,) = tables("\n".join(table(("a",), [(code(text),)])))
+    (rows,) = tables(table(Table(("a",), [(Cell(text, kind="code"),)])))
     assert rows[1] == [text]
 
 
@@ -97,5 +117,5 @@ def test_a_comparison() -> None:
     assert ["d_embed", "128", "64"] in facts
     assert ["changed", "linear", "shape 65 × 128 → 65 × 64"] in weights
     assert any("SplitHeads(4) → SplitHeads(8)" in row[2] for row in parts)
-    same = comparison(compare(one, one))
+    same = formats.render(one, "markdown", formats.Extras(against=one))
     assert same.count("No difference.") == 2

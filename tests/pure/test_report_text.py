@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 from report_models import GPT, MLP, ODD, RESCNN, TIED, analysed, check_golden
+from report_models import as_text as render
 
 from modnorm.report.parts import rows
-from modnorm.report.text import render
 from modnorm.report.words import encodable
 
 PROGRAMS = {"gpt": GPT, "odd": ODD, "tied": TIED, "mlp": MLP, "rescnn": RESCNN}

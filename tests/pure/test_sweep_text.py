@@ -8,9 +8,19 @@ from dataclasses import replace
 
 import pytest
 
-from modnorm.sweep import markdown, tables, text
+from modnorm.sweep import tables
 from modnorm.sweep.analysis import found
+from modnorm.sweep.findings import Findings
+from modnorm.sweep.interface import rendered
 from tests.sweeps import WIDTHS, drifting, grid, sweep
+
+
+def as_text(findings: Findings, width: int, color: bool = False) -> str:
+    return rendered(findings, "text", (width, color))
+
+
+def as_markdown(findings: Findings) -> str:
+    return rendered(findings, "markdown", (80, False))
 
 
 def lines(shown: str) -> list[list[str]]:
@@ -18,7 +28,7 @@ def lines(shown: str) -> list[list[str]]:
 
 
 def test_the_text_has_the_numbers() -> None:
-    shown = text.render(found(grid()), 120)
+    shown = as_text(found(grid()), 120)
     assert "runs      792, " in shown
     assert "     32       2  -2.00 ± 0.02   0.25  2.000 ± 0.000" in shown
     heads = ["d_embed", "blocks", "log2", "lr", "lr", "train", "held", "out"]
@@ -36,7 +46,7 @@ def test_zero_has_no_sign() -> None:
 
 def test_the_loss_at_the_smallests_learning_rate_is_shown() -> None:
     made = sweep({"adam": drifting(-2, -0.5, 0)}, {"d_embed": (32, 128)}, seeds=(0, 1))
-    (row,) = [row for row in lines(text.render(found(made), 120)) if row[:1] == ["128"]]
+    (row,) = [row for row in lines(as_text(found(made), 120)) if row[:1] == ["128"]]
     assert "+2.0%" in row  # 2 + 0.04·1² beside 2
     assert "2.040" in row
 
@@ -50,26 +60,26 @@ def test_it_fits_in(width: int) -> None:
     )
     for findings in (found(grid()), found(three)):
         for color in (False, True):
-            assert text.render(findings, width, color)
-        assert max(map(len, text.render(findings, width).splitlines())) <= width
+            assert as_text(findings, width, color)
+        assert max(map(len, as_text(findings, width).splitlines())) <= width
 
 
 def test_at_80_columns_no_number_is_cut() -> None:
-    shown = text.render(found(grid()), 80)
+    shown = as_text(found(grid()), 80)
     assert "…" not in shown
     assert shown.count("±") == 3 * 24 + 4
 
 
 def test_colour_marks_verdicts() -> None:
-    shown = text.render(found(grid()), 100, True)
+    shown = as_text(found(grid()), 100, True)
     assert "\x1b[1;31mdrifts" in shown
     assert "\x1b[32mtransfers" in shown
-    assert "\x1b" not in text.render(found(grid()), 100)
+    assert "\x1b" not in as_text(found(grid()), 100)
 
 
 def test_edges_missing_runs_and_divergence_are_said() -> None:
     made = sweep({"adam": drifting(-12, 0, 0)}, {"d_embed": (32, 64)}, diverges=9, missing=3)
-    for shown in (text.render(found(made), 200), markdown.render(found(made))):
+    for shown in (as_text(found(made), 200), as_markdown(found(made))):
         plain = shown.replace("\\", "")
         assert "3 runs are missing" in plain
         assert "add 2^-11..2^-8 to --lr" in plain
@@ -80,7 +90,7 @@ def test_edges_missing_runs_and_divergence_are_said() -> None:
 
 def test_only_the_loss_that_decides_is_bounded_at_an_edge() -> None:
     made = sweep({"adam": drifting(-2, 9, 0)}, {"d_embed": (32, 64)})
-    (row,) = [line for line in text.render(found(made), 200).splitlines() if "> " in line]
+    (row,) = [line for line in as_text(found(made), 200).splitlines() if "> " in line]
     train, held_out = re.findall(r"\S+%", row)
     assert train.startswith("≥+")
     assert not held_out.startswith("≥")
@@ -93,32 +103,32 @@ def test_masses_are_recommended() -> None:
         seeds=(0, 1),
         low=lambda sizes: 2 + 0.1 * math.log2(sizes["mass"]) ** 2,
     )
-    shown = text.render(found(made), 100)
-    assert "what mass to use" in shown
+    shown = as_text(found(made), 100)
+    assert "What mass to use" in shown
     assert ["normed_adam", "64", "1", "2.000", "±", "0.000", "–", "as", "good", "here"] in lines(
         shown
     )
-    assert "## What `mass` to use" in markdown.render(found(made))
+    assert "## What `mass` to use" in as_markdown(found(made))
 
 
 def test_nothing_is_nothing() -> None:
     empty = found(replace(grid(), runs=(), missing=5))
-    assert "5 runs are missing" in text.render(empty, 80)
-    assert "5 runs are missing" in markdown.render(empty)
+    assert "5 runs are missing" in as_text(empty, 80)
+    assert "5 runs are missing" in as_markdown(empty)
 
 
 def test_hostile_names_stay_text() -> None:
     made = sweep(
         {"a|b\n`c`": drifting(-2, 0, 0)}, {"d_embed": (32, 64)}, model="x\x1b[31m", source="|*a*|"
     )
-    assert "\x1b" not in text.render(found(made), 80)
-    shown = markdown.render(found(made))
+    assert "\x1b" not in as_text(found(made), 80)
+    shown = as_markdown(found(made))
     assert "\x1b" not in shown
     assert "\\|\\*a\\*\\|" in shown
 
 
 def test_markdown_is_made_of_whole_tables() -> None:
-    shown = markdown.render(found(grid()))
+    shown = as_markdown(found(grid()))
     assert "| normed\\_adam | d\\_embed | +0.03 ± 0.00 | transfers |" in shown
     assert "**drifts**" in shown
     blocks = [block for block in shown.split("\n\n") if block.startswith("|")]

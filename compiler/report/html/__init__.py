@@ -15,7 +15,7 @@ from typing import Any
 from modnorm.pipeline import Analysis
 from modnorm.report import against, as_json
 from modnorm.report.extras import NOTHING, Extras
-from modnorm.report.html import data, graph, sections, source
+from modnorm.report.html import data, graph, pieces, sections, source
 from modnorm.report.monitor import Monitored
 from modnorm.report.nodes import collect
 from modnorm.report.words import plural
@@ -50,12 +50,12 @@ def page(analysis: Analysis, extras: Extras = NOTHING) -> str:
         "run": data.run_record(run, nodes) if run is not None else None,
         "checked": checked is not None,
     }
-    style, script = _file("style.css"), _script()
+    style, script = pieces.style(), _script()
     listings = (
         source.listing(entry, i, _notes(found, entry.name)) for i, entry in enumerate(shown)
     )
     return Template(_file("page.html")).substitute(
-        title=sections.text(f"{program.name} · modnorm"),
+        title=pieces.text(f"{program.name} · modnorm"),
         policy=_policy(style, script),
         style=style,
         script=script,
@@ -117,11 +117,11 @@ def _training(run: Monitored | None) -> str:
     if run is None:
         return ""
     steps = plural(len(run.rows), "recorded step")
-    note = sections.text(f"{run.model}, {run.optimizer}, {steps}")
+    note = pieces.text(f"{run.model}, {run.optimizer}, {steps}")
     if not run.rows:
-        return sections.section("training", "Training", "<p>No step is recorded yet.</p>", note)
+        return pieces.panel("training", "Training", "<p>No step is recorded yet.</p>", note)
     inner = (
         '<div class="tools"><label>weight <select id="run-weight"></select></label>'
         '<p class="dim" id="run-about"></p></div><div id="run-plots" class="plots"></div>'
     )
-    return sections.section("training", "Training", inner, note)
+    return pieces.panel("training", "Training", inner, note)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from html import escape
 from typing import Any
 
 from modnorm.report import against
+from modnorm.report.blocks import NONE, Section, as_cell
 from modnorm.report.checked import Checked
-from modnorm.report.diagnostics import clean
 from modnorm.report.facts import (
-    UNKNOWN,
     constant,
     number,
     params,
@@ -20,17 +17,13 @@ from modnorm.report.facts import (
     smoothness,
     why,
 )
-from modnorm.report.html.source import message
+from modnorm.report.html.pieces import body, grid, inline, message, panel, text
 from modnorm.report.nodes import pattern
 from modnorm.report.words import plural
 
 ROUNDING = 1e-9
 WORST = 8
 """Reasons that are shown before the others can be unfolded."""
-
-
-def text(value: str) -> str:
-    return escape(clean(value))
 
 
 def head(found: dict[str, Any]) -> str:
@@ -87,28 +80,6 @@ def tiles(found: dict[str, Any], checked: Checked | None) -> str:
     )
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]], name: str) -> str:
-    """A table of HTML cells; a column whose name ends in `:` holds numbers."""
-    names = list(head)
-    right = [n.endswith(":") for n in names]
-    top = "".join(
-        f'<th scope="col"{_class(r)}>{text(n.rstrip(":"))}</th>'
-        for n, r in zip(names, right, strict=True)
-    )
-    body = "".join(
-        f"<tr>{''.join(f'<td{_class(r)}>{c}</td>' for c, r in zip(row, right, strict=True))}</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{text(name)}">'
-        f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _class(right: bool) -> str:
-    return ' class="num"' if right else ""
-
-
 def certificate(found: dict[str, Any], files: dict[str, int]) -> str:
     """κ with the part of each weight in it, or the reasons why there is no bound."""
     known = found.get("certificate")
@@ -142,9 +113,9 @@ def certificate(found: dict[str, Any], files: dict[str, int]) -> str:
             )
             for weight in known["weights"]
         )
-        names = ("weight", "copies:", "input at most:", "certified downstream:", "part of κ:")
-        parts.append(table(names, rows, "the parts of κ"))
-    return section("certificate", "Certificate", "".join(parts))
+        names = ("weight", "copies", "input at most", "certified downstream", "part of κ")
+        parts.append(grid(names, rows, [name != "weight" for name in names], "the parts of κ"))
+    return panel("certificate", "Certificate", "".join(parts))
 
 
 def _bar(value: float | None, top: float) -> str:
@@ -189,19 +160,21 @@ def measurements(checked: Checked | None, found: dict[str, Any]) -> str:
             number(m.declared),
             number(m.certified),
             number(m.measured),
-            f'<span class="verdict {_tone(m.verdict)}">{text(m.verdict) or UNKNOWN}</span>',
+            f'<span class="verdict {_tone(m.verdict)}">{text(m.verdict) or NONE}</span>',
         )
         for m in sorted(checked.modules, key=lambda m: _tone(m.verdict) != "bad")
     )
-    names = ("module", "norm", "input:", "declared:", "certified:", "measured:", "verdict")
-    parts.append(table(names, rows, "what was measured"))
+    names = ("module", "norm", "input", "declared", "certified", "measured", "verdict")
+    right = [name not in ("module", "norm", "verdict") for name in names]
+    parts.append(grid(names, rows, right, "what was measured"))
     if checked.weights:
         lines = (
             (f"<code>{text(w.weight)}</code>", *map(number, (w.norm, w.target, w.change)))
             for w in checked.weights
         )
-        head = ("weight", "norm over its ball:", "target:", "change of the output:")
-        parts.append(f"<h3>weights</h3>{table(head, lines, 'measured weights')}")
+        head = ("weight", "norm over its ball", "target", "change of the output")
+        right = [name != "weight" for name in head]
+        parts.append(f"<h3>weights</h3>{grid(head, lines, right, 'measured weights')}")
     if checked.scalings:
         fits = (
             (
@@ -213,9 +186,11 @@ def measurements(checked: Checked | None, found: dict[str, Any]) -> str:
             )
             for s in checked.scalings
         )
-        columns = ("against", "part", "quantity", "exponent:", "verdict")
-        parts.append(f"<h3>coordinate check</h3>{table(columns, fits, 'coordinate check')}")
-    return section("check", "Measured", "".join(parts))
+        columns = ("against", "part", "quantity", "exponent", "verdict")
+        right = [name == "exponent" for name in columns]
+        drawn = grid(columns, fits, right, "coordinate check")
+        parts.append(f"<h3>coordinate check</h3>{drawn}")
+    return panel("check", "Measured", "".join(parts))
 
 
 TONES = {"violated": "bad", "above declared": "warn", "outside the ball": "warn", "ok": "good"}
@@ -231,32 +206,9 @@ def changes(compared: dict[str, Any] | None) -> str:
         return ""
     one, other = compared["before"], compared["after"]
     title = f"{one['model']} ({one['source']}) → {other['model']} ({other['source']})"
-    rows = (
-        (text(name), text(left), f"<b>{text(right)}</b>" if left != right else text(right))
-        for name, left, right in against.facts(compared)
-    )
-    parts = [f"<p>{text(title)}</p>", table(("", "before", "after"), rows, "facts")]
-    for name, found in (
-        ("weights", against.weight_rows(compared)),
-        ("parts", against.part_rows(compared)),
-    ):
-        parts.append(f"<h3>{name}</h3>")
-        parts.append(table(("", "", ""), _rows(found), name) if found else "<p>No difference.</p>")
-    return section("changes", "Changes", "".join(parts))
-
-
-def _rows(found: list[against.Row]) -> Iterator[tuple[str, ...]]:
-    kinds = {"+": ("good", "added"), "-": ("bad", "removed"), "~": ("", "changed")}
-    for row in found:
-        tone, word = kinds[row.sign]
-        badge = f'<span class="verdict {tone}">{word}</span>'
-        yield badge, f"<code>{text(row.name)}</code>", text(row.what)
-
-
-def section(name: str, title: str, inner: str, note: str = "") -> str:
-    """A panel of the page."""
-    beside = f'<p class="beside">{note}</p>' if note else ""
-    return (
-        f'<section class="panel" id="{name}" aria-labelledby="{name}-title">'
-        f'<header><h2 id="{name}-title">{title}</h2>{beside}</header>{inner}</section>'
-    )
+    facts, *rest = against.document(compared).blocks
+    parts = [f"<p>{text(title)}</p>", *body([facts])]
+    for part in rest:
+        assert isinstance(part, Section)
+        parts += [f"<h3>{inline(as_cell(part.title))}</h3>", *body(part.blocks)]
+    return panel("changes", "Changes", "".join(parts))

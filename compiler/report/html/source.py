@@ -10,7 +10,7 @@ from typing import Any
 from modnorm.diagnostics import Source
 from modnorm.graph.modules import Leaf, Scope, Shared, walk
 from modnorm.pipeline import Analysis
-from modnorm.report.diagnostics import glyph
+from modnorm.report.html.pieces import message, visible
 from modnorm.syntax.words import KEYWORDS
 
 TAB = 4
@@ -50,8 +50,8 @@ def listing(source: Source, number: int, notes: list[dict[str, Any]]) -> str:
         )
         rows += map(_note, by_line.get(at, []))
     return (
-        f'<section class="file" aria-label="{escape(_visible(source.name))}">'
-        f"<h3>{escape(_visible(source.name))}</h3>{''.join(rows)}</section>"
+        f'<section class="file" aria-label="{escape(visible(source.name))}">'
+        f"<h3>{escape(visible(source.name))}</h3>{''.join(rows)}</section>"
     )
 
 
@@ -64,23 +64,10 @@ def colored(line: str) -> Iterator[str]:
             if token[0] not in WORDS:
                 continue
             kind = "keyword"
-        yield escape(_visible(line[at : token.start()]))
-        yield f'<span class="{kind}">{escape(_visible(token[0]))}</span>'
+        yield escape(visible(line[at : token.start()]))
+        yield f'<span class="{kind}">{escape(visible(token[0]))}</span>'
         at = token.end()
-    yield escape(_visible(line[at:]))
-
-
-def _visible(text: str) -> str:
-    return text if text.isascii() and text.isprintable() else "".join(map(glyph, text))
-
-
-def message(text: str) -> str:
-    """A message as HTML: what stands between backquotes is code."""
-    parts = _visible(text.replace("\n", " ")).split("`")
-    return "".join(
-        f"<code>{escape(part)}</code>" if i % 2 and i < len(parts) - 1 else escape(part)
-        for i, part in enumerate(parts)
-    )
+    yield escape(visible(line[at:]))
 
 
 def _note(note: dict[str, Any]) -> str:
