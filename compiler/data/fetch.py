@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from modnorm.files import write_whole
+
 
 class DataError(Exception):
     """The data cannot be had; the message says why and what to do."""
@@ -40,19 +42,11 @@ def read_checked(path: Path, sha256: str) -> bytes | None:
     return content if hashlib.sha256(content).hexdigest() == sha256 else None
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes the file whole or not at all: a temporary file beside it, then a rename."""
-    temporary = path.with_name(f".part-{os.getpid()}-{path.name}")
+def keep(path: Path, content: bytes) -> None:
+    """Put a file into the cache."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_whole(path, content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise cache_error(error) from error
 
 

@@ -21,10 +21,10 @@ from typing import Any
 from modnorm.data.fetch import (
     DataError,
     cache_folder,
+    keep,
     reason,
     run,
     scratch_folder,
-    write_whole,
 )
 
 FASHION_PACKAGE = "dataset-fashion-mnist"
@@ -125,7 +125,7 @@ def fashion_mnist() -> Images:
             if contents is None:
                 raise DataError(f"{FASHION_PACKAGE} holds other files than expected (checksums)")
             for name in FASHION_SHA256:
-                write_whole(cached / f"{name}.gz", (unpacked / f"{name}.gz").read_bytes())
+                keep(cached / f"{name}.gz", (unpacked / f"{name}.gz").read_bytes())
     halves = []
     for part in ("train", "t10k"):
         shape, x = parse_idx(contents[f"{part}-images-idx3-ubyte"], f"{part}-images")

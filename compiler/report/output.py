@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TypeAlias
 
 from modnorm.codegen.signature import is_own
+from modnorm.files import beside, fill
 
 FilePath: TypeAlias = "str | os.PathLike[str]"
 Read: TypeAlias = "Mapping[str, FilePath | tuple[str, ...] | None]"
@@ -62,18 +63,15 @@ def write_all(
         for name, text in contents.items():
             content = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
             with _told(name):
-                target, beside = _target(name, source, force), ""
+                target, new = _target(name, source, force), ""
                 if target:
-                    beside, stream = made.enter_context(_beside(target))
-                    with stream:
-                        stream.write(content)
-                        stream.flush()
-                        os.fsync(stream.fileno())
-                ready.append((name, content, target, beside))
-        for name, content, target, beside in ready:
+                    new, stream = made.enter_context(beside(target))
+                    fill(stream, content)
+                ready.append((name, content, target, new))
+        for name, content, target, new in ready:
             with _told(name):
                 if target:
-                    os.replace(beside, target)
+                    os.replace(new, target)
                 else:
                     with open(name, "wb") as special:
                         special.write(content)
@@ -88,7 +86,7 @@ def expect_writable(path: FilePath, *, source: Sources = "", force: bool = False
     name = os.fspath(path)
     with _told(name):
         if target := _target(name, source, force):
-            with _beside(target) as (_, stream):
+            with beside(target) as (_, stream):
                 stream.close()
 
 
@@ -170,18 +168,3 @@ def is_same(target: str, source: FilePath) -> bool:
         return os.path.samefile(target, source)
     except (OSError, ValueError):
         return False
-
-
-@contextmanager
-def _beside(target: str) -> Iterator[tuple[str, BinaryIO]]:
-    """A new file in the target's folder, by name and open; it is gone if it stays there."""
-    unique = f".modnorm-{os.getpid()}-{os.urandom(6).hex()}"
-    temporary = os.path.join(os.path.dirname(target), unique)
-    try:
-        with open(temporary, "xb") as stream:
-            with suppress(FileNotFoundError):  # a new file has what the system gives it
-                os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
-            yield temporary, stream
-    finally:
-        with suppress(FileNotFoundError):  # it has taken the target's place, or never was
-            os.unlink(temporary)

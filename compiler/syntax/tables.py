@@ -18,6 +18,7 @@ from typing import Any
 
 import lark
 
+from modnorm.files import write_whole
 from modnorm.grammar import grammar
 
 OPTIONS: dict[str, Any] = {
@@ -93,11 +94,5 @@ def _write(file: Path, key: str, parser: lark.Lark) -> None:
     stream = io.BytesIO()
     parser.save(stream, ("transformer",))
     payload = stream.getvalue()
-    partial = file.with_name(f"{file.name}.{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial.write_bytes(_digest(key, payload) + payload)
-        os.replace(partial, file)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink()
+    with suppress(OSError):
+        write_whole(file, _digest(key, payload) + payload)

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from report_models import MLP, analysed
 
 import modnorm
+from modnorm import files
 from modnorm.cli import cli
 from modnorm.codegen.assemble import generate
 from modnorm.report import output
@@ -115,7 +116,7 @@ def test_a_protected_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
         def refuse(*arguments: object) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-        monkeypatch.setattr(output, "open", refuse, raising=False)
+        monkeypatch.setattr(files, "open", refuse, raising=False)
     refused("sub/out.py", "permission denied")
 
 
@@ -363,6 +364,6 @@ def test_a_protected_folder_is_found_out(folder: Path, monkeypatch: pytest.Monke
     def refuse(*arguments: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(output, "open", refuse, raising=False)
+    monkeypatch.setattr(files, "open", refuse, raising=False)
     with pytest.raises(CannotWrite, match="permission denied"):
         expect_writable("a")

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modnorm import files
 from modnorm.data import fetch, images, texts
 from modnorm.data.__main__ import main
 from modnorm.data.fetch import DataError
@@ -288,14 +289,14 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 
 
 def test_a_failed_write_leaves_nothing_behind(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetch.write_whole(cache / "file", b"before")
+    fetch.keep(cache / "file", b"before")
 
     def full(source: object, target: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(fetch.os, "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(DataError, match="No space left on device; make room or set MODNORM_CACHE"):
-        fetch.write_whole(cache / "file", b"after")
+        fetch.keep(cache / "file", b"after")
     assert [path.name for path in cache.iterdir()] == ["file"]
     assert (cache / "file").read_bytes() == b"before"
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPILER = ROOT / "compiler"
 
 LAYERS = (
-    ("grammar", "kernels", "diagnostics", "stack"),
+    ("grammar", "kernels", "diagnostics", "stack", "files"),
     ("syntax",),
     ("ops",),
     ("graph",),
@@ -242,3 +242,17 @@ def test_compiling_and_reporting_need_no_torch(command: str, tmp_path: Path) -> 
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_each_act_has_one_place() -> None:
+    """What puts files in their place, and what draws tables in a terminal."""
+    users: dict[str, set[str]] = {"os.replace(": set(), "rich.table": set()}
+    for path in package():
+        text = path.read_text(encoding="utf-8")
+        for act, files in users.items():
+            if act in text:
+                files.add(str(path.relative_to(COMPILER)))
+    assert users == {
+        "os.replace(": {"files.py", "report/output.py"},
+        "rich.table": {"report/terminal.py"},
+    }
