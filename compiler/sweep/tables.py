@@ -21,8 +21,9 @@ from modnorm.report.blocks import (
 )
 from modnorm.report.diagnostics import clean
 from modnorm.report.words import plural, short
+from modnorm.sweep import fits
 from modnorm.sweep.curves import Curve, Loss, is_mass, labels, lr_of
-from modnorm.sweep.findings import Drift, Findings, Recommendation
+from modnorm.sweep.findings import Drift, Findings, Recommendation, volume
 from modnorm.sweep.records import Sizes
 
 SAME = (
@@ -35,7 +36,7 @@ SAME = (
 def document(
     findings: Findings, pictures: Mapping[str, str] | None = None, verdicts_first: bool = True
 ) -> Document:
-    """Facts, drifts, masses, the optima by optimizer, and notes.
+    """Facts, what to use, drifts, masses, the optima by optimizer, and notes.
 
     `pictures` are those of optimizers. A terminal shows last what is to be seen first.
     """
@@ -47,6 +48,8 @@ def document(
         optima.append(Section(title, [*figure, curves(findings, name)]))
     optima += [about] if optima else []
     verdicts: list[Block] = []
+    if any(one.best is not None for one in findings.curves):
+        verdicts.append(Section("What learning rate to use", [rates(findings)]))
     if findings.drifts:
         meant = Text(Cell(meaning(findings), "dim"))
         verdicts.append(Section("Drift", [drifts(findings), meant]))
@@ -215,6 +218,33 @@ def meaning(findings: Findings) -> str:
         f"transfers: a drift of at most {findings.tolerance:g} a doubling, by 2 errors; drifts:"
         " more than that, by 2 errors; unclear: neither"
     )
+
+
+# --- rates ----------------------------------------------------------------------------------
+
+
+def rates(findings: Findings) -> Table:
+    """The learning rate to train with: one for all sizes, or that of the largest tried."""
+    rows = []
+    for name in optimizers(findings):
+        masses = findings.advised(name)
+        own = [c for c in findings.of(name) if c.best is not None and set(masses) <= set(c.sizes)]
+        if not own:
+            continue
+        largest = max(own, key=lambda one: volume(one.sizes))
+        verdicts = {drift.verdict for drift in findings.drifts if drift.optimizer == name}
+        if verdicts == {"transfers"}:
+            best = fits.mean([one.best for one in own if one.best is not None])
+            where = Cell("at every size", "good")
+        else:
+            best = largest.best or 0.0
+            why = "it drifts" if "drifts" in verdicts else "transfer is unclear"
+            scales = tuple(pair for pair in largest.sizes if not is_mass(pair[0]))
+            at = f"at {labels(scales)}" if scales else "here"
+            where = Cell(f"{at}: {why}" if verdicts else at, "warn" if verdicts else "")
+        at_masses = f", {labels(masses)}" if masses else ""
+        rows.append((name, f"lr = {lr_of(best):.2g}{at_masses}", where))
+    return Table(("optimizer", "use", "where"), rows)
 
 
 # --- masses ---------------------------------------------------------------------------------

@@ -111,6 +111,16 @@ def test_masses_are_recommended() -> None:
     assert "## What `mass` to use" in as_markdown(found(made))
 
 
+def test_what_to_use_is_said() -> None:
+    """One rate where it transfers; where it drifts that of the largest size: -4 - 3·0.6 - 2·0.2."""
+    shown = [re.split(r"  +", line) for line in as_text(found(grid()), 120).splitlines()]
+    used = {row[0]: row[1:] for row in shown if row[1:] and row[1].startswith("lr = ")}
+    assert used == {
+        "normed_adam": ["lr = 0.25", "at every size"],
+        "adam": ["lr = 0.014", "at d_embed = 256, blocks = 8: it drifts"],
+    }
+
+
 def test_nothing_is_nothing() -> None:
     empty = found(replace(grid(), runs=(), missing=5))
     assert "5 runs are missing" in as_text(empty, 80)
@@ -132,7 +142,7 @@ def test_markdown_is_made_of_whole_tables() -> None:
     assert "| normed\\_adam | d\\_embed | +0.03 ± 0.00 | transfers |" in shown
     assert "**drifts**" in shown
     blocks = [block for block in shown.split("\n\n") if block.startswith("|")]
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         widths = {line.replace("\\|", "").count("|") for line in block.splitlines()}
         assert len(widths) == 1
