@@ -12,6 +12,8 @@ STYLE = """
 main { padding: 16px; max-width: 1280px; margin: 0 auto; }
 .panel { display: grid; }
 .panel > :not(header) { margin: 0 12px; }
+.panel > h1 { padding-top: 8px; }
+td:first-child:not(.num) { overflow-wrap: anywhere; min-width: 7.5em; }
 """
 STYLE += page_curves.STYLE
 
