@@ -33,9 +33,9 @@ def measured(
     analysis = variation({})
     with torch_at_hand():
         from modnorm.measure.check import check
-        from modnorm.measure.findings import dumps
         from modnorm.measure.plot import require_matplotlib
         from modnorm.measure.text import render
+        from modnorm.report.checked import dumps
 
         if plot is not None:
             require_matplotlib()

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from modnorm.graph.numbers import show
-from modnorm.measure.findings import (
+from modnorm.measure.fits import FLAT, SURE
+from modnorm.report.checked import (
     Coordinates,
     Findings,
     ModuleFinding,
@@ -18,7 +19,6 @@ from modnorm.measure.findings import (
     Training,
     WeightFinding,
 )
-from modnorm.measure.fits import FLAT, SURE
 from modnorm.report.diagnostics import clean
 from modnorm.report.terminal import printed
 from modnorm.report.words import plural, short
@@ -97,8 +97,8 @@ def _facts(findings: Findings) -> Iterator[tuple[str, str]]:
     yield (
         "measured",
         (
-            f"{short(findings.measured_kappa)} by the steepest update found,"
-            f" {short(findings.random_kappa)} by a random one"
+            f"{_number(findings.measured_kappa, 4)} by the steepest update found,"
+            f" {_number(findings.random_kappa, 4)} by a random one"
         ),
     )
 
@@ -158,14 +158,14 @@ def _values(module: ModuleFinding, trained: bool) -> tuple[float | None, ...]:
     return module.declared, module.certified, *at_norms, module.measured, module.here
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else short(value, 3)
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else short(value, digits)
 
 
 def _extent(module: ModuleFinding) -> str:
-    if module.low is None or module.high is None:
+    low, high = module.input.low, module.input.high
+    if low is None or high is None:
         return "–"
-    low, high = module.low, module.high
     same = math.isclose(low, high, rel_tol=ABOUT) or short(low, 3) == short(high, 3)
     return short(high, 3) if same else f"{short(low, 3)} … {short(high, 3)}"
 
@@ -177,8 +177,8 @@ def _weights(weights: Sequence[WeightFinding], width: int) -> Iterator[Renderabl
     shown = [
         (
             w.weight.removesuffix(".weight"),
-            f"{short(w.norm, 3)} of 1",
-            short(w.target, 3),
+            f"{_number(w.norm)} of 1",
+            _number(w.target),
             _number(w.change),
             _bound(w),
         )
@@ -195,12 +195,12 @@ def _weights(weights: Sequence[WeightFinding], width: int) -> Iterator[Renderabl
     for title in titles:
         table.add_column(title, no_wrap=True, justify="right")
     for weight, row in zip(weights, shown, strict=False):
-        style = "yellow" if weight.norm > 1 + ABOUT else ""
+        style = "yellow" if (weight.norm or 0.0) > 1 + ABOUT else ""
         table.add_row(row[0], Text(row[1], style), *row[2 : 1 + len(titles)])
     yield table
     if len(weights) > len(shown):
         rest = f"{plural(len(weights) - len(shown), 'more weight')}, of norm"
-        yield Text(f"{rest} {short(weights[len(shown)].norm, 3)} at most", "dim")
+        yield Text(f"{rest} {_number(weights[len(shown)].norm)} at most", "dim")
 
 
 def _bound(weight: WeightFinding) -> str:

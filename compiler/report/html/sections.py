@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from modnorm.report import against
-from modnorm.report.checked import Checked
+from modnorm.report.checked import Extent, Findings
 from modnorm.report.diagnostics import clean
 from modnorm.report.facts import (
     UNKNOWN,
@@ -42,7 +42,7 @@ def head(found: dict[str, Any]) -> str:
     return f'{name}<p class="params"><span class="dim">params</span> {text(values)}</p>'
 
 
-def tiles(found: dict[str, Any], checked: Checked | None) -> str:
+def tiles(found: dict[str, Any], checked: Findings | None) -> str:
     """The facts of the header as tiles: label, number, what it means."""
     cards: list[tuple[str, str, str, str]] = []
     kappa = "an update of norm 1 moves the output by at most this"
@@ -162,7 +162,7 @@ def _reason(reason: dict[str, Any], found: dict[str, Any], files: dict[str, int]
     return f"<li>{link or text(where)} {message(why)}{path}</li>"
 
 
-def measurements(checked: Checked | None, found: dict[str, Any]) -> str:
+def measurements(checked: Findings | None, found: dict[str, Any]) -> str:
     """What `check` measured, violations first; and with which params, if they were others."""
     if checked is None:
         return ""
@@ -185,7 +185,7 @@ def measurements(checked: Checked | None, found: dict[str, Any]) -> str:
         (
             f"<code>{text(m.path)}</code>" + (f" {text(m.name)}" if m.name != m.path else ""),
             text(m.norm),
-            number(m.high) if m.low in (None, m.high) else f"{number(m.low)} … {number(m.high)}",
+            _extent(m.input),
             number(m.declared),
             number(m.certified),
             number(m.measured),
@@ -202,20 +202,27 @@ def measurements(checked: Checked | None, found: dict[str, Any]) -> str:
         )
         head = ("weight", "norm over its ball:", "target:", "change of the output:")
         parts.append(f"<h3>weights</h3>{table(head, lines, 'measured weights')}")
-    if checked.scalings:
-        fits = (
-            (
-                f"<code>{text(s.param)}</code>",
-                f"<code>{text(s.path)}</code>",
-                text(s.quantity),
-                number(s.slope, 3),
-                f'<span class="verdict">{text(s.verdict)}</span>',
-            )
-            for s in checked.scalings
+    fits = [
+        (
+            f"<code>{text(varied.param)}</code>",
+            f"<code>{text(one.path)}</code>",
+            text(one.quantity),
+            number(one.slope, 3),
+            f'<span class="verdict">{text(one.verdict)}</span>',
         )
+        for varied in (checked.coordinates.params if checked.coordinates else ())
+        for one in varied.modules
+    ]
+    if fits:
         columns = ("against", "part", "quantity", "exponent:", "verdict")
         parts.append(f"<h3>coordinate check</h3>{table(columns, fits, 'coordinate check')}")
     return section("check", "Measured", "".join(parts))
+
+
+def _extent(sizes: Extent) -> str:
+    if sizes.low in (None, sizes.high):
+        return number(sizes.high)
+    return f"{number(sizes.low)} … {number(sizes.high)}"
 
 
 TONES = {"violated": "bad", "above declared": "warn", "outside the ball": "warn", "ok": "good"}
