@@ -68,7 +68,7 @@ def _told(error: msgspec.ValidationError, where: str = "") -> str:
     """What does not fit, and where: "expected `float`, got `str` at `modules[0].declared`"."""
     said, _, place = str(error).partition(" - at `$")
     place = (where + place.rstrip("`")).removeprefix(".")
-    return _lowered(said) + (f" at `{place}`" if place else "")
+    return f"{_lowered(said):.100}" + (f" at `{place}`" if place else "")
 
 
 def _lowered(sentence: str) -> str:
