@@ -15,19 +15,19 @@ from modnorm.graph.modules import Leaf
 from modnorm.measure import weights as own
 from modnorm.measure.certificates import Certificates
 from modnorm.measure.coordinates import coordinate_check, star
-from modnorm.measure.findings import TOLERANCE, Findings, ModuleFinding, Training, WeightFinding
 from modnorm.measure.inputs import Batch, chosen_sizes, random_batch, read_batch
 from modnorm.measure.interpreter import agreement, copies, weight_name
 from modnorm.measure.options import Options
 from modnorm.measure.problems import CheckError, some
 from modnorm.measure.search import EFFORTS
-from modnorm.measure.stretches import Stretches, Visit, reported, visits
+from modnorm.measure.stretches import TOLERANCE, Stretches, Visit, reported, visits
 from modnorm.measure.updates import Changes, measure_changes
 from modnorm.measure.values import Ball, flatten
 from modnorm.passes.certificate import Certificate
 from modnorm.passes.certify import Certify
 from modnorm.passes.program import Program, run_passes
 from modnorm.pipeline import Analysis
+from modnorm.report.checked import Findings, ModuleFinding, Training, WeightFinding
 from modnorm.report.words import as_float
 from modnorm.stack import room
 
@@ -294,7 +294,7 @@ def proved(value: float | str) -> float | None:
 
 def _worst(weight: WeightFinding) -> tuple[float, float]:
     """Weights with large norms first; among equal ones those that move the output."""
-    return -round(weight.norm, 6), -(weight.change or 0.0)
+    return -round(weight.norm or 0.0, 6), -(weight.change or 0.0)
 
 
 def _constant(value: object) -> object:

@@ -34,8 +34,8 @@ def measured(
     with torch_at_hand():
         from modnorm.measure.check import check
         from modnorm.measure.document import document
-        from modnorm.measure.findings import dumps
         from modnorm.measure.plot import require_matplotlib
+        from modnorm.report.checked import dumps
         from modnorm.report.terminal import render
 
         if plot is not None:

@@ -20,7 +20,6 @@ import torch.nn.functional as F
 
 from modnorm.graph.modules import Leaf, Module, Repeat, Scope, Shared
 from modnorm.measure import weights as own
-from modnorm.measure.findings import Coordinates, Quantity, ScalingFinding, Training
 from modnorm.measure.fits import power_law
 from modnorm.measure.inputs import Batch
 from modnorm.measure.options import Options
@@ -30,6 +29,7 @@ from modnorm.measure.values import Tensors, flatten
 from modnorm.ops.base import Atom
 from modnorm.passes.program import Program
 from modnorm.pipeline import Analysis
+from modnorm.report.checked import Coordinates, Quantity, ScalingFinding, Training
 from modnorm.report.words import as_float
 
 OPTIMIZER = "NormedAdam"
@@ -231,12 +231,12 @@ def _fits(sizes: tuple[float, ...], runs: list[list[_Measured]]) -> list[Scaling
             fit = power_law(xs, [y for ys in points for y in ys])
             found.append(
                 ScalingFinding(
-                    label,
-                    quantity,
-                    means,
-                    None if fit is None else fit.slope,
-                    None if fit is None else fit.error,
-                    "zero" if fit is None else fit.verdict,
+                    path=label,
+                    quantity=quantity,
+                    values=means,
+                    slope=None if fit is None else fit.slope,
+                    error=None if fit is None else fit.error,
+                    verdict="zero" if fit is None else fit.verdict,
                 )
             )
     return found

@@ -6,14 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 
 from modnorm.graph.numbers import show
-from modnorm.measure.findings import (
-    Coordinates,
-    Findings,
-    ModuleFinding,
-    ScalingFinding,
-    Training,
-    WeightFinding,
-)
 from modnorm.measure.fits import FLAT, SURE
 from modnorm.report.blocks import (
     NONE,
@@ -26,6 +18,14 @@ from modnorm.report.blocks import (
     Table,
     Text,
     Tone,
+)
+from modnorm.report.checked import (
+    Coordinates,
+    Findings,
+    ModuleFinding,
+    ScalingFinding,
+    Training,
+    WeightFinding,
 )
 from modnorm.report.words import plural, short
 
@@ -85,8 +85,8 @@ def _facts(findings: Findings) -> Iterator[tuple[str, str]]:
     yield (
         "measured",
         (
-            f"{short(findings.measured_kappa)} by the steepest update found,"
-            f" {short(findings.random_kappa)} by a random one"
+            f"{_number(findings.measured_kappa, 4)} by the steepest update found,"
+            f" {_number(findings.random_kappa, 4)} by a random one"
         ),
     )
 
@@ -143,14 +143,14 @@ def _values(module: ModuleFinding, trained: bool) -> tuple[float | None, ...]:
     return module.declared, module.certified, *at_norms, module.measured, module.here
 
 
-def _number(value: float | None) -> str:
-    return NONE if value is None else short(value, 3)
+def _number(value: float | None, digits: int = 3) -> str:
+    return NONE if value is None else short(value, digits)
 
 
 def _extent(module: ModuleFinding) -> str:
-    if module.low is None or module.high is None:
+    low, high = module.input.low, module.input.high
+    if low is None or high is None:
         return NONE
-    low, high = module.low, module.high
     same = math.isclose(low, high, rel_tol=ABOUT) or short(low, 3) == short(high, 3)
     return short(high, 3) if same else f"{short(low, 3)} … {short(high, 3)}"
 
@@ -163,13 +163,13 @@ def _weights(weights: Sequence[WeightFinding]) -> Iterator[Block]:
     bounded = any(w.bound is not None for w in weights)
     rows: list[tuple[str | Cell, ...]] = []
     for w in weights[:MOST_WEIGHTS]:
-        norm = Cell(f"{short(w.norm, 3)} of 1", "warn" if w.norm > 1 + ABOUT else "")
-        cells = (norm, short(w.target, 3), _number(w.change))
+        tone: Tone = "warn" if (w.norm or 0.0) > 1 + ABOUT else ""
+        cells = (Cell(f"{_number(w.norm)} of 1", tone), _number(w.target), _number(w.change))
         rows.append((w.weight.removesuffix(".weight"), *cells, *([_bound(w)] * bounded)))
     titles += ["certified"] * bounded
     yield Table(("weight", *titles), rows, frozenset(titles), cut="weight")
     if rest := len(weights) - len(rows):
-        least = f"{short(weights[len(rows)].norm, 3)} at most"
+        least = f"{_number(weights[len(rows)].norm)} at most"
         yield Text(Cell(f"{plural(rest, 'more weight')}, of norm {least}", "dim"))
 
 

@@ -18,8 +18,8 @@ from modnorm.report.interface import FilePath, analyse
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from modnorm.measure.findings import Findings
     from modnorm.measure.options import Options
+    from modnorm.report.checked import Findings
 
 EFFORTS = (1, 2, 3)
 PICTURES = ("png", "svg", "pdf")
@@ -71,7 +71,7 @@ class Check:
 
     def __str__(self) -> str:
         if self.format == "json":
-            from modnorm.measure.findings import dumps
+            from modnorm.report.checked import dumps
 
             return dumps(self.json).rstrip("\n")
         from modnorm.measure.document import document

@@ -7,8 +7,8 @@ import io
 from typing import Any
 
 from modnorm.measure.coordinates import QUANTITIES
-from modnorm.measure.findings import Coordinates, ScalingFinding, Training
 from modnorm.measure.problems import CheckError
+from modnorm.report.checked import Coordinates, ScalingFinding, Training
 
 INCHES = (6.0, 4.5)
 """Width and height of one panel."""

@@ -12,7 +12,6 @@ import torch
 from modnorm.graph.modules import Leaf, Module, Repeat, Scope, Shared, children
 from modnorm.graph.place import instance
 from modnorm.measure.certificates import Certificates, Proved
-from modnorm.measure.findings import TOLERANCE, ModuleFinding, Verdict
 from modnorm.measure.interpreter import Indices, Interpreter, buffer_names, copies, weight_name
 from modnorm.measure.search import Effort, Problem, largest_stretch, stretch_at
 from modnorm.measure.values import Ball, Tensors, extent, flatten, groups, pack
@@ -20,8 +19,11 @@ from modnorm.ops.base import Atom
 from modnorm.ops.edges import Measure, slots
 from modnorm.ops.types import Symbol, Tensor
 from modnorm.passes.program import Program
+from modnorm.report.checked import Extent, ModuleFinding, Verdict
 from modnorm.report.words import as_float, place, shared_name, shared_path
 
+TOLERANCE = 1e-6
+"""By how much, relatively, a measurement in float64 may exceed a certified value by rounding."""
 Copy: TypeAlias = tuple[int, Indices]
 """A position's id, and the copy of each enclosing repetition."""
 Tick: TypeAlias = Callable[[str], None]
@@ -119,13 +121,9 @@ class Stretches:
             file=_file(self.program, module),
             norm=self.certificates.source(module),
             output_norm=self.certificates.norm(module),
-            low=None,
-            high=None,
             declared=as_float(self.program.sensitivities[module.id]),
             certified=None if isinstance(certified, str) else certified,
             reason=certified if isinstance(certified, str) else "",
-            measured=None,
-            here=None,
             copies=len(found),
             verdict="not measured",
         )
@@ -138,7 +136,8 @@ class Stretches:
         into = [proved[0].into[i] for i in floating]
         seen = [[flatten(v.x)[i] for i in floating] for v in found]
         ranges = [extent(x, into) for x in seen]
-        best = replace(base, low=min(r[0] for r in ranges), high=max(r[1] for r in ranges))
+        met = Extent(min(r[0] for r in ranges), max(r[1] for r in ranges))
+        best = replace(base, input=met)
         for visit, x, facts in zip(found, seen, proved, strict=True):
             self.tick(base.path or base.name)
             balls = [facts.balls[i] for i in floating]
@@ -212,6 +211,7 @@ class Stretches:
 
     def _verdict(self, found: ModuleFinding, visited: Sequence[Visit]) -> Verdict:
         assert found.measured is not None
+        assert found.declared is not None
         if found.certified is not None and found.measured > found.certified * (1 + TOLERANCE):
             used = {name for v in visited for name in self._uses(v.module, v.indices)}
             return "outside the ball" if used & self.outside else "violated"

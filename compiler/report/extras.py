@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from modnorm.pipeline import Analysis
-    from modnorm.report.checked import Checked
+    from modnorm.report.checked import Findings
     from modnorm.report.monitor import Monitored
 
 
@@ -16,7 +16,7 @@ class Extras:
     """Another model, what `check` measured, a run's record."""
 
     against: Analysis | None = None
-    checked: Checked | None = None
+    checked: Findings | None = None
     run: Monitored | None = None
 
 

@@ -119,6 +119,17 @@ def encode(value: object, indent: int | None = None) -> str:
     return UNSEEN.sub(lambda s: s[0] if s[0].isprintable() else json.dumps(s[0])[1:-1], text)
 
 
+def plain(value: Any) -> Any:
+    """A value as what `json` can write; None for what is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
 def listed(found: Mapping[str, Any], others: Mapping[str, str] = MappingProxyType({})) -> str:
     """An object as JSON text: a member of it a line, and so each object of a list in it.
 

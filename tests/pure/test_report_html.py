@@ -22,13 +22,13 @@ import modnorm
 from modnorm.cli import cli
 from modnorm.pipeline import Analysis, analyse
 from modnorm.report import as_json
-from modnorm.report.checked import Finder
 from modnorm.report.extras import Extras
 from modnorm.report.formats import extras
 from modnorm.report.html import data as page_data
 from modnorm.report.html import frame, page
 from modnorm.report.html.layout import GAP_X, layered
 from modnorm.report.nodes import collect
+from modnorm.report.paths import Finder
 from modnorm.report.unusable import Unusable
 from tests.report_files import CHECK, write_check, write_run
 from tests.report_files import GPT as GPT_FILE
@@ -274,27 +274,37 @@ def test_a_name_that_is_the_path_is_said_once(gpt: Analysis, tmp_path: Path) -> 
     assert "<code>body.linear</code> Linear" in cells
 
 
+def wrong(**changes: Any) -> str:
+    return json.dumps({**CHECK, **changes})
+
+
+def wrong_module(**changes: Any) -> str:
+    return wrong(modules=[{**CHECK["modules"][0], **changes}])
+
+
 WRONG = {
     "no such": (None, "no such file or directory"),
     "empty": ("", "no JSON at line 1, column 1"),
-    "a list": ("[]", "`modules` is missing"),
+    "a list": ("[]", "`modnorm check --format json` writes: expected `object`, got `array`"),
     "other JSON": ('{"a": 1}', "it is not what `modnorm check --format json` writes"),
-    "a module": (json.dumps({**CHECK, "modules": [3]}), r"modules\[0\] is no object"),
-    "no path": (json.dumps({**CHECK, "modules": [{}]}), r"`path` of modules\[0\] is missing"),
-    "input": (
-        json.dumps({**CHECK, "modules": [{**CHECK["modules"][0], "input": 3}]}),
-        "`input` of modules",
-    ),
+    "no modules": ('{"model": "M"}', "object missing required field `modules`"),
+    "a module": (wrong(modules=[3]), r"expected `object`, got `int` at `modules\[0\]`"),
+    "no path": (wrong(modules=[{}]), r"missing required field `path` at `modules\[0\]`"),
+    "input": (wrong_module(input=3), r"expected `object`, got `int` at `modules\[0\]\.input`"),
     "measured": (
-        json.dumps({**CHECK, "modules": [{**CHECK["modules"][0], "measured": [1]}]}),
-        r"`measured` of modules\[0\] is \[1\], no number",
+        wrong_module(measured=[1]),
+        r"expected `float \| null`, got `array` at `modules\[0\]\.measured`",
     ),
-    "violations": (json.dumps({**CHECK, "violations": 1}), "`violations` of the file is no list"),
-    "weights": (json.dumps({**CHECK, "weights": [1]}), r"weights\[0\] is no object"),
-    "coordinates": (json.dumps({**CHECK, "coordinates": [1]}), "`coordinates` is no object"),
+    "a truth": (
+        wrong_module(declared=True),
+        r"expected `float \| null`, got `bool` at `modules\[0\]\.declared`",
+    ),
+    "violations": (wrong(violations=1), "expected `array`, got `int` at `violations`"),
+    "weights": (wrong(weights=[1]), r"expected `object`, got `int` at `weights\[0\]`"),
+    "coordinates": (wrong(coordinates=[1]), r"got `array` at `coordinates`"),
     "params": (
-        json.dumps({**CHECK, "coordinates": {"params": [{"param": 1}]}}),
-        r"`param` of coordinates\[0\] is missing, or no text",
+        wrong(coordinates={"params": [{"param": 1}]}),
+        r"expected `str`, got `int` at `coordinates\.params\[0\]\.param`",
     ),
     "bytes": (b"\xff\xfe", "it is no UTF-8 text"),
     "deep": ("[" * 100_000, "nested too deeply|no JSON at"),

@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 
 import modnorm
 from modnorm.pipeline import analyse
+from modnorm.report.checked import read_check
 from modnorm.report.facts import constant
 from modnorm.report.output import CannotWrite, write
 from tests.report_files import GPT, write_check, write_run
@@ -33,7 +34,7 @@ def test_measurements_with_other_params_are_told_of(tmp_path: Path) -> None:
     assert said not in str(modnorm.report(GPT, format="html", check=same))
     assert f"{said}: blocks = 2." in str(modnorm.report(GPT, format="html", check=other))
     wrong = write_check(tmp_path / "wrong.json", params=[4])
-    with pytest.raises(ValueError, match="`params` of the file is no object"):
+    with pytest.raises(ValueError, match="expected `object`, got `array` at `params`"):
         modnorm.report(GPT, format="html", check=wrong)
 
 
@@ -85,3 +86,14 @@ def test_sizes_that_are_not_known_or_the_same_stand_once(tmp_path: Path) -> None
     page = str(modnorm.report(GPT, format="html", check=check))
     rows = re.findall(r"<code>linear</code> Linear</td><td></td><td[^>]*>([^<]*)<", page)
     assert rows == ["–", "2.5", "1.5 … 2.5", "2.5"]
+
+
+@pytest.mark.parametrize("written", ["NaN", "-Infinity", "1e999", f"-{10**4000}", "null"])
+def test_what_is_not_finite_is_not_known(written: str, tmp_path: Path) -> None:
+    module = {"path": "linear", "name": "Linear", "verdict": "ok", "declared": 7, "norm": "P"}
+    check = write_check(tmp_path / "check.json", modules=[module])
+    text = check.read_text(encoding="utf-8").replace('"declared": 7', f'"declared": {written}')
+    check.write_text(text, encoding="utf-8")
+    assert read_check(check).modules[0].declared is None
+    page = str(modnorm.report(GPT, format="html", check=check))
+    assert re.search(r"<code>linear</code> Linear</td><td>P</td><td[^>]*>–</td>", page)

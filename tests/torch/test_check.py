@@ -16,12 +16,12 @@ from modnorm.api import imported
 from modnorm.codegen.plan import records
 from modnorm.diagnostics import ModnormError
 from modnorm.measure.check import check
-from modnorm.measure.findings import ModuleFinding
 from modnorm.measure.options import Options
 from modnorm.measure.updates import measure_changes
 from modnorm.ops.edges import Measure
 from modnorm.ops.elementwise import Tanh
 from modnorm.pipeline import analyse_text
+from modnorm.report.checked import ModuleFinding
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SMALL: dict[str, Any] = {"d_embed": 16, "blocks": 3, "heads": 2, "context": 8, "vocab": 11}
@@ -91,9 +91,9 @@ def test_the_search_comes_near_what_is_known(gpt: modnorm.Check) -> None:
 def test_sizes_of_inputs(gpt: modnorm.Check) -> None:
     """Layer norm's output has RMS 1; the first linear layers of attention get just that."""
     linear = module(gpt, "linear")
-    assert linear.low == pytest.approx(1, abs=1e-6)
-    assert linear.high == pytest.approx(1, abs=1e-6)
-    assert module(gpt, "embed").high is None, "its input is integers"
+    assert linear.input.low == pytest.approx(1, abs=1e-6)
+    assert linear.input.high == pytest.approx(1, abs=1e-6)
+    assert module(gpt, "embed").input.high is None, "its input is integers"
 
 
 def test_weights_begin_on_their_balls_surface(gpt: modnorm.Check) -> None:

@@ -11,8 +11,8 @@ import torch
 
 import modnorm
 from modnorm.measure.coordinates import Objective, star
-from modnorm.measure.findings import ScalingFinding
 from modnorm.measure.inputs import Batch
+from modnorm.report.checked import ScalingFinding
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

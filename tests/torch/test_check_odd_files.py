@@ -131,7 +131,7 @@ def test_inputs_of_zeros_have_norm_zero() -> None:
     torch.save(gated(0.0), "zero.pt")
     found = modnorm.check("gated.mod", checkpoint="zero.pt").findings
     (readout,) = (m for m in found.modules if m.name == "Readout")
-    assert (readout.low, readout.high) == (0.0, 0.0)
+    assert (readout.input.low, readout.input.high) == (0.0, 0.0)
     assert "e-100" not in run("gated.mod", "--checkpoint", "zero.pt").stdout
 
 

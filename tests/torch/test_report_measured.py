@@ -36,7 +36,8 @@ def test_what_check_writes_is_shown(checked: Path) -> None:
     assert [m.measured for m in read.modules] == [m["measured"] for m in found["modules"]]
     assert [w.change for w in read.weights] == [w["change"] for w in found["weights"]]
     assert read.measured_kappa == found["measured_kappa"]
-    assert {scaling.param for scaling in read.scalings} == {"width"}
+    assert read.coordinates is not None
+    assert {varied.param for varied in read.coordinates.params} == {"width"}
     done = CliRunner().invoke(cli, ["report", "m.mod", "--check", "check.json", "-o", "m.html"])
     assert done.exit_code == 0, done.output
     page = Path("m.html").read_text(encoding="utf-8")

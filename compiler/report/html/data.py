@@ -8,9 +8,10 @@ from typing import Any
 
 from modnorm.codegen.plan import records
 from modnorm.passes.program import Program
-from modnorm.report.checked import Checked, Finder
+from modnorm.report.checked import Findings
 from modnorm.report.monitor import MEASURES, Monitored
 from modnorm.report.nodes import Node
+from modnorm.report.paths import Finder
 
 DIGITS = 6
 BUDGET = 120_000
@@ -27,7 +28,7 @@ def rounded(value: float | None, digits: int = DIGITS) -> float | None:
 
 
 def node_records(
-    nodes: list[Node], files: dict[str, int], checked: Checked | None
+    nodes: list[Node], files: dict[str, int], checked: Findings | None
 ) -> list[dict[str, Any]]:
     """A record for each part; what is empty is left out. `parent` is a number in the list."""
     measured = _measured(nodes, checked)
@@ -64,7 +65,7 @@ def _norm(node: Node) -> list[Any] | None:
     return [node.norm.get("kind") or "", rounded(low), rounded(high)]
 
 
-def _measured(nodes: list[Node], checked: Checked | None) -> dict[int, dict[str, Any]]:
+def _measured(nodes: list[Node], checked: Findings | None) -> dict[int, dict[str, Any]]:
     """The largest measured sensitivity of each part, over its copies, with its verdict."""
     found: dict[int, dict[str, Any]] = {}
     if checked is None:

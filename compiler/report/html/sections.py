@@ -6,7 +6,7 @@ from typing import Any
 
 from modnorm.report import against
 from modnorm.report.blocks import NONE, Section, as_cell
-from modnorm.report.checked import Checked
+from modnorm.report.checked import Extent, Findings
 from modnorm.report.facts import (
     constant,
     number,
@@ -35,7 +35,7 @@ def head(found: dict[str, Any]) -> str:
     return f'{name}<p class="params"><span class="dim">params</span> {text(values)}</p>'
 
 
-def tiles(found: dict[str, Any], checked: Checked | None) -> str:
+def tiles(found: dict[str, Any], checked: Findings | None) -> str:
     """The facts of the header as tiles: label, number, what it means."""
     cards: list[tuple[str, str, str, str]] = []
     kappa = "an update of norm 1 moves the output by at most this"
@@ -133,7 +133,7 @@ def _reason(reason: dict[str, Any], found: dict[str, Any], files: dict[str, int]
     return f"<li>{link or text(where)} {message(why)}{path}</li>"
 
 
-def measurements(checked: Checked | None, found: dict[str, Any]) -> str:
+def measurements(checked: Findings | None, found: dict[str, Any]) -> str:
     """What `check` measured, violations first; and with which params, if they were others."""
     if checked is None:
         return ""
@@ -156,7 +156,7 @@ def measurements(checked: Checked | None, found: dict[str, Any]) -> str:
         (
             f"<code>{text(m.path)}</code>" + (f" {text(m.name)}" if m.name != m.path else ""),
             text(m.norm),
-            number(m.high) if m.low in (None, m.high) else f"{number(m.low)} … {number(m.high)}",
+            _extent(m.input),
             number(m.declared),
             number(m.certified),
             number(m.measured),
@@ -175,22 +175,29 @@ def measurements(checked: Checked | None, found: dict[str, Any]) -> str:
         head = ("weight", "norm over its ball", "target", "change of the output")
         right = [name != "weight" for name in head]
         parts.append(f"<h3>weights</h3>{grid(head, lines, right, 'measured weights')}")
-    if checked.scalings:
-        fits = (
-            (
-                f"<code>{text(s.param)}</code>",
-                f"<code>{text(s.path)}</code>",
-                text(s.quantity),
-                number(s.slope, 3),
-                f'<span class="verdict">{text(s.verdict)}</span>',
-            )
-            for s in checked.scalings
+    fits = [
+        (
+            f"<code>{text(varied.param)}</code>",
+            f"<code>{text(one.path)}</code>",
+            text(one.quantity),
+            number(one.slope, 3),
+            f'<span class="verdict">{text(one.verdict)}</span>',
         )
+        for varied in (checked.coordinates.params if checked.coordinates else ())
+        for one in varied.modules
+    ]
+    if fits:
         columns = ("against", "part", "quantity", "exponent", "verdict")
         right = [name == "exponent" for name in columns]
         drawn = grid(columns, fits, right, "coordinate check")
         parts.append(f"<h3>coordinate check</h3>{drawn}")
     return panel("check", "Measured", "".join(parts))
+
+
+def _extent(sizes: Extent) -> str:
+    if sizes.low in (None, sizes.high):
+        return number(sizes.high)
+    return f"{number(sizes.low)} … {number(sizes.high)}"
 
 
 TONES = {"violated": "bad", "above declared": "warn", "outside the ball": "warn", "ok": "good"}
