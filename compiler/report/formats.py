@@ -8,13 +8,13 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from modnorm.report.extras import NOTHING, Extras
+from modnorm.report.options import FORMATS
 from modnorm.report.unusable import Unusable
 
 if TYPE_CHECKING:
     from modnorm.passes.program import Program
     from modnorm.pipeline import Analysis
 
-FORMATS = ("text", "json", "markdown", "html", "dot")
 SUFFIXES = {
     ".txt": "text",
     ".json": "json",

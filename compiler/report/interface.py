@@ -9,18 +9,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from modnorm import diagnostics as findings
 from modnorm import pipeline
 from modnorm.diagnostics import Diagnostic
-from modnorm.ops.losses import LOSSES
+from modnorm.options import given
 from modnorm.passes.program import Pass, Program
 from modnorm.pipeline import Analysis
 from modnorm.report import as_json, formats
 from modnorm.report import explain as explain_
 from modnorm.report.diagnostics import render
 from modnorm.report.extras import NOTHING, Extras
+from modnorm.report.options import Format, ReportOptions
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 
 FilePath: TypeAlias = "str | PathLike[str]"
 """A file's path, or, as a str that `is_text`, the program itself."""
-Format: TypeAlias = Literal["text", "json", "markdown", "html", "dot"]
-
-
 TEXT = "<text>"
 """The name of a program that is in no file."""
 STATEMENT = re.compile(r"\b(?:input\s+\w+\s*:|model\s+\w+\s*=)")
@@ -191,11 +189,7 @@ def report(
         ValueError: for another format or loss, a format that cannot show what is asked for, or a
             file named by `check` or `monitor` that has something else in it.
     """
-    if format not in formats.FORMATS:
-        *names, last = map(repr, formats.FORMATS)
-        raise ValueError(f"the format of a report is {', '.join(names)} or {last}, not {format!r}")
-    if loss not in (None, *LOSSES):
-        raise ValueError(f"the loss is {' or '.join(map(repr, LOSSES))}, not {loss!r}")
+    given(ReportOptions, locals())
     if against is None and (against_params or against_model):
         raise ValueError("against_params and against_model need against")
     if isinstance(against, Report) and (against_params or against_model):
