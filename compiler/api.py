@@ -19,7 +19,7 @@ from modnorm.kernels import tiles
 from modnorm.measure.interface import Check, check_file
 from modnorm.measure.options import CheckOptions
 from modnorm.measure.problems import CheckError
-from modnorm.options import given
+from modnorm.options import ModelOptions, given
 from modnorm.passes.program import Program
 from modnorm.pipeline import ANALYSIS
 from modnorm.report.interface import (
@@ -93,8 +93,7 @@ def compile(
         OSError: if `output` cannot be written, or has something else in it; nothing has changed
             then.
     """
-    given(CompileOptions, locals())
-    analysis = analyse(path, model, params, ANALYSIS, root)
+    analysis = analyse(path, given(CompileOptions, locals()), ANALYSIS)
     source = generate(analysis.program, device, standalone=standalone)
     if output is not None:
         read = {"": None if is_text(path) else path, IMPORTED: analysis.sources}
@@ -120,7 +119,7 @@ def load(
         ModnormError: with every mistake found in the file.
         ImportError: if torch is not installed.
     """
-    program = analyse(path, model, params, ANALYSIS, root).program
+    program = analyse(path, given(ModelOptions, locals()), ANALYSIS).program
     return import_source(generate(program), PurePath(named(path)).stem)
 
 

@@ -167,9 +167,7 @@ def report(file: str, options: ReportOptions) -> None:
         passes = reported(options.loss)
         analysis, other = _analyse(file, options, passes), None
         if options.against is not None:
-            model = options.against_model or options.model
-            second = options.but(params=options.against_params or {}, model=model)
-            other = _analyse(options.against, second, passes)
+            other = _analyse(options.against, options.of_other, passes)
         read[IMPORTED] = analysis.sources + (other.sources if other else ())
         shown = extras(form, **{**beside, "against": other}, program=analysis.program)
         output = None if options.output == "-" else options.output
@@ -278,14 +276,13 @@ def transfer(file: str | None, options: TransferOptions) -> None:
         work.expect_writable()
         text, picture = transferred(
             file,
-            options,
+            options.but(store=store, force=options.force and options.store is not None),
             rates,
             variation=lambda changed: work.analyse(ANALYSIS, changed),
             form=work.form,
             picture=work.picture,
             show=work.is_shown,
             look=_look(work.output),
-            tell=tell,
         )
         work.write(text, picture)
 
@@ -339,16 +336,10 @@ def _picture(plot: str | None, output: str | None) -> str | None:
     return drawn
 
 
-def _analyse(
-    file: str,
-    options: ModelOptions,
-    passes: tuple[Pass, ...],
-    changed: Mapping[str, Any] | None = None,
-) -> Analysis:
+def _analyse(file: str, options: ModelOptions, passes: tuple[Pass, ...]) -> Analysis:
     from modnorm.pipeline import analyse
 
-    params = {**options.params, **(changed or {})}
-    return analyse(file, params, options.model, passes=passes, root=options.root)
+    return analyse(file, options.params, options.model, passes=passes, root=options.root)
 
 
 class _Work:
@@ -366,7 +357,7 @@ class _Work:
     @property
     def is_shown(self) -> bool:
         """Whether progress is shown."""
-        return not self.options.quiet and sys.stderr is not None and sys.stderr.isatty()
+        return not self.options.quiet and _is_terminal()
 
     def expect_writable(self) -> None:
         """Refuse what cannot be written, before the work whose result it shall hold."""
@@ -379,7 +370,7 @@ class _Work:
         """The analysis with some params changed; what the file imports is not written over."""
         from modnorm.report.output import IMPORTED
 
-        analysis = _analyse(self.file, self.options, passes, changed)
+        analysis = _analyse(self.file, self.options.varied(changed), passes)
         if IMPORTED not in self.read:
             self.read[IMPORTED] = analysis.sources
             self.expect_writable()
@@ -426,6 +417,11 @@ def _rendered(diagnostics: Iterable[Diagnostic]) -> str:
     from modnorm.report.diagnostics import render
 
     return render(diagnostics, color=is_colored(sys.stderr))
+
+
+def _is_terminal() -> bool:
+    """Whether stderr is a terminal."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def _look(output: str | None) -> tuple[int, bool]:

@@ -19,32 +19,27 @@ class Option:
     """What is known of an option beside its name.
 
     default: a value, or `dict`: an empty one, for which None may stand; or REQUIRED.
+    flags, on_line: its names and its default on the command line, where they are other ones.
+    metavar, choices: as of click. many: it may be repeated. bare: what it stands for without a
+    value. folder: it names one that is there. reads: makes the value of what is written there, or
+    raises a ValueError.
+    least: of an integer; `most` is for the command line only. positive: a finite number above 0.
+    keyed: values by names. must: what a keyword must be, in words of its own.
     """
 
     flags: Sequence[str] = ()
-    """Its names on the command line, if they are not that of the attribute."""
     on_line: object = REQUIRED
-    """Its default on the command line, if that is another one."""
     metavar: str | None = None
     choices: Sequence[Any] = ()
-    least: int | None = None
-    """Of an integer."""
-    most: Any = None
-    """On the command line; keywords have no such bound."""
-    positive: bool = False
-    """A finite number above 0."""
-    keyed: bool = False
-    """Values by names, a mapping."""
     many: bool = False
-    """It may be repeated."""
     bare: str | None = None
-    """What it stands for without a value."""
     folder: bool = False
-    """It names a folder that is there."""
     reads: Callable[[Any], object] | None = None
-    """Makes the value of what is on the command line, or raises a ValueError."""
+    least: int | None = None
+    most: Any = None
+    positive: bool = False
+    keyed: bool = False
     must: str = ""
-    """What a keyword must be, in words of its own."""
 
     def __init__(self, default: Any, help: str, **facts: Any) -> None:
         self.default, self.help = default, help
@@ -66,9 +61,8 @@ class Option:
         return "" if sound else self.must or f"{name} must be {rule}"
 
 
-def option(default: Any, help: str, **facts: Any) -> Any:
-    """An option of a class of options, of any type."""
-    return Option(default, help, **facts)
+option: Any = Option
+"""An option as an attribute, which has any type in objects of the class."""
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -161,24 +155,13 @@ class ModelOptions(Options):
     )  # fmt: skip
     model: str | None = option(None, "Which of the file's models to take.", metavar="NAME")
 
-
-class Forced(Options):
-    """Whether what is written may replace what is there."""
-
-    force: bool = option(
-        False, "Replace a file that modnorm did not make, or that was changed since."
-    )
+    def varied(self, changed: Mapping[str, Any]) -> Self:
+        """The same options with some params changed."""
+        return self.but(params={**self.params, **changed})
 
 
-class Output(Forced):
-    """Where the result goes."""
-
-    output: Any = option(
-        None, "Where to write, instead of standard output.", flags=["-o", "--output"], metavar="OUT"
-    )
-
-
-class Quiet(Options):
-    """Whether work that takes long is silent."""
-
-    quiet: bool = option(False, "Show no progress.", flags=["-q", "--quiet"])
+OUTPUT = option(
+    None, "Where to write, instead of standard output.", flags=["-o", "--output"], metavar="OUT"
+)
+FORCE = option(False, "Replace a file that modnorm did not make, or that was changed since.")
+QUIET = option(False, "Show no progress.", flags=["-q", "--quiet"])

@@ -5,20 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from modnorm.kernels.tiles import DEFAULT, DEVICES
-from modnorm.options import Forced, ModelOptions, Options, option
+from modnorm.options import FORCE, ModelOptions, option
 
 
-class Target(Options):
-    """What the file is made for."""
-
-    device: str = option(
-        DEFAULT, "The class of GPUs to choose kernels' tiles for; cpu leaves them out.",
-        choices=["cpu", *DEVICES],
-    )  # fmt: skip
-    standalone: bool = option(False, "Write what the file needs of modnorm into it, too.")
-
-
-class CompileOptions(Forced, Target, ModelOptions):
+class CompileOptions(ModelOptions):
     """What is compiled, and where to. Only the command line has `quiet` and `check`."""
 
     output: Any = option(
@@ -29,3 +19,9 @@ class CompileOptions(Forced, Target, ModelOptions):
     check: bool = option(
         False, "Write nothing; exit with status 1 if OUT.py is not what would be written."
     )
+    force: bool = FORCE
+    device: str = option(
+        DEFAULT, "The class of GPUs to choose kernels' tiles for; cpu leaves them out.",
+        choices=["cpu", *DEVICES],
+    )  # fmt: skip
+    standalone: bool = option(False, "Write what the file needs of modnorm into it, too.")

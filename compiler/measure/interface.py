@@ -115,7 +115,7 @@ def check_file(
     )
 
     def variation(changed: Mapping[str, object]) -> Analysis:
-        return analyse(path, options.model, {**options.params, **changed}, root=options.root)
+        return analyse(path, options.varied(changed))
 
     analysis = variation({})
     with torch_at_hand():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modnorm.options import ModelOptions, Output, Quiet, either, option, settings
+from modnorm.options import FORCE, OUTPUT, QUIET, ModelOptions, either, option, settings
 
 FORMATS = ("text", "json")
 MOST = 2**31
@@ -37,7 +37,7 @@ def _values(given: Sequence[str]) -> dict[str, tuple[float, ...]]:
     return varied
 
 
-class CheckOptions(Output, Quiet, ModelOptions):
+class CheckOptions(ModelOptions):
     """What is measured, and how. Only the command line has `plot`, `output`, `force`, `quiet`."""
 
     data: Any = option(None, "A text, or an .npz with an array an input.", metavar="FILE")
@@ -64,3 +64,6 @@ class CheckOptions(Output, Quiet, ModelOptions):
         "Text for people, JSON for programs; by default what OUT's suffix stands for, else text.",
         choices=FORMATS, on_line=None, must=f"the format of a check is {either(FORMATS)}",
     )  # fmt: skip
+    output: Any = OUTPUT
+    force: bool = FORCE
+    quiet: bool = QUIET

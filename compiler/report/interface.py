@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from modnorm import diagnostics as findings
 from modnorm import pipeline
 from modnorm.diagnostics import Diagnostic
-from modnorm.options import given
+from modnorm.options import ModelOptions, given
 from modnorm.passes.program import Pass, Program
 from modnorm.pipeline import Analysis
 from modnorm.report import as_json, formats
@@ -154,7 +154,7 @@ def explain(
         ModnormError: with every mistake found in the file, or if there is no such weight.
     """
     with _rendered():
-        return Explained(analyse(path, model, params).program, pattern)
+        return Explained(analyse(path, given(ModelOptions, locals())).program, pattern)
 
 
 def report(
@@ -189,20 +189,17 @@ def report(
         ValueError: for another format or loss, a format that cannot show what is asked for, or a
             file named by `check` or `monitor` that has something else in it.
     """
-    given(ReportOptions, locals())
+    options = given(ReportOptions, locals())
     if against is None and (against_params or against_model):
         raise ValueError("against_params and against_model need against")
     if isinstance(against, Report) and (against_params or against_model):
         raise ValueError("against_params and against_model are for a file, and against is a report")
     passes = pipeline.reported(loss)
-    analysis = analyse(path, model, params, passes, root)
-    other: Analysis | None
+    analysis, other = analyse(path, options, passes), None
     if isinstance(against, Report):
         other = against.analysis
-    elif against is None:
-        other = None
-    else:
-        other = analyse(against, against_model or model, against_params or {}, passes, root)
+    elif against is not None:
+        other = analyse(against, options.of_other, passes)
     beside = formats.extras(
         format, against=other, check=check, monitor=monitor, program=analysis.program
     )
@@ -229,24 +226,19 @@ def analyse_text(
 
 
 def analyse(
-    path: FilePath,
-    model: str | None,
-    params: Mapping[str, object],
-    passes: tuple[Pass, ...] = pipeline.CERTIFIED,
-    root: FilePath | None = None,
+    path: FilePath, options: ModelOptions, passes: tuple[Pass, ...] = pipeline.CERTIFIED
 ) -> Analysis:
-    """The analysis of a file or a text, with params as Python values; `root` confines its imports.
+    """The analysis of a file or a text, with params as Python values.
 
     Raises:
         ModnormError: with every mistake found in the file.
     """
+    params, model = _values(options.params), options.model
     with _rendered():
-        where = None if root is None else Path(root)
+        root = None if options.root is None else Path(options.root)
         if is_text(path):
-            return pipeline.analyse_text(
-                str(path), TEXT, _values(params), model, passes=passes, root=where
-            )
-        return pipeline.analyse(Path(path), _values(params), model, passes=passes, root=where)
+            return pipeline.analyse_text(str(path), TEXT, params, model, passes=passes, root=root)
+        return pipeline.analyse(Path(path), params, model, passes=passes, root=root)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
-from modnorm.options import ModelOptions, Options, Output, either, option, settings
+from modnorm.options import FORCE, OUTPUT, ModelOptions, Options, either, option, settings
 
 Format: TypeAlias = Literal["text", "json", "markdown", "html", "dot"]
 FORMATS = get_args(Format)
@@ -34,10 +34,17 @@ class Beside(Options):
     monitor: Any = option(None, "Show what a run's monitor recorded (html).", metavar="JSONL")
 
 
-class ReportOptions(Output, ModelOptions, Beside):
+class ReportOptions(ModelOptions, Beside):
     """What is reported on, and how. Only the command line has `output` and `force`."""
 
     format: Any = option(
         "text", "By default what OUT's suffix stands for (.txt .json .md .html .dot), else text.",
         choices=FORMATS, on_line=None, must=f"the format of a report is {either(FORMATS)}",
     )  # fmt: skip
+    output: Any = OUTPUT
+    force: bool = FORCE
+
+    @property
+    def of_other(self) -> ReportOptions:
+        """The options of the model that is compared with."""
+        return self.but(params=self.against_params or {}, model=self.against_model or self.model)

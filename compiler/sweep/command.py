@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modnorm.console import tell
 from modnorm.report.diagnostics import clean
-from modnorm.sweep import default_store
 from modnorm.sweep.interface import Transfer, rendered
 from modnorm.sweep.options import TransferOptions
 from modnorm.sweep.problems import SweepError
@@ -29,7 +29,6 @@ def transferred(
     picture: str | None,
     show: bool,
     look: tuple[int, bool],
-    tell: Callable[[str], None],
 ) -> tuple[str, bytes]:
     """The text to write, and the picture if one was asked for; `picture` is its format.
 
@@ -44,24 +43,22 @@ def transferred(
     if options.finished is not None:
         return _shown(_read(options.finished, options), form, picture, look)
     assert file is not None
-    ready = prepared(file, options, rates, variation, tell)
-    store = options.store or default_store(file)
-    force = options.force and options.store is not None
-    place = Place(store, options.jobs, options.threads, options.ray, force=force)
+    ready = prepared(file, options, rates, variation)
+    place = Place(options.store, options.jobs, options.threads, options.ray, force=options.force)
     if options.dry_run:
         from modnorm.sweep.forecast import forecast
 
-        known = finished(ready, store)
+        known = finished(ready, place.store)
         total, done = counted(ready, known)
-        there_by_now = f"{total} runs, {done} of them in {clean(store)}\n"
+        there_by_now = f"{total} runs, {done} of them in {clean(place.store)}\n"
         return there_by_now + forecast(ready, known, place.size), b""
     from modnorm.sweep.analysis import found
 
-    sweep = there(ready, store) if options.partial else _made(ready, place, show, tell)
+    sweep = there(ready, place.store) if options.partial else _made(ready, place, show)
     return _shown(found(sweep, options.metric, options.tolerance), form, picture, look)
 
 
-def _made(ready: Prepared, place: Place, show: bool, tell: Callable[[str], None]) -> Sweep:
+def _made(ready: Prepared, place: Place, show: bool) -> Sweep:
     """The sweep when all is run; what is there by then is said where it is stopped."""
     try:
         return swept(ready, place, show)

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from modnorm.console import tell
 from modnorm.pipeline import ANALYSIS
 from modnorm.report.interface import TEXT, FilePath, analyse, is_text, named
 from modnorm.sweep import default_store
@@ -44,10 +43,7 @@ def transfer_file(path: FilePath, options: TransferOptions) -> Transfer:
         TEXT if is_text(path) else os.fspath(path),
         options.but(vary=vary),
         grid,
-        lambda changed: analyse(
-            path, options.model, {**options.params, **changed}, ANALYSIS, options.root
-        ),
-        tell,
+        lambda changed: analyse(path, options.varied(changed), ANALYSIS),
     )
     store = default_store(named(path)) if options.store is None else os.fspath(options.store)
     place = Place(store, options.jobs, options.threads, options.ray, force=options.force)

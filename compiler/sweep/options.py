@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modnorm.options import REQUIRED, ModelOptions, Output, Quiet, option, settings
+from modnorm.options import FORCE, OUTPUT, QUIET, REQUIRED, ModelOptions, Options, option, settings
 from modnorm.sweep import METRICS, RATES, Metric
 
 FORMATS = ("text", "json", "markdown", "html")
@@ -18,7 +18,7 @@ def _axes(given: Sequence[str]) -> dict[str, tuple[int | float, ...]]:
     return {name: values(text) for name, text in settings(given).items()}
 
 
-class Shown(Output, Quiet):
+class Shown(Options):
     """How a sweep is shown, which may be over."""
 
     finished: str | None = option(
@@ -39,6 +39,9 @@ class Shown(Output, Quiet):
         "text", "By default what OUT's suffix stands for, else text.",
         choices=FORMATS, on_line=None, must=f"the format of a sweep is one of {FORMATS}",
     )  # fmt: skip
+    output: Any = OUTPUT
+    force: bool = FORCE
+    quiet: bool = QUIET
 
 
 class TransferOptions(Shown, ModelOptions):

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from modnorm.codegen.assemble import generate
+from modnorm.console import tell
 from modnorm.diagnostics import ModnormError
 from modnorm.measure.interface import torch_at_hand
 from modnorm.passes.program import Program
@@ -78,7 +79,6 @@ def prepared(
     options: TransferOptions,
     rates: Mapping[str, tuple[float, ...]],
     variation: Variation,
-    notice: Callable[[str], None],
 ) -> Prepared:
     """Compile every model of a sweep, look at the data, and plan the runs.
 
@@ -104,7 +104,7 @@ def prepared(
         inputs[sizes] = ", ".join(f"{i.name}: {i.type}" for i in program.inputs)
         costs[sizes] = max(1.0, float(program.entries))
     stem = PurePath(file).stem
-    data, digest = _data(options.data, next(iter(sources.values())), stem, notice)
+    data, digest = _data(options.data, next(iter(sources.values())), stem)
     sweep = Sweep(
         model=first.program.name,
         source=file,
@@ -202,9 +202,7 @@ def _plain(value: Any) -> Any:
     return int(number) if number.is_integer() else number
 
 
-def _data(
-    name: str | None, source: str, stem: str, notice: Callable[[str], None]
-) -> tuple[str, str]:
+def _data(name: str | None, source: str, stem: str) -> tuple[str, str]:
     """The name of the data that is really used, and its checksum."""
     from modnorm.data.texts import resolved
 
@@ -214,7 +212,7 @@ def _data(
             from modnorm.data.tasks import default_data, only_input
 
             name = default_data(only_input(import_source(source, stem)))
-    name, found = resolved(name, notice)
+    name, found = resolved(name, tell)
     return name, found.sha256
 
 
