@@ -7,6 +7,8 @@ from typing import Literal, get_args
 
 Metric = Literal["train", "held_out"]
 METRICS = get_args(Metric)
+TOLERANCE = 0.1
+"""Drift of the best log2 learning rate per doubling up to which it counts as staying put."""
 RATES = "2^-8..2^2"
 """Learning rates of an optimizer for which none are given."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modnorm.options import FORCE, OUTPUT, QUIET, REQUIRED, ModelOptions, Options, option, settings
-from modnorm.sweep import METRICS, RATES, Metric
+from modnorm.sweep import METRICS, RATES, TOLERANCE, Metric
 
 FORMATS = ("text", "json", "markdown", "html")
 SCHEDULES = ("linear", "cosine", "constant")
@@ -29,7 +29,7 @@ class Shown(Options):
         choices=METRICS, must=f"the metric is one of {METRICS}",
     )  # fmt: skip
     tolerance: float = option(
-        0.1, "Drift per doubling that is still transfer.",
+        TOLERANCE, "Drift per doubling that is still transfer.",
         positive=True, must="the tolerance must be positive",
     )  # fmt: skip
     plot: str | None = option(
