@@ -7,17 +7,19 @@ line only.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from os import fspath
 from pathlib import PurePath
 from types import ModuleType
 from typing import Literal
 
 from modnorm.codegen.assemble import generate
 from modnorm.codegen.imports import import_source
+from modnorm.codegen.options import CompileOptions
 from modnorm.data.fetch import DataError
 from modnorm.kernels import tiles
 from modnorm.measure.interface import Check, check_file
+from modnorm.measure.options import CheckOptions
 from modnorm.measure.problems import CheckError
+from modnorm.options import ModelOptions, given
 from modnorm.passes.program import Program
 from modnorm.pipeline import ANALYSIS
 from modnorm.report.interface import (
@@ -34,9 +36,9 @@ from modnorm.report.interface import (
 )
 from modnorm.report.monitor import MonitorError, read_monitor
 from modnorm.report.output import IMPORTED, write
-from modnorm.sweep import RATES
+from modnorm.sweep import RATES, Metric
 from modnorm.sweep.interface import Transfer, Values, transfer_file
-from modnorm.sweep.records import Metric
+from modnorm.sweep.options import TransferOptions
 
 __all__ = [
     "Check",
@@ -91,9 +93,7 @@ def compile(
         OSError: if `output` cannot be written, or has something else in it; nothing has changed
             then.
     """
-    if device not in ("cpu", *tiles.DEVICES):
-        raise ValueError(f"device must be one of {['cpu', *tiles.DEVICES]}, not {device!r}")
-    analysis = analyse(path, model, params, ANALYSIS, root)
+    analysis = analyse(path, given(CompileOptions, locals()), ANALYSIS)
     source = generate(analysis.program, device, standalone=standalone)
     if output is not None:
         read = {"": None if is_text(path) else path, IMPORTED: analysis.sources}
@@ -119,7 +119,7 @@ def load(
         ModnormError: with every mistake found in the file.
         ImportError: if torch is not installed.
     """
-    program = analyse(path, model, params, ANALYSIS, root).program
+    program = analyse(path, given(ModelOptions, locals()), ANALYSIS).program
     return import_source(generate(program), PurePath(named(path)).stem)
 
 
@@ -163,20 +163,8 @@ def check(
         CheckError: if the data, the checkpoint or a size does not fit, or torch is not installed.
         ValueError: for an option with a value that it cannot have.
     """
-    options = {
-        "sizes": {} if sizes is None else sizes,
-        "data": None if data is None else fspath(data),
-        "checkpoint": None if checkpoint is None else fspath(checkpoint),
-        "seed": seed,
-        "effort": effort,
-        "every": every,
-        "vary": {} if vary is None else vary,
-        "steps": steps,
-        "lr": lr,
-        "seeds": seeds,
-    }
     stem = PurePath(named(path)).stem
-    return check_file(path, lambda p: imported(p, stem), model, params, options, format, root)
+    return check_file(path, lambda p: imported(p, stem), given(CheckOptions, locals()))
 
 
 def transfer(
@@ -243,28 +231,8 @@ def transfer(
         CheckError: if torch is not installed.
         ValueError: for an option with a value that it cannot have.
     """
-    return transfer_file(
-        path,
-        model,
-        params,
-        vary=vary,
-        lr=lr,
-        optimizer=optimizer,
-        place={"store": store, "jobs": jobs, "ray": ray, "progress": progress, "force": force},
-        options={"data": data, "star": star, "extend": extend, "seeds": seeds},
-        settings={
-            "steps": steps,
-            "batch": batch,
-            "context": context,
-            "schedule": schedule,
-            "eval_batches": eval_batches,
-            "threads": threads,
-        },
-        metric=metric,
-        tolerance=tolerance,
-        format=format,
-        root=root,
-    )
+    options = given(TransferOptions, {**locals(), "quiet": not progress})
+    return transfer_file(path, options)
 
 
 def imported(program: Program, stem: str) -> ModuleType:

@@ -16,16 +16,19 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 import click
 
 from modnorm import __version__
+from modnorm.codegen.options import CompileOptions
+from modnorm.command_line import expect_only, mod_file, rates_of, takes
 from modnorm.console import emit, is_colored, quiet, say, sentence, show, tell
-from modnorm.kernels.tiles import DEFAULT, DEVICES
-from modnorm.options import Command, check_options, force, mod_files, settings
-from modnorm.report.formats import FORMATS
-from modnorm.sweep_options import expect_showing, rates_of, transfer_options
+from modnorm.measure.options import CheckOptions
+from modnorm.options import ModelOptions, declared
+from modnorm.report.options import ReportOptions
+from modnorm.sweep.options import Shown, TransferOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from modnorm.diagnostics import Diagnostic
+    from modnorm.passes.program import Pass
     from modnorm.pipeline import Analysis
     from modnorm.report.output import Read
 
@@ -33,7 +36,6 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as of a shell."""
 WIDTH = 80
 MAX_WIDTH = 100
-LOSSES = ["mse", "cross_entropy"]
 
 
 class Failed(click.ClickException):
@@ -64,32 +66,6 @@ def _readable() -> Iterator[None]:
         raise
 
 
-# --- options ---------------------------------------------------------------------------------
-
-
-def _model_options(command: Command) -> Command:
-    """The options that choose and size a model."""
-    for decorate in (
-        click.option("--model", metavar="NAME", help="Which of the file's models to take."),
-        click.option(
-            "-p",
-            "params",
-            metavar="NAME=VALUE",
-            multiple=True,
-            callback=settings,
-            help="Set a param of the file; may be repeated.",
-        ),
-        click.option(
-            "--root",
-            metavar="DIR",
-            type=click.Path(exists=True, file_okay=False),
-            help="Import no file from outside of this folder.",
-        ),
-    ):
-        command = decorate(command)
-    return command
-
-
 # --- commands --------------------------------------------------------------------------------
 
 
@@ -111,43 +87,9 @@ def cli() -> None:
 
 
 @cli.command("compile", short_help="Compile a model into one Python file.")
-@click.argument("file", metavar="FILE.mod", shell_complete=mod_files)
-@click.option(
-    "-o",
-    "--output",
-    metavar="OUT.py",
-    help="Where to write; - is standard output. By default FILE.py in the current folder.",
-)
-@click.option("-q", "--quiet", is_flag=True, help="Do not say what was written.")
-@click.option(
-    "--check",
-    is_flag=True,
-    help="Write nothing; exit with status 1 if OUT.py is not what would be written.",
-)
-@force
-@click.option(
-    "--device",
-    type=click.Choice(["cpu", *DEVICES]),
-    default=DEFAULT,
-    show_default=True,
-    help="The class of GPUs to choose kernels' tiles for; cpu leaves them out.",
-)
-@click.option(
-    "--standalone", is_flag=True, help="Write what the file needs of modnorm into it, too."
-)
-@_model_options
-def compile_(
-    file: str,
-    output: str | None,
-    quiet: bool,
-    check: bool,
-    force: bool,
-    device: str,
-    standalone: bool,
-    params: Mapping[str, str],
-    model: str | None,
-    root: str | None,
-) -> None:
+@mod_file()
+@takes(CompileOptions)
+def compile_(file: str, options: CompileOptions) -> None:
     """Compile FILE.mod into one Python file: the plan, the model, and optimizers for it.
 
     The file is written whole or, if something is wrong, not at all; and never over one that modnorm
@@ -161,87 +103,45 @@ def compile_(
       modnorm compile gpt.mod --standalone           for where modnorm is not
       modnorm compile gpt.mod --check                is gpt.py up to date?
     """
+    output = options.output
     if output is None:
         output = f"{PurePath(file).stem}.py"
     elif not _keeps_any(output, {"": file}) and PurePath(output).suffix.lower() != ".py":
         raise click.UsageError(f"'{output}' does not end in .py, as a Python file has to.")
-    if check and force:
+    if options.check and options.force:
         raise click.UsageError("--check writes nothing: there is nothing for --force to replace.")
-    if check and output == "-":
+    if options.check and output == "-":
         raise click.UsageError("--check compares with a file: standard output is none.")
     with _failing():
         from modnorm.codegen.assemble import generate
         from modnorm.diagnostics import Diagnostics
-        from modnorm.pipeline import ANALYSIS, analyse
+        from modnorm.pipeline import ANALYSIS
         from modnorm.report.output import IMPORTED
         from modnorm.report.words import plural
 
-        analysis = analyse(file, params, model, passes=ANALYSIS, root=root)
+        analysis = _analyse(file, options, ANALYSIS)
         renamed = Diagnostics()
-        text = generate(analysis.program, device, renamed, standalone=standalone)
-        _warn([*analysis.diagnostics, *renamed])
+        text = generate(analysis.program, options.device, renamed, standalone=options.standalone)
+        say(_rendered([*analysis.diagnostics, *renamed]))
         if output == "-":
             emit(text)
-        elif not check:
-            _write({output: text}, {"": file, IMPORTED: analysis.sources}, force)
+        elif not options.check:
+            _write({output: text}, {"": file, IMPORTED: analysis.sources}, options.force)
         elif not _holds(output, text.encode()):
             raise Failed(f"error: `{output}` is not what `{file}` compiles to: compile it anew\n")
-        if not quiet:
+        if not options.quiet:
             program = analysis.program
             weights = plural(sum(weight.copies for weight in program.weights), "weight")
             size = plural(program.entries, "parameter")
             where = "standard output" if output == "-" else output
-            state = "up to date: " if check else ""
+            state = "up to date: " if options.check else ""
             tell(f"{where}: {state}{program.name}, {weights}, {size}")
 
 
 @cli.command(short_help="Show masses, sensitivities and targets.")
-@click.argument("file", metavar="FILE.mod", shell_complete=mod_files)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(FORMATS),
-    help="By default what OUT's suffix stands for (.txt .json .md .html .dot), else text.",
-)
-@click.option("-o", "--output", metavar="OUT", help="Where to write, instead of standard output.")
-@force
-@_model_options
-@click.option(
-    "--against", metavar="OTHER.mod", help="Show what changes from FILE.mod to this file."
-)
-@click.option(
-    "--against-p",
-    "against_params",
-    metavar="NAME=VALUE",
-    multiple=True,
-    callback=settings,
-    help="Set a param of OTHER.mod; may be repeated.",
-)
-@click.option(
-    "--against-model", metavar="NAME", help="Which of OTHER.mod's models; by default --model's."
-)
-@click.option(
-    "--loss",
-    type=click.Choice(LOSSES),
-    help="Say how smooth this loss of the output is.",
-)
-@click.option("--check", metavar="JSON", help="Show what `modnorm check` measured (html).")
-@click.option("--monitor", metavar="JSONL", help="Show what a run's monitor recorded (html).")
-def report(
-    file: str,
-    form: str | None,
-    output: str | None,
-    force: bool,
-    params: Mapping[str, str],
-    model: str | None,
-    root: str | None,
-    against: str | None,
-    against_params: Mapping[str, str],
-    against_model: str | None,
-    loss: str | None,
-    check: str | None,
-    monitor: str | None,
-) -> None:
+@mod_file()
+@takes(ReportOptions)
+def report(file: str, options: ReportOptions) -> None:
     """Show the masses, sensitivities and targets of the model in FILE.mod.
 
     \b
@@ -254,39 +154,38 @@ def report(
     from modnorm.report.formats import extras, refusal, render
     from modnorm.report.output import IMPORTED
 
-    read: dict[str, Any] = {"": file, "--against": against, "--check": check, "--monitor": monitor}
-    form = _form(output, form, FORMATS, read)
-    if against is None and (against_params or against_model):
+    beside = {name: getattr(options, name) for name in ("against", "check", "monitor")}
+    read = {"": file, **{f"--{name}": path for name, path in beside.items()}}
+    form = _form(options, read)
+    if options.against is None and (options.against_params or options.against_model):
         raise click.UsageError("--against-p and --against-model need --against.")
-    if refused := refusal(form, against=against, check=check, monitor=monitor):
+    if refused := refusal(form, **beside):
         raise click.UsageError(f"{refused[:1].upper()}{refused[1:]}.")
     with _failing():
-        analysis = _analyse(file, params, model, root, loss)
-        other = None
-        if against is not None:
-            other = _analyse(against, against_params, against_model or model, root, loss)
+        from modnorm.pipeline import reported
+
+        passes = reported(options.loss)
+        analysis, other = _analyse(file, options, passes), None
+        if options.against is not None:
+            other = _analyse(options.against, options.of_other, passes)
         read[IMPORTED] = analysis.sources + (other.sources if other else ())
-        beside = extras(form, against=other, check=check, monitor=monitor, program=analysis.program)
-        to_stdout = output in (None, "-")
-        wide, color = (_width(), is_colored(sys.stdout)) if to_stdout else (WIDTH, False)
-        text = render(analysis, form, beside, width=wide, color=color)
-        if output is not None and not to_stdout:
+        shown = extras(form, **{**beside, "against": other}, program=analysis.program)
+        output = None if options.output == "-" else options.output
+        width, color = _look(output)
+        text = render(analysis, form, shown, width=width, color=color)
+        if output is not None:
             from modnorm.codegen.signature import signed
 
-            _write({output: signed(text, form)}, read, force)
-        elif form == "text":
-            show(text)
+            _write({output: signed(text, form)}, read, options.force)
         else:
-            emit(text)
+            _put(text, form)
 
 
 @cli.command(short_help="Show how a weight's target comes about.")
-@click.argument("file", metavar="FILE.mod", shell_complete=mod_files)
+@mod_file()
 @click.argument("path")
-@_model_options
-def explain(
-    file: str, path: str, params: Mapping[str, str], model: str | None, root: str | None
-) -> None:
+@takes(ModelOptions)
+def explain(file: str, path: str, options: ModelOptions) -> None:
     """Show how the target of one weight of FILE.mod comes about, factor by factor.
 
     PATH is a weight's name, with or without `.weight`, a part of it, or a pattern with `*`.
@@ -298,36 +197,16 @@ def explain(
       modnorm explain gpt.mod '*.attention.q.*' -p blocks=12
     """
     with _failing():
+        from modnorm.pipeline import CERTIFIED
         from modnorm.report.explain import explanation
 
-        show(explanation(_analyse(file, params, model, root).program, path))
+        show(explanation(_analyse(file, options, CERTIFIED).program, path))
 
 
 @cli.command(short_help="Run the model, and measure what is declared and certified.")
-@click.argument("file", metavar="FILE.mod", shell_complete=mod_files)
-@check_options
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json"]),
-    help="Text for people, JSON for programs; by default what OUT's suffix stands for, else text.",
-)
-@click.option("-o", "--output", metavar="OUT", help="Where to write, instead of standard output.")
-@force
-@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
-@_model_options
-def check(
-    file: str,
-    form: str | None,
-    output: str | None,
-    force: bool,
-    plot: str | None,
-    quiet: bool,
-    params: Mapping[str, str],
-    model: str | None,
-    root: str | None,
-    **options: Any,
-) -> None:
+@mod_file()
+@takes(CheckOptions)
+def check(file: str, options: CheckOptions) -> None:
     """Build the model in FILE.mod, run it and measure it: how far each part stretches its input,
     how large inputs and weights are, how far an update moves the output; against what is declared
     and certified. Exits with status 1 where a certificate is violated.
@@ -338,65 +217,33 @@ def check(
       modnorm check gpt.mod --checkpoint gpt.pt --data plays.txt --size seq=64
       modnorm check gpt.mod --vary d_embed=32,64,128 --plot widths.png
     """
-    if plot is not None and not options["vary"]:
+    if options.plot is not None and not options.vary:
         raise click.UsageError("--plot draws the coordinate check: give --vary NAME=V1,V2,… too.")
-    drawn = _picture(plot, output)
-    read: dict[str, Any] = {
-        "": file,
-        **{f"--{name}": options[name] for name in ("data", "checkpoint")},
-    }
-    form = _form(output, form, ("text", "json"), read)
-    if output == "-":
-        output = None
-    gc.enable()
+    work = _Work(file, options, {"--data": options.data, "--checkpoint": options.checkpoint})
     with _failing():
         from modnorm.api import imported
         from modnorm.measure.command import measured
+        from modnorm.pipeline import CERTIFIED
 
-        _expect_writable((plot, output), read, force)
-
-        def variation(changed: Mapping[str, Any]) -> Analysis:
-            analysis = _analyse(file, {**params, **changed}, model, root)
-            _protect_imports((plot, output), read, analysis, force)
-            return analysis
-
+        work.expect_writable()
         text, picture, violations = measured(
-            variation,
+            lambda changed: work.analyse(CERTIFIED, changed),
             options,
             importer=lambda program: imported(program, PurePath(file).stem),
-            form=form,
-            plot=drawn,
-            progress=not quiet and _is_terminal(),
-            look=(_width(), is_colored(sys.stdout)) if output is None else (WIDTH, False),
+            form=work.form,
+            plot=work.picture,
+            progress=work.is_shown,
+            look=_look(work.output),
         )
-        _write(_signed((plot, drawn, picture), (output, form, text)), read, force)
-        if output is None and form == "json":
-            emit(text)
-        elif output is None:
-            show(text)
+        work.write(text, picture)
         if violations:
             raise Failed("".join(sentence(f"error: {violation}") for violation in violations))
 
 
 @cli.command(short_help="Find the best learning rate at several sizes, and how it drifts.")
-@click.argument("file", metavar="FILE.mod", required=False, shell_complete=mod_files)
-@transfer_options
-@click.option("-o", "--output", metavar="OUT", help="Where to write, instead of standard output.")
-@force
-@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
-@_model_options
-def transfer(
-    file: str | None,
-    form: str | None,
-    output: str | None,
-    force: bool,
-    plot: str | None,
-    quiet: bool,
-    params: Mapping[str, str],
-    model: str | None,
-    root: str | None,
-    **options: Any,
-) -> None:
+@mod_file(required=False)
+@takes(TransferOptions)
+def transfer(file: str | None, options: TransferOptions) -> None:
     """Train the model in FILE.mod at several sizes and learning rates, find the best one at each
     size, and say by how much it drifts. Finished runs are kept: a sweep that was stopped goes on
     where it was.
@@ -407,51 +254,37 @@ def transfer(
       modnorm transfer gpt.mod --vary d_embed=32,64 --vary blocks=2,4 -o a.json
       modnorm transfer --from a.json -o a.html
     """
-    from modnorm.sweep import FORMATS as SHOWN
     from modnorm.sweep import default_store
 
-    if (file is None) == (options["finished"] is None):
+    if (file is None) == (options.finished is None):
         raise click.UsageError("Give FILE.mod to sweep, or --from a finished sweep's JSON.")
     if file is None:
-        expect_showing(click.get_current_context())
-    drawn = _picture(plot, output)
-    store = None if file is None else options["store"] or default_store(file)
-    for name in filter(None, (plot, output)):
+        expect_only(Shown, click.get_current_context())
+    store = None if file is None else options.store or default_store(file)
+    for name in filter(None, (options.plot, options.output)):
         if store is not None and os.path.realpath(name) == os.path.realpath(store):
             raise click.UsageError(f"'{name}' is the --store: its runs would be lost.")
-    read: dict[str, Any] = {"": file, "--data": options["data"], "--from": options["finished"]}
-    form = _form(output, form, SHOWN, read)
-    if output == "-":
-        output = None
-    if options["dry_run"]:  # which writes nothing
-        plot = output = None
-    gc.enable()
-    options["rates"] = rates_of(options)
+    work = _Work(file, options, {"--data": options.data, "--from": options.finished})
+    if options.dry_run:  # which writes nothing
+        work.plot = work.output = None
+        work.form = "text"
+    rates = rates_of(options)
     with _failing():
-        from modnorm.pipeline import ANALYSIS, analyse
+        from modnorm.pipeline import ANALYSIS
         from modnorm.sweep.command import transferred
 
-        _expect_writable((plot, output), read, force)
-
-        def variation(changed: Mapping[str, Any]) -> Analysis:
-            given = {**params, **changed}
-            analysis = analyse(file or "", given, model, passes=ANALYSIS, root=root)
-            _protect_imports((plot, output), read, analysis, force)
-            return analysis
-
+        work.expect_writable()
         text, picture = transferred(
             file,
-            {**options, "force": force and options["store"] is not None},
-            variation=variation,
-            form=form,
-            picture=drawn,
-            show=not quiet and _is_terminal(),
-            look=(_width(), is_colored(sys.stdout)) if output is None else (WIDTH, False),
-            tell=tell,
+            options.but(store=store, force=options.force and options.store is not None),
+            rates,
+            variation=lambda changed: work.analyse(ANALYSIS, changed),
+            form=work.form,
+            picture=work.picture,
+            show=work.is_shown,
+            look=_look(work.output),
         )
-        _write(_signed((plot, drawn, picture), (output, form, text)), read, force)
-        if output is None:
-            (show if form == "text" or options["dry_run"] else emit)(text)
+        work.write(text, picture)
 
 
 def main() -> NoReturn:
@@ -503,16 +336,51 @@ def _picture(plot: str | None, output: str | None) -> str | None:
     return drawn
 
 
-def _analyse(
-    file: str,
-    params: Mapping[str, str],
-    model: str | None,
-    root: str | None,
-    loss: str | None = None,
-) -> Analysis:
-    from modnorm.pipeline import analyse, reported
+def _analyse(file: str, options: ModelOptions, passes: tuple[Pass, ...]) -> Analysis:
+    from modnorm.pipeline import analyse
 
-    return analyse(file, params, model, passes=reported(loss), root=root)
+    return analyse(file, options.params, options.model, passes=passes, root=options.root)
+
+
+class _Work:
+    """What commands that take long have in common: what they read, and what they write."""
+
+    def __init__(
+        self, file: str | None, options: CheckOptions | TransferOptions, read: dict[str, Any]
+    ) -> None:
+        self.file, self.options, self.read = file or "", options, {"": file, **read}
+        self.plot, self.picture = options.plot, _picture(options.plot, options.output)
+        self.form = _form(options, self.read)
+        self.output = None if options.output == "-" else options.output
+        gc.enable()
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether progress is shown."""
+        return not self.options.quiet and _is_terminal()
+
+    def expect_writable(self) -> None:
+        """Refuse what cannot be written, before the work whose result it shall hold."""
+        from modnorm.report.output import expect_writable
+
+        for path in filter(None, (self.plot, self.output)):
+            expect_writable(path, source=self.read, force=self.options.force)
+
+    def analyse(self, passes: tuple[Pass, ...], changed: Mapping[str, Any]) -> Analysis:
+        """The analysis with some params changed; what the file imports is not written over."""
+        from modnorm.report.output import IMPORTED
+
+        analysis = _analyse(self.file, self.options.varied(changed), passes)
+        if IMPORTED not in self.read:
+            self.read[IMPORTED] = analysis.sources
+            self.expect_writable()
+        return analysis
+
+    def write(self, text: str, picture: bytes) -> None:
+        files = (self.plot, self.picture, picture), (self.output, self.form, text)
+        _write(_signed(*files), self.read, self.options.force)
+        if self.output is None:
+            _put(text, self.form)
 
 
 @contextmanager
@@ -551,33 +419,37 @@ def _rendered(diagnostics: Iterable[Diagnostic]) -> str:
     return render(diagnostics, color=is_colored(sys.stderr))
 
 
-def _warn(diagnostics: Iterable[Diagnostic]) -> None:
-    say(_rendered(diagnostics))
-
-
 def _is_terminal() -> bool:
     """Whether stderr is a terminal."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 
-def _width() -> int:
-    """How wide a report on standard output may be."""
+def _look(output: str | None) -> tuple[int, bool]:
+    """How wide a text may be, and whether it has colours."""
+    if output is not None:
+        return WIDTH, False
     try:
         columns = os.get_terminal_size(sys.stdout.fileno()).columns
     except (AttributeError, OSError, ValueError):  # no terminal
-        return WIDTH
-    return min(columns or WIDTH, MAX_WIDTH)
+        columns = 0
+    return min(columns or WIDTH, MAX_WIDTH), is_colored(sys.stdout)
 
 
-def _form(output: str | None, form: str | None, forms: Iterable[str], read: Read) -> str:
+def _put(text: str, form: str) -> None:
+    """Write to standard output."""
+    (show if form == "text" else emit)(text)
+
+
+def _form(options: ReportOptions | CheckOptions | TransferOptions, read: Read) -> str:
     """The format to write."""
     from modnorm.report.formats import BadEnding, chosen
 
+    output: str | None = options.output
     try:
-        return chosen(output, form, forms)
+        return chosen(output, options.format, declared(type(options))["format"].choices)
     except BadEnding as error:
         if output is not None and _keeps_any(output, read):
-            return form or "text"
+            return options.format or "text"
         raise click.UsageError(str(error)) from None
 
 
@@ -604,28 +476,6 @@ def _signed(*outputs: tuple[str | None, str | None, str | bytes]) -> dict[str, s
     from modnorm.codegen.signature import signed
 
     return {path: signed(made, form) for path, form, made in outputs if path and form}
-
-
-def _expect_writable(paths: Iterable[str | None], read: Read, force: bool) -> None:
-    """Refuse what cannot be written, before the work whose result it shall hold."""
-    from modnorm.report.output import expect_writable
-
-    for path in filter(None, paths):
-        expect_writable(path, source=read, force=force)
-
-
-def _protect_imports(
-    paths: Iterable[str | None],
-    read: dict[str, Any],
-    analysis: Analysis,
-    force: bool,
-) -> None:
-    """Add what a file imports to what is read, which is known once it has been analysed."""
-    from modnorm.report.output import IMPORTED
-
-    if IMPORTED not in read:
-        read[IMPORTED] = analysis.sources
-        _expect_writable(paths, read, force)
 
 
 def _write(contents: Mapping[str, str | bytes], source: Read, force: bool) -> None:

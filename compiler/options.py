@@ -1,167 +1,167 @@
-"""Options of the command line with values of their own kinds."""
+"""Options of the commands, each declared once.
+
+The options of a command are a class with an attribute for each, made by `option`. What is said
+there is all that is said of it: the command line is made from it (`command_line.py`), and keywords
+of a function are checked by it (`given`).
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, Self, TypeVar, dataclass_transform
 
-import click
-from click.shell_completion import CompletionItem
-
-MOST = 2**31
-"""What free sizes are below."""
-Command = TypeVar("Command", bound=Callable[..., Any])
+REQUIRED: Any = object()
+"""The default of a keyword that has none."""
+Kind = TypeVar("Kind", bound="Options")
 
 
-def settings(
-    context: click.Context, option: click.Parameter, given: tuple[str, ...]
-) -> Mapping[str, str]:
-    """Options of the form NAME=VALUE as a mapping; no name may be there twice."""
+class Option:
+    """What is known of an option beside its name.
+
+    default: a value, or `dict`: an empty one, for which None may stand; or REQUIRED.
+    flags, on_line: its names and its default on the command line, where they are other ones.
+    metavar, choices: as of click. many: it may be repeated. bare: what it stands for without a
+    value. folder: it names one that is there. reads: makes the value of what is written there, or
+    raises a ValueError.
+    least: of an integer; `most` is for the command line only. positive: a finite number above 0.
+    keyed: values by names. must: what a keyword must be, in words of its own.
+    """
+
+    flags: Sequence[str] = ()
+    on_line: object = REQUIRED
+    metavar: str | None = None
+    choices: Sequence[Any] = ()
+    many: bool = False
+    bare: str | None = None
+    folder: bool = False
+    reads: Callable[[Any], object] | None = None
+    least: int | None = None
+    most: Any = None
+    positive: bool = False
+    keyed: bool = False
+    must: str = ""
+
+    def __init__(self, default: Any, help: str, **facts: Any) -> None:
+        self.default, self.help = default, help
+        vars(self).update(facts)
+
+    def broken(self, name: str, value: object) -> str:
+        """What a keyword must be and is not, or nothing."""
+        if value is self.default:
+            return ""
+        if self.choices:
+            sound, rule = value in self.choices, f"one of {self.choices}"
+        elif self.least is not None:
+            sound, rule = is_count(value, self.least), f"an integer of at least {self.least}"
+        elif self.positive:
+            sound = isinstance(value, int | float) and 0 < value < float("inf")
+            rule = "positive and finite"
+        else:
+            sound, rule = not self.keyed or isinstance(value, Mapping), "a dict by names"
+        return "" if sound else self.must or f"{name} must be {rule}"
+
+
+option: Any = Option
+"""An option as an attribute, which has any type in objects of the class."""
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class Options:
+    """Values of options: a frozen dataclass, but at once there. Dataclasses are compiled."""
+
+    def __init__(self, **values: Any) -> None:
+        known = declared(type(self))
+        if strange := sorted(values.keys() - known):
+            raise TypeError(f"there is no option {strange[0]!r}")
+        for name, option in known.items():
+            default = {} if option.default is dict else option.default
+            vars(self)[name] = values.get(name, default)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"options stay as they are, and so does {name!r}")
+
+    def but(self, **changed: Any) -> Self:
+        """The same options but for some."""
+        return type(self)(**{**vars(self), **changed})
+
+
+def declared(kind: type[Options]) -> dict[str, Option]:
+    """The options of a class by name: its own, and then those of each of its bases."""
+    return {
+        name: option
+        for base in kind.__mro__
+        for name, option in vars(base).items()
+        if isinstance(option, Option)
+    }
+
+
+def given(kind: type[Kind], keywords: Mapping[str, Any]) -> Kind:
+    """The options of a call that has these keywords, among others.
+
+    Raises:
+        ValueError: for a value that an option cannot have.
+    """
+    found = {}
+    for name, option in declared(kind).items():
+        value = keywords.get(name, option.default)
+        if value is None and option.default is dict:
+            value = dict
+        if rule := option.broken(name, value):
+            raise ValueError(f"{rule}, not {value!r}")
+        if value is not dict:
+            found[name] = value
+    return kind(**found)
+
+
+def is_count(value: object, least: int = 1) -> bool:
+    """Whether a value is an integer from some number on."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def either(names: Sequence[str]) -> str:
+    """Names to choose from, in words."""
+    *most, last = map(repr, names)
+    return f"{', '.join(most)} or {last}"
+
+
+# --- values on the command line --------------------------------------------------------------
+
+
+def settings(given: Sequence[str]) -> dict[str, str]:
+    """Values of the form NAME=VALUE by name; no name may be there twice."""
     settings: dict[str, str] = {}
     for setting in given:
         name, equals, value = setting.partition("=")
         if not equals or not name.strip():
-            raise click.BadParameter(f"'{setting}' is not of the form NAME=VALUE.", context, option)
+            raise ValueError(f"'{setting}' is not of the form NAME=VALUE")
         if name.strip() in settings:
-            raise click.BadParameter(f"'{name.strip()}' is given twice.", context, option)
+            raise ValueError(f"'{name.strip()}' is given twice")
         settings[name.strip()] = value
     return settings
 
 
-force = click.option(
-    "--force",
-    is_flag=True,
-    help="Replace a file that modnorm did not make, or that was changed since.",
+# --- what commands share ---------------------------------------------------------------------
+
+
+class ModelOptions(Options):
+    """Which model, and at which size."""
+
+    root: Any = option(
+        None, "Import no file from outside of this folder.", metavar="DIR", folder=True
+    )
+    params: Mapping[str, Any] = option(
+        dict, "Set a param of the file; may be repeated.",
+        flags=["-p"], metavar="NAME=VALUE", many=True, reads=settings,
+    )  # fmt: skip
+    model: str | None = option(None, "Which of the file's models to take.", metavar="NAME")
+
+    def varied(self, changed: Mapping[str, Any]) -> Self:
+        """The same options with some params changed."""
+        return self.but(params={**self.params, **changed})
+
+
+OUTPUT = option(
+    None, "Where to write, instead of standard output.", flags=["-o", "--output"], metavar="OUT"
 )
-
-
-def _sizes(
-    context: click.Context, option: click.Parameter, given: tuple[str, ...]
-) -> Mapping[str, int]:
-    sizes = settings(context, option, given)
-    for name, size in sizes.items():
-        digits = size.strip().lstrip("0")
-        if not digits.isdecimal():
-            message = f"'{name}={size:.40}' is no positive integer."
-            raise click.BadParameter(message, context, option)
-        if len(digits) > len(str(MOST)) or int(digits) >= MOST:
-            message = f"'{name}' must be below {MOST:,} (2^31)."
-            raise click.BadParameter(message, context, option)
-    return {name: int(size.strip().lstrip("0")) for name, size in sizes.items()}
-
-
-def _values(
-    context: click.Context, option: click.Parameter, given: tuple[str, ...]
-) -> Mapping[str, tuple[float, ...]]:
-    varied: dict[str, tuple[float, ...]] = {}
-    for name, text in settings(context, option, given).items():
-        try:
-            values = [float(v) if set(".eE") & set(v) else int(v) for v in text.split(",")]
-        except ValueError:
-            raise click.BadParameter(f"'{text:.40}' are not numbers.", context, option) from None
-        if (
-            len(values) < 2
-            or len(set(values)) < len(values)
-            or not all(0 < v < 1e308 for v in values)
-        ):
-            message = f"'{name}' needs two different positive values or more."
-            raise click.BadParameter(message, context, option)
-        varied[name] = tuple(values)
-    return varied
-
-
-def mod_files(
-    context: click.Context, argument: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """What a shell completes FILE.mod with: programs, and folders on the way to them.
-
-    A folder that is the only choice is gone into, since shells put a space behind what is complete.
-    """
-    while True:
-        folder, start = os.path.split(incomplete)
-        try:
-            with os.scandir(folder or ".") as entries:
-                found = [e for e in entries if e.name.startswith(start) and _offered(e, start)]
-        except OSError:
-            found = []
-        paths = [os.path.join(folder, e.name) + "/" * e.is_dir() for e in found]
-        if len(paths) != 1 or not found[0].is_dir():
-            return [CompletionItem(path) for path in sorted(paths)]
-        incomplete = paths[0]
-
-
-def _offered(entry: os.DirEntry[str], start: str) -> bool:
-    """Whether a file is a program, or a folder; hidden ones only where one begins so."""
-    hidden = entry.name.startswith(".") and not start.startswith(".")
-    return not hidden and (entry.is_dir() or entry.name.endswith(".mod"))
-
-
-def check_options(command: Command) -> Command:
-    """What `modnorm check` measures, and how."""
-    for decorate in reversed(
-        (
-            click.option(
-                "--data", metavar="FILE", help="A text, or an .npz with an array an input."
-            ),
-            click.option("--checkpoint", metavar="FILE.pt", help="Weights: a state dict."),
-            click.option(
-                "--size",
-                "sizes",
-                metavar="NAME=VALUE",
-                multiple=True,
-                callback=_sizes,
-                help="A free size of the inputs; may be repeated. [batch=4, seq=16, others 8]",
-            ),
-            click.option(
-                "--seed",
-                type=click.IntRange(min=0),
-                default=0,
-                show_default=True,
-                help="Of weights, batches and searches.",
-            ),
-            click.option(
-                "--effort",
-                type=click.IntRange(1, 3),
-                default=1,
-                show_default=True,
-                help="How long to search for what is stretched most.",
-            ),
-            click.option("--all", "every", is_flag=True, help="Measure all copies of repetitions."),
-            click.option(
-                "--vary",
-                metavar="NAME=V1,V2,…",
-                multiple=True,
-                callback=_values,
-                help="Coordinate check: train at these values of a param; may be repeated.",
-            ),
-            click.option(
-                "--steps",
-                type=click.IntRange(min=1),
-                default=5,
-                show_default=True,
-                help="Of that training.",
-            ),
-            click.option(
-                "--lr",
-                type=click.FloatRange(min=0, min_open=True, max=1e6),
-                default=0.125,
-                show_default=True,
-                help="Of that training.",
-            ),
-            click.option(
-                "--seeds",
-                type=click.IntRange(min=1),
-                default=2,
-                show_default=True,
-                help="Of that training.",
-            ),
-            click.option(
-                "--plot",
-                metavar="OUT.png",
-                help="Where to draw the coordinate check: .png, .svg or .pdf.",
-            ),
-        )
-    ):
-        command = decorate(command)
-    return command
+FORCE = option(False, "Replace a file that modnorm did not make, or that was changed since.")
+QUIET = option(False, "Show no progress.", flags=["-q", "--quiet"])

@@ -12,6 +12,10 @@ FIRST = 4.2
 """Loss before the first step."""
 RATES = tuple(range(-8, 3))
 
+SETTINGS = Settings(
+    data="shakespeare", data_sha256="ab" * 32, context=64, steps=300, batch=8, schedule="linear",
+    eval_batches=50, threads=1,
+)  # fmt: skip
 Best = Callable[[Mapping[str, Size], int], float]
 
 
@@ -60,7 +64,7 @@ def sweep(
         "optimizers": tuple(optima),
         "rates": dict.fromkeys(optima, tuple(2.0**x for x in rates)),
         "seeds": tuple(seeds),
-        "settings": Settings("shakespeare", "ab" * 32, context=64),
+        "settings": SETTINGS,
         "runs": tuple(runs),
         "versions": {"modnorm": "0.1.0", "torch": "2.13"},
     }

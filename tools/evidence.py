@@ -13,10 +13,10 @@ from pathlib import Path
 
 from reference import table
 
+from modnorm.sweep import Metric
 from modnorm.sweep.analysis import found
 from modnorm.sweep.curves import Curve
 from modnorm.sweep.findings import Drift, Findings
-from modnorm.sweep.records import Metric
 from modnorm.sweep.saved import loads
 
 ROOT = Path(__file__).resolve().parent.parent

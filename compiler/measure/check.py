@@ -17,7 +17,7 @@ from modnorm.measure.certificates import Certificates
 from modnorm.measure.coordinates import coordinate_check, star
 from modnorm.measure.inputs import Batch, chosen_sizes, random_batch, read_batch
 from modnorm.measure.interpreter import agreement, copies, weight_name
-from modnorm.measure.options import Options
+from modnorm.measure.options import CheckOptions
 from modnorm.measure.problems import CheckError, some
 from modnorm.measure.search import EFFORTS
 from modnorm.measure.stretches import TOLERANCE, Stretches, Visit, reported, visits
@@ -46,7 +46,7 @@ def check(
     analysis: Analysis,
     importer: Importer,
     variation: Variation,
-    options: Options,
+    options: CheckOptions,
     progress: Progress = lambda done, total, what: None,
 ) -> Findings:
     """Everything that is measured of a model.
@@ -60,7 +60,7 @@ def check(
 
 class _Check:
     def __init__(
-        self, program: Program, importer: Importer, options: Options, progress: Progress
+        self, program: Program, importer: Importer, options: CheckOptions, progress: Progress
     ) -> None:
         self.program, self.options, self.progress = program, options, progress
         self.importer = importer

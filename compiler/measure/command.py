@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from modnorm.measure.interface import Check, options_from, torch_at_hand
+from modnorm.measure.interface import Check, torch_at_hand
+from modnorm.measure.options import CheckOptions
 from modnorm.measure.progress import bar
 from modnorm.passes.program import Program
 from modnorm.pipeline import Analysis
@@ -14,7 +15,7 @@ from modnorm.pipeline import Analysis
 
 def measured(
     variation: Callable[[Mapping[str, Any]], Analysis],
-    options: Mapping[str, Any],
+    options: CheckOptions,
     *,
     importer: Callable[[Program], ModuleType],
     form: str,
@@ -41,7 +42,7 @@ def measured(
         if plot is not None:
             require_matplotlib()
         with bar(progress) as tick:
-            findings = check(analysis, importer, variation, options_from(options), tick)
+            findings = check(analysis, importer, variation, options, tick)
         if form == "json":
             text = dumps(findings.to_json())
         else:

@@ -22,7 +22,7 @@ from modnorm.graph.modules import Leaf, Module, Repeat, Scope, Shared
 from modnorm.measure import weights as own
 from modnorm.measure.fits import power_law
 from modnorm.measure.inputs import Batch
-from modnorm.measure.options import Options
+from modnorm.measure.options import CheckOptions
 from modnorm.measure.problems import CheckError
 from modnorm.measure.stretches import path_of, rows, visits
 from modnorm.measure.values import Tensors, flatten
@@ -52,7 +52,7 @@ class _Measured:
 def coordinate_check(
     variation: Callable[[Mapping[str, object]], Analysis],
     importer: Callable[[Program], ModuleType],
-    options: Options,
+    options: CheckOptions,
     batch: Callable[[Program, torch.dtype], Batch],
     tick: Callable[[str], None],
 ) -> Training:
@@ -90,7 +90,7 @@ def _size(param: str, value: object) -> float:
 
 
 def _trained(
-    program: Program, module: ModuleType, batch: Batch, options: Options, seed: int
+    program: Program, module: ModuleType, batch: Batch, options: CheckOptions, seed: int
 ) -> tuple[str, _Measured]:
     """The loss's name, and what a model shows before and after a few steps on one batch."""
     model = own.build(module, seed, torch.float64)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib.util
 import math
 import numbers
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
+from modnorm.measure.options import CheckOptions
 from modnorm.measure.problems import CheckError, NoTorch
+from modnorm.options import is_count
 from modnorm.passes.program import Program
 from modnorm.pipeline import Analysis
 from modnorm.report.interface import FilePath, analyse
@@ -18,10 +21,8 @@ from modnorm.report.interface import FilePath, analyse
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from modnorm.measure.options import Options
     from modnorm.report.checked import Findings
 
-EFFORTS = (1, 2, 3)
 PICTURES = ("png", "svg", "pdf")
 """What a coordinate check is drawn as."""
 
@@ -99,59 +100,37 @@ class Check:
 
 
 def check_file(
-    path: FilePath,
-    importer: Callable[[Program], ModuleType],
-    model: str | None,
-    params: Mapping[str, object],
-    options: Mapping[str, Any],
-    format: Literal["text", "json"],
-    root: FilePath | None = None,
+    path: FilePath, importer: Callable[[Program], ModuleType], options: CheckOptions
 ) -> Check:
     """Measure the model of a file; `modnorm.check` says what of.
 
     Raises:
         ModnormError: with every mistake found in the file.
         CheckError: if the model cannot be measured as asked.
-        ValueError: for an option with a value that it cannot have.
+        ValueError: for sizes, or values of params, that there cannot be.
     """
-    if format not in ("text", "json"):
-        raise ValueError(f"the format of a check is 'text' or 'json', not {format!r}")
+    _expect_sound(options)
+    data, checkpoint = options.data, options.checkpoint
+    options = options.but(
+        data=None if data is None else os.fspath(data),
+        checkpoint=None if checkpoint is None else os.fspath(checkpoint),
+    )
 
     def variation(changed: Mapping[str, object]) -> Analysis:
-        return analyse(path, model, {**params, **changed}, root=root)
+        return analyse(path, options.varied(changed))
 
     analysis = variation({})
     with torch_at_hand():
         from modnorm.measure.check import check
 
-        found = check(analysis, importer, variation, options_from(options))
-        return Check(found, format, analysis)
+        return Check(check(analysis, importer, variation, options), options.format, analysis)
 
 
-def options_from(given: Mapping[str, Any]) -> Options:
-    """Options with sound values.
-
-    Raises:
-        ValueError: for a value that an option cannot have.
-    """
-    from modnorm.measure.options import Options
-
-    for name in ("sizes", "vary"):
-        if not isinstance(given[name], Mapping):
-            raise ValueError(f"{name} must be a dict by names, not {given[name]!r}")
-    options = Options(**given)
-    if options.effort not in EFFORTS:
-        raise ValueError(f"effort must be one of {EFFORTS}, not {options.effort!r}")
-    for name, least in (("seed", 0), ("steps", 1), ("seeds", 1)):
-        value = getattr(options, name)
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
-    if not isinstance(options.lr, int | float) or not 0 < options.lr < float("inf"):
-        raise ValueError(f"lr must be positive and finite, not {options.lr!r}")
+def _expect_sound(options: CheckOptions) -> None:
     for name, size in options.sizes.items():
-        if not isinstance(size, int) or size < 1:
+        if not is_count(size):
             raise ValueError(f"the size {name} must be an integer of at least 1, not {size!r}")
-    for name, values in given["vary"].items():
+    for name, values in options.vary.items():
         several = isinstance(values, Sequence) and not isinstance(values, str)
         if several and not all(
             isinstance(v, numbers.Real) and 0 < float(v) < math.inf for v in values
@@ -159,7 +138,6 @@ def options_from(given: Mapping[str, Any]) -> Options:
             raise ValueError(f"{name} needs positive numbers, not {values!r}")
         if not several or not len(set(values)) == len(values) >= 2:
             raise ValueError(f"{name} needs two different values or more, not {values!r}")
-    return options
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from modnorm.report.extras import NOTHING, Extras
+from modnorm.report.options import FORMATS
 from modnorm.report.unusable import Unusable
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from modnorm.pipeline import Analysis
     from modnorm.report.blocks import Document
 
-FORMATS = ("text", "json", "markdown", "html", "dot")
 SUFFIXES = {
     ".txt": "text",
     ".json": "json",

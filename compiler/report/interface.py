@@ -9,18 +9,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from modnorm import diagnostics as findings
 from modnorm import pipeline
 from modnorm.diagnostics import Diagnostic
-from modnorm.ops.losses import LOSSES
+from modnorm.options import ModelOptions, given
 from modnorm.passes.program import Pass, Program
 from modnorm.pipeline import Analysis
 from modnorm.report import as_json, formats
 from modnorm.report import explain as explain_
 from modnorm.report.diagnostics import render
 from modnorm.report.extras import NOTHING, Extras
+from modnorm.report.options import Format, ReportOptions
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 
 FilePath: TypeAlias = "str | PathLike[str]"
 """A file's path, or, as a str that `is_text`, the program itself."""
-Format: TypeAlias = Literal["text", "json", "markdown", "html", "dot"]
-
-
 TEXT = "<text>"
 """The name of a program that is in no file."""
 STATEMENT = re.compile(r"\b(?:input\s+\w+\s*:|model\s+\w+\s*=)")
@@ -156,7 +154,7 @@ def explain(
         ModnormError: with every mistake found in the file, or if there is no such weight.
     """
     with _rendered():
-        return Explained(analyse(path, model, params).program, pattern)
+        return Explained(analyse(path, given(ModelOptions, locals())).program, pattern)
 
 
 def report(
@@ -191,24 +189,17 @@ def report(
         ValueError: for another format or loss, a format that cannot show what is asked for, or a
             file named by `check` or `monitor` that has something else in it.
     """
-    if format not in formats.FORMATS:
-        *names, last = map(repr, formats.FORMATS)
-        raise ValueError(f"the format of a report is {', '.join(names)} or {last}, not {format!r}")
-    if loss not in (None, *LOSSES):
-        raise ValueError(f"the loss is {' or '.join(map(repr, LOSSES))}, not {loss!r}")
+    options = given(ReportOptions, locals())
     if against is None and (against_params or against_model):
         raise ValueError("against_params and against_model need against")
     if isinstance(against, Report) and (against_params or against_model):
         raise ValueError("against_params and against_model are for a file, and against is a report")
     passes = pipeline.reported(loss)
-    analysis = analyse(path, model, params, passes, root)
-    other: Analysis | None
+    analysis, other = analyse(path, options, passes), None
     if isinstance(against, Report):
         other = against.analysis
-    elif against is None:
-        other = None
-    else:
-        other = analyse(against, against_model or model, against_params or {}, passes, root)
+    elif against is not None:
+        other = analyse(against, options.of_other, passes)
     beside = formats.extras(
         format, against=other, check=check, monitor=monitor, program=analysis.program
     )
@@ -235,24 +226,19 @@ def analyse_text(
 
 
 def analyse(
-    path: FilePath,
-    model: str | None,
-    params: Mapping[str, object],
-    passes: tuple[Pass, ...] = pipeline.CERTIFIED,
-    root: FilePath | None = None,
+    path: FilePath, options: ModelOptions, passes: tuple[Pass, ...] = pipeline.CERTIFIED
 ) -> Analysis:
-    """The analysis of a file or a text, with params as Python values; `root` confines its imports.
+    """The analysis of a file or a text, with params as Python values.
 
     Raises:
         ModnormError: with every mistake found in the file.
     """
+    params, model = _values(options.params), options.model
     with _rendered():
-        where = None if root is None else Path(root)
+        root = None if options.root is None else Path(options.root)
         if is_text(path):
-            return pipeline.analyse_text(
-                str(path), TEXT, _values(params), model, passes=passes, root=where
-            )
-        return pipeline.analyse(Path(path), _values(params), model, passes=passes, root=where)
+            return pipeline.analyse_text(str(path), TEXT, params, model, passes=passes, root=root)
+        return pipeline.analyse(Path(path), params, model, passes=passes, root=root)
 
 
 @contextmanager

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import PurePath
+from typing import Literal, get_args
 
-SCHEDULES = ("linear", "cosine", "constant")
-METRICS = ("train", "held_out")
-FORMATS = ("text", "json", "markdown", "html")
+Metric = Literal["train", "held_out"]
+METRICS = get_args(Metric)
+TOLERANCE = 0.1
+"""Drift of the best log2 learning rate per doubling up to which it counts as staying put."""
 RATES = "2^-8..2^2"
 """Learning rates of an optimizer for which none are given."""
 

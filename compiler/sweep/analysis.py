@@ -5,20 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
-from modnorm.sweep import METRICS, fits
+from modnorm.sweep import METRICS, TOLERANCE, Metric, fits
 from modnorm.sweep.advice import warnings
 from modnorm.sweep.curves import Curve, curve, grouped, is_mass, normalised
 from modnorm.sweep.findings import Drift, Findings, Recommendation, advised, volume
-from modnorm.sweep.fits import TOLERANCE, Verdict
+from modnorm.sweep.fits import Verdict
 from modnorm.sweep.problems import SweepError
 from modnorm.sweep.records import Sizes, Sweep
 
 
-def found(
-    sweep: Sweep, metric: Literal["train", "held_out"] = "train", tolerance: float = TOLERANCE
-) -> Findings:
+def found(sweep: Sweep, metric: Metric = "train", tolerance: float = TOLERANCE) -> Findings:
     """What a sweep says, finished or not.
 
     Raises:

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from modnorm.console import tell
 from modnorm.report.diagnostics import clean
-from modnorm.sweep import default_store
 from modnorm.sweep.interface import Transfer, rendered
+from modnorm.sweep.options import TransferOptions
 from modnorm.sweep.problems import SweepError
 from modnorm.sweep.records import Sweep
-from modnorm.sweep.request import Prepared, Request, Variation, prepared
+from modnorm.sweep.request import Prepared, Variation, prepared
 from modnorm.sweep.run import Place, counted, finished, swept, there
 
 if TYPE_CHECKING:
     from modnorm.sweep.findings import Findings
 
-SETTINGS = ("steps", "batch", "context", "schedule", "eval_batches", "threads")
-
 
 def transferred(
     file: str | None,
-    options: Mapping[str, Any],
+    options: TransferOptions,
+    rates: Mapping[str, tuple[float, ...]],
     *,
     variation: Variation,
     form: str,
     picture: str | None,
     show: bool,
     look: tuple[int, bool],
-    tell: Callable[[str], None],
 ) -> tuple[str, bytes]:
     """The text to write, and the picture if one was asked for; `picture` is its format.
 
@@ -41,28 +40,25 @@ def transferred(
         from modnorm.measure.plot import require_matplotlib
 
         require_matplotlib()
-    if options["finished"] is not None:
-        return _shown(_read(options["finished"], options), form, picture, look)
+    if options.finished is not None:
+        return _shown(_read(options.finished, options), form, picture, look)
     assert file is not None
-    ready = prepared(request_from(file, options), variation, tell)
-    store = options["store"] or default_store(file)
-    place = Place(
-        store, options["jobs"], options["threads"], options["ray"], force=options["force"]
-    )
-    if options["dry_run"]:
+    ready = prepared(file, options, rates, variation)
+    place = Place(options.store, options.jobs, options.threads, options.ray, force=options.force)
+    if options.dry_run:
         from modnorm.sweep.forecast import forecast
 
-        known = finished(ready, store)
+        known = finished(ready, place.store)
         total, done = counted(ready, known)
-        there_by_now = f"{total} runs, {done} of them in {clean(store)}\n"
+        there_by_now = f"{total} runs, {done} of them in {clean(place.store)}\n"
         return there_by_now + forecast(ready, known, place.size), b""
     from modnorm.sweep.analysis import found
 
-    sweep = there(ready, store) if options["partial"] else _made(ready, place, show, tell)
-    return _shown(found(sweep, options["metric"], options["tolerance"]), form, picture, look)
+    sweep = there(ready, place.store) if options.partial else _made(ready, place, show)
+    return _shown(found(sweep, options.metric, options.tolerance), form, picture, look)
 
 
-def _made(ready: Prepared, place: Place, show: bool, tell: Callable[[str], None]) -> Sweep:
+def _made(ready: Prepared, place: Place, show: bool) -> Sweep:
     """The sweep when all is run; what is there by then is said where it is stopped."""
     try:
         return swept(ready, place, show)
@@ -72,23 +68,7 @@ def _made(ready: Prepared, place: Place, show: bool, tell: Callable[[str], None]
         raise
 
 
-def request_from(file: str, options: Mapping[str, Any]) -> Request:
-    """What the options ask for."""
-    settings = {name: options[name] for name in SETTINGS if options[name] is not None}
-    return Request(
-        file=file,
-        vary=options["vary"],
-        rates=options["rates"],
-        seeds=options["seeds"],
-        extend=options["extend"],
-        star=options["star"],
-        metric=options["metric"],
-        data=options["data"],
-        settings=settings,
-    )
-
-
-def _read(path: str, options: Mapping[str, Any]) -> Findings:
+def _read(path: str, options: TransferOptions) -> Findings:
     """The findings of a finished sweep.
 
     Raises:
@@ -103,7 +83,7 @@ def _read(path: str, options: Mapping[str, Any]) -> Findings:
         raise SweepError(f"`{path}` cannot be read: {error.strerror or error}") from None
     except ValueError as error:
         raise SweepError(f"`{path}` is no finished sweep: {error}") from None
-    return found(sweep, options["metric"], options["tolerance"])
+    return found(sweep, options.metric, options.tolerance)
 
 
 def _shown(

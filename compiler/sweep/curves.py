@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from modnorm.sweep import fits
-from modnorm.sweep.records import Metric, Outcome, Sizes, Sweep, Trial
+from modnorm.sweep import Metric, fits
+from modnorm.sweep.records import Outcome, Sizes, Sweep, Trial
 
 Run = tuple[Trial, Outcome]
 Edge = Literal["low", "high"]

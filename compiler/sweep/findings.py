@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from modnorm.sweep import Metric
 from modnorm.sweep.curves import Curve, is_mass
 from modnorm.sweep.fits import Verdict
-from modnorm.sweep.records import Metric, Sizes, Sweep
+from modnorm.sweep.records import Sizes, Sweep
 
 
 @dataclass(frozen=True)

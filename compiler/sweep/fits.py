@@ -14,8 +14,6 @@ Verdict = Literal["transfers", "drifts", "unclear"]
 Points = Sequence[tuple[float, float]]
 """log2 of the learning rate and loss, with rising rates."""
 
-TOLERANCE = 0.1
-"""Drift of the best log2 learning rate per doubling up to which it counts as staying put."""
 SURE = 2.0
 """Errors by which a drift has to be away from the tolerance before there is a verdict."""
 WIDE = 5

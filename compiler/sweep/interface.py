@@ -6,13 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from modnorm.console import tell
 from modnorm.pipeline import ANALYSIS
 from modnorm.report.interface import TEXT, FilePath, analyse, is_text, named
-from modnorm.sweep import FORMATS, METRICS, SCHEDULES, default_store
+from modnorm.sweep import default_store
 from modnorm.sweep.axes import BadAxis, labels, rates, values
-from modnorm.sweep.records import Metric, Size
-from modnorm.sweep.request import Request, prepared
+from modnorm.sweep.options import TransferOptions
+from modnorm.sweep.records import Size
+from modnorm.sweep.request import prepared
 
 if TYPE_CHECKING:
     from modnorm.sweep.findings import Findings
@@ -22,73 +22,35 @@ Values = str | Sequence[Size]
 """Values of an axis: numbers, or a text as on the command line, `2^-8..2^2`."""
 
 
-def transfer_file(
-    path: FilePath,
-    model: str | None,
-    params: Mapping[str, object],
-    *,
-    vary: Mapping[str, Values],
-    lr: Values | Mapping[str, Values],
-    optimizer: str | Sequence[str],
-    place: Mapping[str, Any],
-    options: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    metric: Metric,
-    tolerance: float,
-    format: str,
-    root: str | os.PathLike[str] | None = None,
-) -> Transfer:
+def transfer_file(path: FilePath, options: TransferOptions) -> Transfer:
     """Sweep the model of a file; `modnorm.transfer` says how.
 
     Raises:
         ModnormError: with every mistake found in the file.
         DataError: if the sweep cannot be made as asked.
-        ValueError: for an option with a value that it cannot have.
+        ValueError: for values that cannot be read.
     """
-    if format not in FORMATS:
-        raise ValueError(f"the format of a sweep is one of {FORMATS}, not {format!r}")
-    if metric not in METRICS:
-        raise ValueError(f"the metric is one of {METRICS}, not {metric!r}")
-    if not isinstance(tolerance, int | float) or not 0 < tolerance < float("inf"):
-        raise ValueError(f"the tolerance must be positive, not {tolerance!r}")
-    if not isinstance(vary, Mapping):
-        raise ValueError(f"vary must be a dict by names, not {vary!r}")
-    by_optimizer = lr if isinstance(lr, Mapping) else {"": lr}
-    request = Request(
-        file=TEXT if is_text(path) else os.fspath(path),
-        vary={name: values(_text(given)) for name, given in vary.items()},
-        rates=rates(
-            [f"{name}={_text(given)}" for name, given in by_optimizer.items()],
-            labels([optimizer] if isinstance(optimizer, str) else optimizer),
-        ),
-        settings=_sound(settings),
-        metric=metric,
-        **options,
+    vary = {name: values(_text(given)) for name, given in options.vary.items()}
+    given = options.lr if isinstance(options.lr, Mapping) else {"": options.lr}
+    optimizer = options.optimizer
+    grid = rates(
+        [f"{name}={_text(values)}" for name, values in given.items()],
+        labels([optimizer] if isinstance(optimizer, str) else optimizer),
     )
-    counts = [("seeds", request.seeds, 1), ("extend", request.extend, 0)]
-    counts += [("jobs", place["jobs"], 1)] if place["jobs"] is not None else []
-    for name, value, least in counts:
-        if not _counts(value, least):
-            raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
     from modnorm.sweep.run import Place, swept
 
     ready = prepared(
-        request,
-        lambda changed: analyse(path, model, {**params, **changed}, ANALYSIS, root),
-        tell,
+        TEXT if is_text(path) else os.fspath(path),
+        options.but(vary=vary),
+        grid,
+        lambda changed: analyse(path, options.varied(changed), ANALYSIS),
     )
-    store = default_store(named(path)) if place["store"] is None else os.fspath(place["store"])
-    where = Place(
-        store,
-        place["jobs"],
-        ready.sweep.settings.threads,
-        place["ray"],
-        force=place.get("force", False),
-    )
-    sweep = swept(ready, where, place["progress"])
+    store = default_store(named(path)) if options.store is None else os.fspath(options.store)
+    place = Place(store, options.jobs, options.threads, options.ray, force=options.force)
+    sweep = swept(ready, place, not options.quiet)
     from modnorm.sweep.analysis import found
 
-    return Transfer(found(sweep, metric, tolerance), format)
+    return Transfer(found(sweep, options.metric, options.tolerance), options.format)
 
 
 def _text(given: Values) -> str:
@@ -99,22 +61,6 @@ def _text(given: Values) -> str:
         return ",".join(repr(value if isinstance(value, int) else float(value)) for value in given)
     except (TypeError, ValueError):
         raise BadAxis(f"{given!r} are neither numbers nor a text like '2^-8..2^2'") from None
-
-
-def _counts(value: object, least: int = 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _sound(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings that are given, looked through."""
-    found = {name: value for name, value in given.items() if value is not None}
-    for name, value in found.items():
-        if name == "schedule":
-            if value not in SCHEDULES:
-                raise ValueError(f"the schedule is one of {SCHEDULES}, not {value!r}")
-        elif not _counts(value):
-            raise ValueError(f"{name} must be an integer of at least 1, not {value!r}")
-    return found
 
 
 class Transfer:

@@ -12,8 +12,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from modnorm.sweep import Metric
 from modnorm.sweep.axes import beyond
-from modnorm.sweep.records import Metric, Outcome, Size, Sizes, Trial
+from modnorm.sweep.records import Outcome, Size, Sizes, Trial
 
 LOWEST, HIGHEST = 2.0**-100, 2.0**100
 """Learning rates that no curve goes past."""

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from modnorm.sweep import Metric
+
 Size = int | float
 Sizes = tuple[tuple[str, Size], ...]
 """Varied params and their values, in the order of the sweep's axes."""
-Metric = Literal["train", "held_out"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """What all runs of a sweep have in common.
 
@@ -27,13 +28,13 @@ class Settings:
 
     data: str
     data_sha256: str
-    steps: int = 300
-    batch: int = 8
-    context: int | None = None
-    schedule: str = "linear"
+    steps: int
+    batch: int
+    context: int | None
+    schedule: str
     tail: int = 50
-    eval_batches: int = 50
-    threads: int = 1
+    eval_batches: int
+    threads: int
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePath
@@ -12,35 +12,22 @@ from types import SimpleNamespace
 from typing import Any
 
 from modnorm.codegen.assemble import generate
+from modnorm.console import tell
 from modnorm.diagnostics import ModnormError
 from modnorm.measure.interface import torch_at_hand
 from modnorm.passes.program import Program
 from modnorm.pipeline import Analysis
 from modnorm.report.output import IMPORTED, Read
 from modnorm.sweep.names import read_label
+from modnorm.sweep.options import TransferOptions
 from modnorm.sweep.parts import roles
 from modnorm.sweep.plan import Curve, Plan, combinations
 from modnorm.sweep.problems import SweepError
-from modnorm.sweep.records import Metric, Outcome, Settings, Size, Sizes, Sweep, Trial
+from modnorm.sweep.records import Outcome, Settings, Size, Sizes, Sweep, Trial
 from modnorm.sweep.trial import Job, key_of
 
 MASS = "mass"
 Variation = Callable[[Mapping[str, Any]], Analysis]
-
-
-@dataclass(frozen=True)
-class Request:
-    """A sweep of the model in a file. settings: those of records.Settings that were given."""
-
-    file: str
-    vary: Mapping[str, tuple[Size, ...]]
-    rates: Mapping[str, tuple[float, ...]]
-    seeds: int = 1
-    extend: int = 2
-    star: bool = False
-    metric: Metric = "train"
-    data: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,10 +74,15 @@ class Prepared:
         return replace(self.sweep, runs=runs, missing=len(trials) - len(runs))
 
 
-def prepared(request: Request, variation: Variation, notice: Callable[[str], None]) -> Prepared:
+def prepared(
+    file: str,
+    options: TransferOptions,
+    rates: Mapping[str, tuple[float, ...]],
+    variation: Variation,
+) -> Prepared:
     """Compile every model of a sweep, look at the data, and plan the runs.
 
-    `variation` analyses the file with some params changed.
+    `rates` are those of each optimizer; `variation` analyses the file with some params changed.
 
     Raises:
         ModnormError: with the mistakes in the file, or at some sizes.
@@ -100,37 +92,37 @@ def prepared(request: Request, variation: Variation, notice: Callable[[str], Non
     first = variation({})
     declared = first.program.params
     base: dict[str, Size] | None = None
-    if request.star:
-        base = {name: _base(name, first.program) for name in request.vary}
+    if options.star:
+        base = {name: _base(name, first.program) for name in options.vary}
     sources: dict[Sizes, str] = {}
     inputs: dict[Sizes, str] = {}
     costs: dict[Sizes, float] = {}
-    for sizes in combinations(request.vary, base):
+    for sizes in combinations(options.vary, base):
         changed = {n: v for n, v in sizes if n != MASS or MASS in declared}
         program = _program(variation, changed) if changed else first.program
         sources[sizes] = generate(program, "cpu")
         inputs[sizes] = ", ".join(f"{i.name}: {i.type}" for i in program.inputs)
         costs[sizes] = max(1.0, float(program.entries))
-    stem = PurePath(request.file).stem
-    data, digest = _data(request.data, next(iter(sources.values())), stem, notice)
+    stem = PurePath(file).stem
+    data, digest = _data(options.data, next(iter(sources.values())), stem)
     sweep = Sweep(
         model=first.program.name,
-        source=request.file,
-        params={name: _plain(v) for name, v in declared.items() if name not in request.vary},
-        vary=dict(request.vary),
-        optimizers=tuple(request.rates),
-        rates=dict(request.rates),
-        seeds=tuple(range(request.seeds)),
-        settings=Settings(data=data, data_sha256=digest, **request.settings),
+        source=file,
+        params={name: _plain(v) for name, v in declared.items() if name not in options.vary},
+        vary=dict(options.vary),
+        optimizers=tuple(rates),
+        rates=dict(rates),
+        seeds=tuple(range(options.seeds)),
+        settings=_settings(options, data, digest),
         runs=(),
         versions=versions(),
     )
     curves = tuple(
-        Curve(optimizer, sizes, rates, costs[sizes])
-        for optimizer, rates in request.rates.items()
+        Curve(optimizer, sizes, own, costs[sizes])
+        for optimizer, own in rates.items()
         for sizes in sources
     )
-    special = MASS in request.vary and MASS not in declared
+    special = MASS in options.vary and MASS not in declared
 
     def make(optimizer: str, sizes: Sizes, lr: float, seed: int) -> Job:
         mass = dict(sizes)[MASS] if special and read_label(optimizer).normed else None
@@ -152,9 +144,15 @@ def prepared(request: Request, variation: Variation, notice: Callable[[str], Non
             keys[place] = key_of(make(*place), sweep.versions or {})
         return keys[place]
 
-    plan = Plan(curves, sweep.seeds, request.extend, key, request.metric)
-    read: Read = {"": request.file, "--data": request.data, IMPORTED: first.sources}
+    plan = Plan(curves, sweep.seeds, options.extend, key, options.metric)
+    read: Read = {"": file, "--data": options.data, IMPORTED: first.sources}
     return Prepared(plan, sweep, inputs, read, make)
+
+
+def _settings(options: TransferOptions, data: str, digest: str) -> Settings:
+    names = [one.name for one in fields(Settings) if hasattr(options, one.name)]
+    asked = {name: getattr(options, name) for name in names}
+    return Settings(**{**asked, "data": data, "data_sha256": digest})
 
 
 def _program(variation: Variation, changed: Mapping[str, Size]) -> Program:
@@ -204,9 +202,7 @@ def _plain(value: Any) -> Any:
     return int(number) if number.is_integer() else number
 
 
-def _data(
-    name: str | None, source: str, stem: str, notice: Callable[[str], None]
-) -> tuple[str, str]:
+def _data(name: str | None, source: str, stem: str) -> tuple[str, str]:
     """The name of the data that is really used, and its checksum."""
     from modnorm.data.texts import resolved
 
@@ -216,7 +212,7 @@ def _data(
             from modnorm.data.tasks import default_data, only_input
 
             name = default_data(only_input(import_source(source, stem)))
-    name, found = resolved(name, notice)
+    name, found = resolved(name, tell)
     return name, found.sha256
 
 

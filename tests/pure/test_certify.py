@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modnorm.cli import LOSSES as OFFERED
 from modnorm.graph.modules import Leaf, walk
 from modnorm.ops.losses import LOSSES
 from modnorm.passes.certificate import Certificate
 from modnorm.passes.frames import LOOKS, Frames
 from modnorm.pipeline import ANALYSIS, Analysis, analyse, analyse_text, reported
+from modnorm.report.options import LOSSES as OFFERED
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GELU = 1.12891
@@ -368,7 +368,7 @@ MLP = "input x: float[batch, 8]\nmodel M = {0}(10) @ Tanh @ Linear(16)"
 
 
 def test_the_command_line_offers_the_losses_that_there_are() -> None:
-    assert list(LOSSES) == OFFERED
+    assert tuple(LOSSES) == OFFERED
 
 
 def test_a_cross_entropy_behind_a_readout_does_not_grow_with_its_scores() -> None:

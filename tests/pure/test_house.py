@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPILER = ROOT / "compiler"
 
 LAYERS = (
-    ("grammar", "kernels", "diagnostics", "stack", "files"),
+    ("grammar", "kernels", "diagnostics", "stack", "files", "options"),
     ("syntax",),
     ("ops",),
     ("graph",),

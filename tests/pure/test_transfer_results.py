@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from modnorm.cli import cli
+from modnorm.command_line import rates_of
+from modnorm.options import declared
+from modnorm.sweep.options import TransferOptions
 from modnorm.sweep.records import Sweep
 from modnorm.sweep.saved import loads
-from modnorm.sweep_options import rates_of
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks" / "transfer"
@@ -28,8 +30,8 @@ def asked(name: str) -> dict[str, Any]:
     command: Any = cli.commands["transfer"]
     with command.make_context("transfer", SWEEPS[name].arguments) as context:
         options: dict[str, Any] = context.params
-        options["rates"] = rates_of(options)
-        return options
+        named = {name: options[name] for name in declared(TransferOptions)}
+        return {**options, "rates": rates_of(TransferOptions(**named))}
 
 
 def result(name: str) -> Sweep:

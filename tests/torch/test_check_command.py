@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 import modnorm
 from modnorm.cli import cli
 from modnorm.measure.check import check
-from modnorm.measure.options import Options
+from modnorm.measure.options import CheckOptions
 
 NET = """\
 param width = 8
@@ -357,7 +357,7 @@ def test_everything_is_counted_once() -> None:
     seen: list[tuple[int, int]] = []
     analysis = modnorm.report("lm.mod").analysis
     net = modnorm.load("lm.mod")
-    options = Options(vary={"d": (8, 9)}, seeds=2)
+    options = CheckOptions(vary={"d": (8, 9)}, seeds=2)
     check(
         analysis, lambda _: net, lambda _: analysis, options, lambda *a: seen.append(a[:2])
     )  # fmt: skip

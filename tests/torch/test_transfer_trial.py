@@ -62,7 +62,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def job(file: Path, text: Path, **changed: Any) -> Job:
     settings = Settings(
         data=str(text), data_sha256=load(str(text)).sha256, steps=6, batch=4, context=8, tail=3,
-        eval_batches=2,
+        eval_batches=2, schedule="linear", threads=1,
     )  # fmt: skip
     made: dict[str, Any] = {
         "stem": "lm", "source": modnorm.compile(file, device="cpu"), "optimizer": "normed_adam",
