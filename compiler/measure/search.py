@@ -91,10 +91,7 @@ def _climb(problem: Problem, xs: Tensors, steps: int, *, moving: bool) -> float:
     hs = _direction(problem, xs)
     weight = problem.weight
     scales = [max(float(x.detach().abs().amax()), 1e-3) if x.numel() else 1.0 for x in xs]
-    optimizer = torch.optim.Adam(
-        [{"params": [x], "lr": RATE * s} for x, s in zip(xs, scales, strict=True)]
-    )
-    rates = [group["lr"] for group in optimizer.param_groups]
+    ascent = Ascent([(x, RATE * s) for x, s in zip(xs, scales, strict=True)])
     best = 0.0
     for step in range(steps):
         hs = [h.detach().requires_grad_() for h in hs]
@@ -123,26 +120,38 @@ def _climb(problem: Problem, xs: Tensors, steps: int, *, moving: bool) -> float:
             if not any(bool(h.any()) for h in hs):
                 return best
         if moving:
-            _move(problem, optimizer, rates, xs, slopes[len(hs) : 2 * len(hs)], step / steps)
+            ascent.step(slopes[len(hs) : 2 * len(hs)], 1 - step / steps)
+            with torch.no_grad():
+                for x, ball in zip(xs, problem.balls, strict=True):
+                    x.copy_(ball.project(x))
     return best
 
 
-def _move(
-    problem: Problem,
-    optimizer: torch.optim.Adam,
-    rates: Sequence[float],
-    xs: Tensors,
-    slopes: Sequence[torch.Tensor],
-    done: float,
-) -> None:
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate * (1 - done)
-    for x, slope in zip(xs, slopes, strict=True):
-        x.grad = -slope.nan_to_num(0.0, 0.0, 0.0)
-    optimizer.step()
-    with torch.no_grad():
-        for x, ball in zip(xs, problem.balls, strict=True):
-            x.copy_(ball.project(x))
+class Ascent:
+    """Adam uphill, to the bit as torch's, with a rate for each tensor.
+
+    The first of torch's optimizers that is made imports all of its compiler, which takes longer
+    than most checks.
+    """
+
+    BETAS, EPS = (0.9, 0.999), 1e-8
+
+    def __init__(self, xs: Sequence[tuple[torch.Tensor, float]]) -> None:
+        self.steps = 0
+        self.state = [(x, rate, torch.zeros_like(x), torch.zeros_like(x)) for x, rate in xs]
+
+    @torch.no_grad()
+    def step(self, slopes: Sequence[torch.Tensor], part: float) -> None:
+        """Move along the slopes, by a part of the rates; what is not finite counts as 0."""
+        self.steps += 1
+        one, two = self.BETAS
+        corrected = math.sqrt(1 - two**self.steps)
+        for (x, rate, mean, square), slope in zip(self.state, slopes, strict=True):
+            slope = slope.nan_to_num(0.0, 0.0, 0.0)
+            mean.lerp_(slope, 1 - one)
+            square.mul_(two).addcmul_(slope, slope, value=1 - two)
+            size = (square.sqrt() / corrected).add_(self.EPS)
+            x.addcdiv_(mean, size, value=rate * part / (1 - one**self.steps))
 
 
 def _inside(problem: Problem, xs: Tensors) -> bool:

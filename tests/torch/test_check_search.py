@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modnorm.measure.fits import Fit, power_law
-from modnorm.measure.search import EFFORTS, Problem, largest_stretch, stretch_at
+from modnorm.measure.search import EFFORTS, Ascent, Problem, largest_stretch, stretch_at
 from modnorm.measure.values import (
     Ball,
     extent,
@@ -162,6 +162,24 @@ def test_attention_is_as_steep_as_proved() -> None:
     for scale, exact in ((1, 1.0), (3, 3.0)):
         found = largest_stretch(of(Attention(scale=scale), heads, per_head, per_head), EFFORTS[3])
         assert 0.9 * exact <= found <= exact * (1 + 1e-6)
+
+
+def test_the_ascent_is_torchs_adam_to_the_bit() -> None:
+    draw = torch.Generator().manual_seed(0)
+    mine, theirs = (
+        [torch.linspace(-1, 1, n, dtype=torch.float64) for n in (3, 8)] for _ in range(2)
+    )
+    ascent = Ascent(list(zip(mine, (0.1, 0.02), strict=True)))
+    groups = [{"params": [p], "lr": lr} for p, lr in zip(theirs, (0.1, 0.02), strict=True)]
+    optimizer = torch.optim.Adam(groups, maximize=True)
+    for step in range(5):
+        for group, lr in zip(optimizer.param_groups, (0.1, 0.02), strict=True):
+            group["lr"] = lr * (1 - step / 5)
+        for p in theirs:
+            p.grad = torch.randn(p.shape, generator=draw, dtype=p.dtype)
+        ascent.step([p.grad for p in theirs if p.grad is not None], 1 - step / 5)
+        optimizer.step()
+    assert all(map(torch.equal, mine, theirs))
 
 
 def test_a_constant_is_not_stretched() -> None:
