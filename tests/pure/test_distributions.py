@@ -232,6 +232,7 @@ def test_installed_with_torch_alone_it_trains(bare: Path, full: Path, tmp_path: 
     run(full / "python", "-c", "import numpy", cwd=tmp_path, code=1)
 
 
+NO_CACHE = "--cache-dir=/dev/null"
 CLIENT = """
 import modnorm
 
@@ -243,7 +244,7 @@ masses: int = modnorm.report(3)
 def test_installed_its_types_are_seen(bare: Path, tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     (tmp_path / "client.py").write_text(CLIENT, encoding="utf-8")
-    words = ("--strict", "--python-executable", bare / "python", "client.py")
+    words = (NO_CACHE, "--strict", "--python-executable", bare / "python", "client.py")
     printed = run(sys.executable, "-m", "mypy", *words, cwd=tmp_path, code=1)
     wrong = re.findall(r"^client.py:(\d+): .*\[([\w-]+)\]$", printed, re.MULTILINE)
     assert wrong == [("5", "assignment"), ("5", "arg-type")]
@@ -252,5 +253,5 @@ def test_installed_its_types_are_seen(bare: Path, tmp_path: Path) -> None:
 def test_generated_files_have_sound_types(full: Path, tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     modnorm.compile(ROOT / "examples" / "gpt.mod", output=tmp_path / "gpt.py")
-    words = ("--python-executable", full / "python", "gpt.py")
+    words = (NO_CACHE, "--python-executable", full / "python", "gpt.py")
     assert "Success" in run(sys.executable, "-m", "mypy", *words, cwd=tmp_path)

@@ -117,7 +117,7 @@ def test_second_derivatives_of_shared_weights_are_bounded(name: str) -> None:
     text = (
         f"input x: float[batch, 4]\nshared cell = Linear(4)\n{definition}\nmodel M = {expression}"
     )
-    most, proved = check_sharpness(case_of(text), steps=20)["alpha"]
+    most, proved = check_sharpness(case_of(text), steps=12)["alpha"]
     assert near * proved <= most
 
 
@@ -133,5 +133,5 @@ def test_a_gpt_with_one_table_for_both_ends_has_a_sharpness() -> None:
     def body = 1/2 * Identity + 1/2 * attend
     model M = Unembed(table) @ body ** 3 @ table
     """
-    most, proved = check_sharpness(case_of(text), steps=30)["alpha"]
+    most, proved = check_sharpness(case_of(text), steps=20)["alpha"]
     assert 0.05 * proved <= most

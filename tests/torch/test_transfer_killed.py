@@ -156,11 +156,11 @@ def kill_and_resume(tmp_path: Path, work: str, kills: int, pause: float, span: f
 
 def test_killed_twenty_times(tmp_path: Path) -> None:
     """Of quick runs, so that each time some are over, some on their way and some wait."""
-    kill_and_resume(tmp_path, "fakework:fake", kills=20, pause=0.1, span=0.4)
+    kill_and_resume(tmp_path, "fakework:fake", kills=20, pause=0.05, span=0.2)
 
 
 def test_killed_while_training(tmp_path: Path) -> None:
-    kill_and_resume(tmp_path, "fakework:logged", kills=20 if LONG else 3, pause=0, span=0.3)
+    kill_and_resume(tmp_path, "fakework:logged", kills=20 if LONG else 2, pause=0, span=0.3)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

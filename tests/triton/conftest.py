@@ -82,6 +82,13 @@ else:
     # Each sum of integers was taken twice, in 64 bits, to see whether it fits.
     quiet = interpreter.InterpreterOptions(sanitize_overflow=False)
     interpreter.interpreter_builder.options = quiet
+
+    def equal(self, other):
+        """As in Triton 3.6, but for types of both that nobody asks for."""
+        values = other.values if isinstance(other, tl.tuple) else list(other)
+        return tl.constexpr(self.values == values)
+
+    tl.tuple.__eq__ = equal
     tl.block_type.__init__ = new_block_type
     tl.tensor.__init__ = new_tensor
     interpreter._convert_float = convert
