@@ -58,7 +58,7 @@ def document(findings: Findings) -> Document:
     if findings.coordinates is not None:
         blocks += _training(findings.coordinates)
     blocks.append(Notes(findings.notes))
-    blocks.append(Notes(findings.violations, "violated", "bad"))
+    blocks.append(Notes(findings.violations, "violated", "What is violated", "bad"))
     return Document(f"What was measured of {findings.model}", blocks)
 
 

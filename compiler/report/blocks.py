@@ -117,10 +117,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Notes:
-    """What a reader has to know, a sentence each, under a title that names one of them."""
+    """What a reader has to know, a sentence each; `one` is what each of them is."""
 
     items: Sequence[str]
-    title: str = "note"
+    one: str = "note"
+    title: str = "Notes"
     tone: Tone = "warn"
 
 

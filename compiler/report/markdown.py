@@ -60,7 +60,7 @@ def _blocks(blocks: Iterable[Block]) -> Iterator[str]:
             case Text():
                 yield _inline(as_cell(block.text))
             case Notes(items=items) if items:
-                yield f"## {block.title.capitalize()}s"
+                yield f"## {escape(block.title)}"
                 yield "\n".join(f"- {escape(item)}" for item in items)
             case Problems(found=found) if found:
                 yield "## Findings"

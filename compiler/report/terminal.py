@@ -88,9 +88,9 @@ class _View:
                     yield [_table(self.fitted[id(block)], self.width)]
                 case Text():
                     yield [_text(as_cell(block.text))]
-                case Notes(items=items, title=title):
+                case Notes(items=items, one=one):
                     for item in items:
-                        yield [RichText(f"{title}: {clean(item)}", STYLES[block.tone])]
+                        yield [RichText(f"{one}: {clean(item)}", STYLES[block.tone])]
                 case Problems(found=found) if found:
                     text = render_diagnostics(found, color=True, width=self.width, wraps=True)
                     yield [RichText.from_ansi(text.rstrip("\n"))]

@@ -124,11 +124,8 @@ def body(blocks: Iterable[Block]) -> Iterator[str]:
                 yield block.svg
             case Notes(items=items) if items:
                 listed = "".join(f"<li>{text(item)}</li>" for item in items)
-                yield panel(
-                    f"{block.title}s",
-                    f"{block.title.capitalize()}s",
-                    f"<ul{classes(block.tone)}>{listed}</ul>",
-                )
+                inner = f"<ul{classes(block.tone)}>{listed}</ul>"
+                yield panel(f"part-{number}", text(block.title), inner)
             case Section():
                 inner = "".join(body(block.blocks))
                 yield panel(f"part-{number}", inline(as_cell(block.title)), inner)
