@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import networkx as nx
@@ -46,20 +48,20 @@ CALLABLE = {("compiler/report/__init__.py", "api")}
 MOST_LINES = 800
 
 
+@cache
 def tracked(*suffixes: str) -> list[Path]:
     """The project's own text files; what is built, cached or installed is left out."""
-    skipped = {"build", "dist", "runs"}
-    return [
-        path
-        for path in sorted(ROOT.rglob("*"))
-        if path.is_file()
-        and path.suffix in suffixes
-        and not any(
-            part in skipped or part == "__pycache__" or part.endswith(".egg-info")
-            or (part.startswith(".") and part != ".ci")
-            for part in path.relative_to(ROOT).parts
-        )
-    ]  # fmt: skip
+    found = []
+    for folder, inner, files in os.walk(ROOT):
+        inner[:] = [name for name in inner if not _is_made(name)]
+        found += [Path(folder, name) for name in files if not name.startswith(".")]
+    return sorted(path for path in found if path.suffix in suffixes)
+
+
+def _is_made(folder: str) -> bool:
+    hidden = folder.startswith(".") and folder != ".ci"
+    made = folder in {"build", "dist", "runs", "__pycache__"}
+    return hidden or made or folder.endswith(".egg-info")
 
 
 def package() -> list[Path]:
@@ -68,6 +70,7 @@ def package() -> list[Path]:
     return [path for path in tracked(".py") if path.relative_to(ROOT).parts[0] in folders]
 
 
+@cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
