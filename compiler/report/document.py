@@ -83,7 +83,7 @@ def _facts(program: Program) -> Iterator[tuple[str, str]]:
 
 def _triple(found: Sharpness) -> str:
     triple = zip("αβγ", (found.alpha, found.beta, found.gamma), strict=True)
-    return "  ".join(f"{s} {short(v) if math.isfinite(v) else '–'}" for s, v in triple)
+    return "  ".join(f"{s} {short(v) if math.isfinite(v) else NONE}" for s, v in triple)
 
 
 def _proved(found: Certificate) -> Iterator[tuple[str, str]]:
@@ -147,6 +147,8 @@ def _certificate(program: Program, found: Certificate) -> Iterator[Block]:
     if found.kappa is not None:
         kappa = short(found.kappa, 6)
         yield Text(f"κ = {kappa}: an update of modular norm 1 moves the output by at most {kappa}.")
+    else:
+        yield Text("There is no bound, for these reasons:")
     for reason in found.reasons:
         yield Text(Cell(str(reason), kind="marked"))
     titles = ("weight", "copies", "input at most", "certified downstream", "part of κ")

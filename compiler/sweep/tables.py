@@ -225,11 +225,12 @@ def meaning(findings: Findings) -> str:
 
 def rates(findings: Findings) -> Table:
     """The learning rate to train with: one for all sizes, or that of the largest tried."""
-    rows = []
+    rows: list[tuple[str | Cell, ...]] = []
     for name in optimizers(findings):
         masses = findings.advised(name)
         own = [c for c in findings.of(name) if c.best is not None and set(masses) <= set(c.sizes)]
         if not own:
+            rows.append((name, NONE, Cell("no best rate was found", "warn")))
             continue
         largest = max(own, key=lambda one: volume(one.sizes))
         verdicts = {drift.verdict for drift in findings.drifts if drift.optimizer == name}

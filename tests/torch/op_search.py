@@ -91,7 +91,7 @@ def ascend_all(
                 group["lr"] = 0.1 * (1 - step / STEPS)
             values = objectives(parts)
             found = values.detach()
-            if step and not found.isfinite().all():
+            if step and found.isnan().any():
                 break  # a place without a gradient, as where a ReLU lets nothing through
             best = found if best is None else torch.maximum(best, found)
             if not values.requires_grad:

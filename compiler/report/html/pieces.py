@@ -13,6 +13,7 @@ from modnorm.report.blocks import (
     Facts,
     Figure,
     Notes,
+    Problems,
     Section,
     Table,
     Text,
@@ -126,6 +127,8 @@ def body(blocks: Iterable[Block]) -> Iterator[str]:
                 listed = "".join(f"<li>{text(item)}</li>" for item in items)
                 inner = f"<ul{classes(block.tone)}>{listed}</ul>"
                 yield panel(f"part-{number}", text(block.title), inner)
+            case Problems(found=found) if found:
+                raise AssertionError("a page shows what was found beside its source")
             case Section():
                 inner = "".join(body(block.blocks))
                 yield panel(f"part-{number}", inline(as_cell(block.title)), inner)
