@@ -18,12 +18,15 @@ from modnorm.diagnostics import Diagnostic, Diagnostics, InternalError
 from modnorm.graph.numbers import show
 from modnorm.kernels import tiles
 from modnorm.ops.types import Size
+from modnorm.passes.losses import Curvature
 from modnorm.passes.program import Pass, Program, run_passes
 from modnorm.passes.rewrite import DropIdentities, FoldScalars, Fuse, ShareEqual
 from modnorm.stack import room
 
 REWRITES: tuple[Pass, ...] = (DropIdentities(), ShareEqual(), FoldScalars(), Fuse())
 """Rewrites before code is generated: scalars out of the way first, then what they kept apart."""
+LOWERING: tuple[Pass, ...] = (Curvature(), *REWRITES)
+"""What is run for code generation alone, behind `ANALYSIS`."""
 
 SPACE, FILLER = "\ue000", "\ue001"
 """A space where no line breaks, and one that is taken out after lines have been broken."""
@@ -98,7 +101,7 @@ def generate(
 
 
 def _generate(program: Program, device: str, diagnostics: Diagnostics, standalone: bool) -> str:
-    lean = run_passes(program, REWRITES, Diagnostics())
+    lean = run_passes(program, LOWERING, Diagnostics())
     norms = list(dict.fromkeys(w.op.norm.name for w in program.weights))
     core = [section.name for section in sections.needed(norms)]
     runtime = _runtime()
@@ -108,7 +111,7 @@ def _generate(program: Program, device: str, diagnostics: Diagnostics, standalon
     taken.update(sections.bindings(ast.parse("\n".join([FUTURE, *lines, *IMPORTS, runtime]))))
     made = model(lean, taken.union(TABLES))
     _warn(program, made, diagnostics)
-    plan, inputs = _plan(program, made.name, device), _inputs(program, made.name, made.inputs)
+    plan, inputs = _plan(lean, made.name, device), _inputs(program, made.name, made.inputs)
     parts = [_rule("Model"), runtime, inputs, made.text]
     used = _mentioned(ast.parse(runtime)) | _mentioned(made.tree)
     if standalone:

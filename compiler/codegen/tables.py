@@ -7,13 +7,9 @@ import textwrap
 from collections.abc import Iterator
 from math import prod
 
-from modnorm.diagnostics import Diagnostics
 from modnorm.kernels import polar_tiles, schemes, tiles
 from modnorm.ops.base import Atom
-from modnorm.ops.losses import LOSSES
-from modnorm.passes.certify import Certify
-from modnorm.passes.losses import Loss
-from modnorm.passes.program import Program, run_passes
+from modnorm.passes.program import Program
 
 
 def matrices(program: Program) -> dict[tuple[int, ...], int]:
@@ -49,17 +45,12 @@ def _schemes(program: Program) -> Iterator[str]:
 
 def _smoothness(program: Program) -> Iterator[str]:
     """λ of every known loss behind the model, or in words why there is none."""
-    certified = run_passes(program, (Certify(brief=True),), Diagnostics())
     rows = []
-    proved = False
-    for loss in LOSSES:
-        found = run_passes(certified, (Loss(loss),), Diagnostics()).smoothness
-        assert found is not None
-        proved |= found.certified
-        rows += _entry(loss, found.reason or found.smoothness)
+    for found in program.curvature:
+        rows += _entry(found.loss, found.reason or found.smoothness)
     kind = (
         "λ is proved, for inputs and weights of norm at most 1."
-        if proved
+        if any(found.certified for found in program.curvature)
         else "λ follows from declared values, which are typical ones and no bounds."
     )
     head = 'What lr="auto" knows of the curvature of losses: λ, or why there is none.'

@@ -139,8 +139,12 @@ class Edge:
 
     def completed(self) -> Edge:
         """The same, with the bounds that follow for every measure."""
-        measures = dict.fromkeys((*self.bounds, *self.tracked))
-        bounds = {m: Bound(self.low(m), self.high(m)) for m in measures}
+        known = list(self.bounds.values())
+        bounds: dict[Measure, Bound] = {}
+        for measure, below, above in _implied(self.type, tuple(self.bounds)):
+            low = max([known[i].low for i in below], default=0.0)
+            high = min([product(known[i].high, c) for i, c in above], default=math.inf)
+            bounds[measure] = Bound(low, high)
         return Edge(self.type, bounds, True)
 
     def rebounded(self, bounds: Bounds) -> Edge:
@@ -161,15 +165,7 @@ class Edge:
         """The largest lower bound that follows; 0 where none does."""
         if self.complete and measure in self.bounds:
             return self.bounds[measure].low
-        axes = set(measure.axes)
-        return max(
-            (
-                b.low
-                for m, b in self.bounds.items()
-                if not m.total and not measure.total and axes.issuperset(m.axes)
-            ),
-            default=0.0,
-        )
+        return max((b.low for m, b in self.bounds.items() if below(m, measure)), default=0.0)
 
     @property
     def last(self) -> Measure:
@@ -179,6 +175,26 @@ class Edge:
     @property
     def tracked(self) -> tuple[Measure, ...]:
         return tracked(self.type)
+
+
+def below(one: Measure, other: Measure) -> bool:
+    """Whether the other measure of a value is never less than the first of each of its groups."""
+    return not one.total and not other.total and set(one.axes) <= set(other.axes)
+
+
+@cache
+def _implied(
+    type: Tensor, known: tuple[Measure, ...]
+) -> tuple[tuple[Measure, tuple[int, ...], tuple[tuple[int, float], ...]], ...]:
+    """For each measure those of `known` that bound it: from below, and from above with factors."""
+    return tuple(
+        (
+            measure,
+            tuple(i for i, m in enumerate(known) if below(m, measure)),
+            tuple((i, conversion(type.shape, m, measure)) for i, m in enumerate(known)),
+        )
+        for measure in dict.fromkeys((*known, *tracked(type)))
+    )
 
 
 def natural(type: Tensor, *, by_image: bool = False) -> Measure:

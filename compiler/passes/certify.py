@@ -21,12 +21,12 @@ from typing import ClassVar, TypeAlias
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Label, Span
 from modnorm.graph.modules import Leaf, Module, Repeat, Tuple, children
-from modnorm.ops.base import Advice
+from modnorm.ops.base import Advice, Sharpness
 from modnorm.ops.edges import LARGEST, ONE_HOT, Edge, Measure, letter, moved, product, slots
 from modnorm.ops.types import Size, Symbol, Type
 from modnorm.passes.bends import certified_sharpness
 from modnorm.passes.certificate import Certificate, PartBound, Reason, WeightBound
-from modnorm.passes.frames import Frame, Frames
+from modnorm.passes.frames import Frame, Frames, InVain
 from modnorm.passes.gains import Vector, adjoint, at, power, row_at, series
 from modnorm.passes.masses import divide
 from modnorm.passes.program import Program
@@ -49,7 +49,8 @@ class Certify:
 
     A model with images is looked at twice, with their norms in P and in R; the smaller κ counts.
     `norms` are bounds on the weights' norms, by template of their paths: 1 where none is given.
-    With `brief` it is proved of the model and not said of its parts: what λ needs.
+    With `brief` it is proved of the model and not said of its parts, and where there is no κ only
+    the output's bounds are looked for: what λ needs.
     """
 
     name: ClassVar[str] = "certify"
@@ -85,7 +86,7 @@ class _Certifier:
         self, program: Program, whole: bool, norms: Mapping[str, float], brief: bool
     ) -> None:
         self.program, self.brief = program, brief
-        self.frames = Frames(program, whole, norms)
+        self.frames = Frames(program, whole, norms, _learning(program) if brief else frozenset())
         self.weights = {weight.path: weight for weight in program.weights}
         self.parts: dict[int, PartBound] = {}
         self.kappas: dict[str, float] = {}
@@ -95,13 +96,21 @@ class _Certifier:
 
     def certificate(self) -> Certificate:
         program, tree = self.program, self.program.tree
-        self.find_outer()
-        frame = self.frames.frame(tree, self.frames.entry(program.types[tree.id][0]))
-        out = self.measures(frame)
-        end: dict[tuple[int, Measure], float] = dict.fromkeys(enumerate(out), 1.0)
-        self.backwards(frame, dict.fromkeys(self.outer, end), 0)
+        entry = self.frames.entry(program.types[tree.id][0])
+        sharpness, total = Sharpness(math.inf, math.inf, math.inf), math.inf
+        try:
+            frame = self.frames.frame(tree, entry)
+        except InVain:
+            frame = self.frames.ends(tree, entry)
+            out = self.measures(frame)
+        else:
+            out = self.measures(frame)
+            self.find_outer()
+            end: dict[tuple[int, Measure], float] = dict.fromkeys(enumerate(out), 1.0)
+            self.backwards(frame, dict.fromkeys(self.outer, end), 0)
+            total = sum(self.kappas.values())
+            sharpness = certified_sharpness(program, self.frames, frame, out)
         self.describe(frame, out)
-        total = sum(self.kappas.values())
         bounded = math.isfinite(total)
         whole = self.parts[tree.id]
         return Certificate(
@@ -114,7 +123,7 @@ class _Certifier:
             () if bounded else tuple(self.reasons(frame)),
             self.parts,
             {path: self.weight(path) for path in self.kappas},
-            certified_sharpness(program, self.frames, frame, out),
+            sharpness,
         )
 
     def find_outer(self) -> None:
@@ -291,6 +300,29 @@ class _Certifier:
         scale = product(targets, high)
         downstream = kappa / scale if scale and math.isfinite(kappa) else math.inf
         return WeightBound(high, downstream if targets else 0.0, kappa)
+
+
+def _learning(program: Program) -> frozenset[int]:
+    """The operations, by id, that already in the first copies around get what weights change."""
+    found: set[int] = set()
+    moves = {weight.path for weight in program.weights if weight.target}
+
+    def learns(module: Module, before: bool) -> bool:
+        match module:
+            case Leaf(weight=weight):
+                if before:
+                    found.add(module.id)
+                return before or weight in moves
+            case Tuple(members=members):
+                after = [learns(member, before) for member in members]
+                return any(after)
+            case _:
+                for child in children(module):
+                    before = learns(child, before)
+                return before
+
+    learns(program.tree, False)
+    return frozenset(found)
 
 
 def _is_scalar(module: Module) -> bool:

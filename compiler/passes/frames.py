@@ -84,16 +84,27 @@ class Frame:
         return tuple(edge.type for edge in self.y)
 
 
+class InVain(Exception):
+    """Raised where an operation has no gains that all others' were wanted for."""
+
+
 class Frames:
     """Makes the frames of a typed module tree. `whole`: images are spoken of in R, not P.
 
     `norms` are bounds on the weights' norms, by template of their paths; 1 where there is none.
+    `needed` are operations, by id, without whose gains no others are worth the work.
     """
 
     def __init__(
-        self, program: Program, whole: bool, norms: Mapping[str, float] | None = None
+        self,
+        program: Program,
+        whole: bool,
+        norms: Mapping[str, float] | None = None,
+        needed: frozenset[int] = frozenset(),
     ) -> None:
         self.norms = norms or {}
+        self.needed = needed
+        self.ends_only = False
         self.types = program.types
         self.source = program.source
         self.whole = whole
@@ -118,7 +129,11 @@ class Frames:
         return tuple(found)
 
     def frame(self, module: Module, x: Edges) -> Frame:
-        """The frame of a part for bounds on its input."""
+        """The frame of a part for bounds on its input.
+
+        Raises:
+            InVain: if a needed operation in it has no gains.
+        """
         match module:
             case Leaf():
                 return self.leaf(module, x)
@@ -147,6 +162,11 @@ class Frames:
             case Hole():
                 raise AssertionError("a hole got past the inference of shapes")
 
+    def ends(self, module: Module, x: Edges) -> Frame:
+        """A frame that says nothing of gains: of repetitions it holds the last copies alone."""
+        self.needed, self.ends_only = frozenset(), True
+        return self.frame(module, x)
+
     def mention(self, span: Span) -> Span:
         """The place itself, or, of one in another file, where the model's own mentions it."""
         return span if span.source.name == self.source.name else self.mentions[-1]
@@ -163,6 +183,8 @@ class Frames:
         y = self.sizes(leaf, x)
         gains, reason = self.gains(leaf, x), None
         if isinstance(gains, str):
+            if leaf.id in self.needed:
+                raise InVain
             reason = Reason(leaf.path, op.label, place, gains, leaf.span)
             row = {(j, self.natural(edge)): math.inf for j, edge in enumerate(y)}
             gains = {(i, self.natural(edge)): row for i, edge in enumerate(x)}
@@ -238,7 +260,8 @@ class Frames:
         total: Matrix | None = None
         lost = False
         for run in module.runs:
-            for entering, count in self.stretches(run.body, run.count, x):
+            stretches = self.stretches(run.body, run.count, x)
+            for entering, count in stretches[-1:] if self.ends_only else stretches:
                 lost = lost or any(_is_lost(edge) for edge in entering)
                 frame = self.frame(run.body, entering)
                 parts.append((frame, count))

@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple, TypeAlias
 
-from modnorm.ops.edges import Edge, Key, Matrix, Measure, conversion, product
+from modnorm.ops.edges import Edge, Key, Matrix, Measure, conversion, product, tracked
+from modnorm.ops.types import Tensor
 
 SHARP = 1e-12
 """A factor counts where it gives no more than the constant, but for so much rounding."""
@@ -48,12 +50,13 @@ def of_operation(
     They are those of a zero input and what `gains` make of the input's, or all that `y` says.
     """
     found: dict[Key, Line] = {}
+    entering = sizes(x)
     for key, high in sizes(y).items():
         line = Line(high, {})
         if not isinstance(gains, str) and at_zero is not None:
             sloped = Line(at_zero.get(key[1], 0.0), dict(_best(x, y, gains, key)))
             bounded = all(map(math.isfinite, sloped.factors.values()))
-            if bounded and sloped.at(sizes(x)) <= high * (1 + SHARP):
+            if bounded and sloped.at(entering) <= high * (1 + SHARP):
                 line = sloped
         found[key] = line
     return found
@@ -64,22 +67,29 @@ def _best(
 ) -> Iterator[tuple[Key, float]]:
     """For each slot of the input the measure that says least of one norm of the output."""
     slot, measure = out
-    for i, edge in enumerate(x):
-        ways: list[tuple[float, float, Key]] = []
-        for (number, source), row in gains.items():
-            moves = [
-                product(gain, conversion(y[slot].type.shape, m, measure))
-                for (j, m), gain in row.items()
-                if j == slot
-            ]
-            if number != i or not moves:
-                continue
-            for kept in edge.tracked:
-                factor = product(min(moves), conversion(edge.type.shape, kept, source))
-                ways.append((product(factor, edge.high(kept)), factor, (i, kept)))
-        if ways:
-            _, factor, key = min(ways)
-            yield key, factor
+    ways: dict[int, list[tuple[float, float, Key]]] = {}
+    for (i, source), row in gains.items():
+        moves = [
+            product(gain, conversion(y[slot].type.shape, m, measure))
+            for (j, m), gain in row.items()
+            if j == slot
+        ]
+        if not moves:
+            continue
+        least = min(moves)
+        for kept, share in _shares(x[i].type, source):
+            factor = product(least, share)
+            size = product(factor, x[i].high(kept))
+            ways.setdefault(i, []).append((size, factor, (i, kept)))
+    for i in sorted(ways):
+        _, factor, key = min(ways[i])
+        yield key, factor
+
+
+@cache
+def _shares(type: Tensor, source: Measure) -> tuple[tuple[Measure, float], ...]:
+    """What one measure of a value is at most of each that is followed."""
+    return tuple((m, conversion(type.shape, m, source)) for m in tracked(type))
 
 
 def after(first: Affine, second: Affine) -> dict[Key, Line]:

@@ -14,6 +14,7 @@ from modnorm.diagnostics import Diagnostic, Diagnostics
 from modnorm.ops.losses import LARGEST, LOSSES, Constants, Unbounded
 from modnorm.ops.types import Tensor
 from modnorm.passes.certificate import Smoothness
+from modnorm.passes.certify import Certify
 from modnorm.passes.program import Program
 
 LARGE = "it is too large for a float"
@@ -88,3 +89,18 @@ class Loss:
         found = program.smoothness
         assert found is not None
         assert (found.smoothness is None) == bool(found.reason)
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """λ of every known loss behind the model."""
+
+    name: ClassVar[str] = "curvature"
+
+    def run(self, program: Program, diagnostics: Diagnostics) -> Program:
+        certified = Certify(brief=True).run(program, Diagnostics())
+        found = (Loss(loss).run(certified, Diagnostics()).smoothness for loss in LOSSES)
+        return replace(program, curvature=tuple(one for one in found if one is not None))
+
+    def verify(self, program: Program) -> None:
+        assert [found.loss for found in program.curvature] == list(LOSSES)

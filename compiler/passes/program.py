@@ -102,6 +102,7 @@ class Program:
     entries: int = 0
     certificate: Certificate | None = None
     smoothness: Smoothness | None = None
+    curvature: tuple[Smoothness, ...] = ()
 
     @property
     def mass(self) -> Real:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from pathlib import Path
 
 import pytest
 from certified import Measured, case_of
@@ -13,12 +14,17 @@ from hypothesis import strategies as st
 from pythonic import Text
 from strategies import Sample, programs
 
+from modnorm.diagnostics import Diagnostics
 from modnorm.ops.edges import ONE_HOT
+from modnorm.passes.certify import Certify
+from modnorm.passes.program import Program, run_passes
+from modnorm.pipeline import ANALYSIS, analyse
 
 ROUNDING = 1e-9
 STEPS = 30 if os.environ.get("MODNORM_LONG") else 4
 EXAMPLES = settings().max_examples
 SEEDS = st.integers(0, 2**16)
+FILES = sorted((Path(__file__).parents[2] / "examples").glob("*.mod"))
 
 
 def check_certificate(text: Text, seed: int = 0, steps: int = STEPS) -> tuple[float, ...]:
@@ -45,6 +51,41 @@ def check_certificate(text: Text, seed: int = 0, steps: int = STEPS) -> tuple[fl
 @given(programs(), SEEDS)
 def test_nothing_moves_further_than_proved(sample: Sample, seed: int) -> None:
     check_certificate(sample.text, seed)
+
+
+def check_brief(program: Program) -> bool:
+    """Whether there is a κ; of it and of the output a brief certificate says what the full does."""
+    full, brief = (
+        run_passes(program, (Certify(brief=brief),), Diagnostics()).certificate
+        for brief in (False, True)
+    )
+    assert full is not None
+    assert brief is not None
+    same = ("kappa", "norm", "outputs", *(("sharpness",) if full.kappa is not None else ()))
+    assert [getattr(brief, name) for name in same] == [getattr(full, name) for name in same]
+    assert brief.parts[program.tree.id].high == full.parts[program.tree.id].high
+    return full.kappa is not None
+
+
+@settings(max_examples=2 * EXAMPLES)
+@given(programs())
+def test_a_brief_certificate_says_the_same_of_the_model(sample: Sample) -> None:
+    case = compiled(sample.text)
+    if case is not None:
+        check_brief(case.program)
+
+
+def test_a_brief_certificate_says_the_same_of_the_examples() -> None:
+    found = {path.stem: check_brief(analyse(path, passes=ANALYSIS).program) for path in FILES}
+    assert found["gpt_certified"]
+    assert not found["gpt"]
+
+
+@pytest.mark.parametrize("blocks", [1, 4, 30, 1000])
+def test_a_brief_certificate_says_the_same_at_every_depth(blocks: int) -> None:
+    for path in FILES:
+        if path.stem in ("gpt", "gpt_certified"):
+            check_brief(analyse(path, {"blocks": blocks}, passes=ANALYSIS).program)
 
 
 BENDS = {"alpha": (True, True), "beta": (True, False), "gamma": (False, False)}
