@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import shlex
-import textwrap
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import PurePath
@@ -28,9 +27,7 @@ REWRITES: tuple[Pass, ...] = (DropIdentities(), ShareEqual(), FoldScalars(), Fus
 LOWERING: tuple[Pass, ...] = (Curvature(), *REWRITES)
 """What is run for code generation alone, behind `ANALYSIS`."""
 
-SPACE, FILLER = "\ue000", "\ue001"
-"""A space where no line breaks, and one that is taken out after lines have been broken."""
-
+WIDTH = 96
 FUTURE = "from __future__ import annotations"
 MODEL_IMPORTS = (
     "import math",
@@ -245,25 +242,30 @@ def _command(program: Program, device: str, standalone: bool) -> list[str]:
         """As in a shell, and as it can stand in a docstring."""
         return shlex.quote(text).encode("unicode_escape").decode().replace('"', '\\"')
 
-    given = []
+    path = program.source.name
+    name = "FILE.mod" if path.startswith("<") else word(PurePath(path).name)
+    words = ["modnorm", "compile", name, "--model", program.name]
+    widths = [*map(len, words)]
     for name, value in program.params.items():
         text = word(f"{name}={value if isinstance(value, str) else show(value)}")
-        given.append(f"-p {text:{FILLER}<14}".replace(" ", SPACE))
-    given += ["--device", device] if device != tiles.DEFAULT else []
-    given += ["--standalone"] if standalone else []
-    path = program.source.name
-    name = "FILE.mod" if path.startswith("<") else word(PurePath(path).name).replace(" ", SPACE)
-    words = ["modnorm compile", name, "--model", program.name, *given]
-    lines = textwrap.wrap(
-        " ".join(words), 96, break_long_words=False, break_on_hyphens=False,
-        initial_indent="    ", subsequent_indent="        ",
-    )  # fmt: skip
-    lines = [line.replace(FILLER, "").replace(SPACE, " ") for line in lines]
+        words.append(f"-p {text}")
+        widths.append(max(len(text), 14) + 3)
+    more = ["--device", device] if device != tiles.DEFAULT else []
+    more += ["--standalone"] if standalone else []
+    words += more
+    widths += map(len, more)
+    lines, left = ["   "], WIDTH - 3
+    for text, width in zip(words, widths, strict=True):
+        if width >= left:
+            lines.append("       ")
+            left = WIDTH - 7
+        lines[-1] += f" {text}"
+        left -= width + 1
     return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
 
 
 def _rule(title: str) -> str:
-    return f"# {f' {title} ':-^96}"
+    return f"# {f' {title} ':-^{WIDTH}}"
 
 
 def _inputs(program: Program, model: str, names: Iterable[str]) -> str:

@@ -105,7 +105,7 @@ class Classes:
 
     def atom(self, op: Weighted, type: Type) -> str:
         """The class of an atom: one for each operation, norm, and way of calling it."""
-        code = op.emit("x", type).replace("{weight}", "self.weight").replace("{name}", "self.name")
+        code = op.emit("x", type, "self")
         key = (op.__class__, op.norm, code, op.shown)
         if key not in self.atoms:
             name = self.atoms[key] = self.names.claim(op.name)
@@ -359,7 +359,7 @@ def _first_uses(region: Region) -> tuple[dict[str, str], dict[str, Type]]:
     for number in region.numbers():
         value = region[number]
         if isinstance(value, Apply) and isinstance(value.op, Atom):
-            code = value.called.emit("x", region[value.inputs[0]].type)
+            code = value.called.emit("x", region[value.inputs[0]].type, "self")
             codes.setdefault(value.holder, code)
         elif isinstance(value, Loop):
             for run in value.runs:

@@ -14,7 +14,7 @@ from modnorm.codegen.layout import INDEX, Layout, Part, has_modules, is_list, la
 from modnorm.diagnostics import Source, Span
 from modnorm.graph.dataflow import Apply, Input, Loop, Pack, Region
 from modnorm.graph.place import legal, snake
-from modnorm.ops.base import Atom
+from modnorm.ops.base import Atom, Weighted
 from modnorm.ops.fused import Fused
 from modnorm.ops.types import TupleType, Type
 
@@ -218,21 +218,22 @@ class Forward:
             return
         (x,) = value.inputs
         argument, type = self.expression(x), self.region[x].type
-        if isinstance(value.op, Atom) and value.op.emit("x", type) == self.file.codes[value.path]:
-            code = f"{self.access(value.path)}({_text(argument)})"
+        own = value.weight or (value.path if value.op.is_module else None)
+        held = "" if own is None else self.access(own)
+        if isinstance(value.op, Atom) and self.is_called(value.op, type, value.path):
+            code = f"{held}({_text(argument)})"
         else:
-            code = value.op.emit(argument, type)
-            if value.weight is not None:
-                held = self.access(value.weight)
-                code = code.replace("{weight}", f"{held}.weight").replace("{name}", f"{held}.name")
-            elif value.op.has_effects:
-                code = code.replace("{module}", self.access(value.path))
+            code = value.op.emit(argument, type, held)
         if code.isidentifier():
             self.call(number, code)
             return
         name = self.choose(number, value)
         self.call(number, name)
         self.lines += commented(f"{name} = {code}", value.span, value.type)
+
+    def is_called(self, op: Weighted, type: Type, holder: str) -> bool:
+        """Whether the class of an atom computes it for such an input; else its weight is used."""
+        return op.emit("x", type, "self") == self.file.codes[holder]
 
     def fused(self, number: int, value: Apply, op: Fused) -> None:
         """Atoms that are stored together: all those of one input are computed where the first is.
@@ -252,10 +253,11 @@ class Forward:
                 part, live = same.stored.part, self.live(number)
                 names[part] = name = part if part not in live else self.choose(number, same)
                 self.call(other, name)
-        code, holder = op.emit(argument, type), value.holder
-        if op.emit("x", type) == self.file.codes[holder]:
-            code = f"{self.access(holder)}({_text(argument)})"
-        code = code.replace("{weight}", f"{self.access(holder)}.weight")
+        held = self.access(value.holder)
+        if self.is_called(op, type, value.holder):
+            code = f"{held}({_text(argument)})"
+        else:
+            code = op.emit(argument, type, held)
         targets = ", ".join(names.get(part, "_") for part in op.parts())
         self.lines += commented(f"{targets} = {code}", value.span, op.resolve(type)[1])
 

@@ -140,7 +140,7 @@ class Attention(Bond):
             logits = logits.masked_fill(~seen, -torch.inf)
         return logits.softmax(-1) @ v
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         assert isinstance(type, TupleType)
         assert isinstance(type.members[0], Tensor)
         d = type.members[0].shape[-1]
@@ -232,7 +232,7 @@ class RoPE(LinearBond):
             rows.append(torch.cat((row.real, row.imag), -1).to(x.dtype))
         return torch.stack(rows, -2)
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         if isinstance(type, TupleType) and not isinstance(x, tuple):
             x = parts(x, len(type.members))
         base = "" if self.base == 10000 else f", {number(self.base)}"

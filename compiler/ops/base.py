@@ -184,8 +184,7 @@ class Op(ABC):
     def module(self) -> str:
         """The Python expression that makes that module, for an operation with effects.
 
-        It may use `nn`, `**factory` (device, dtype and generator) and the helpers. `emit` calls the
-        module by the name `{module}`, to be filled in by the generator.
+        It may use `nn`, `**factory` (device, dtype and generator) and the helpers.
         """
         raise NotImplementedError(f"{self.name} has effects, so it needs `module`")
 
@@ -351,14 +350,14 @@ class Op(ABC):
         """
 
     @abstractmethod
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         """The Python expression for this operation in the generated file.
 
         `x` is the input's expression, always atomic (a name or a call, so that a suffix such as
         `.view(…)` can follow), or a tuple of expressions where `type`, the input's type, is a
-        tuple. The expression may use `torch`, `F` (torch.nn.functional) and `math`. For an atom,
-        `self.weight` is written `{weight}`, and its name for messages `{name}`, to be filled in by
-        the generator.
+        tuple. The expression may use `torch`, `F` (torch.nn.functional) and `math`. `own` is the
+        expression of the module that has the weight (`own.weight`, and `own.name` for messages), or
+        that an operation with effects is.
         """
 
 

@@ -143,7 +143,7 @@ class Conv2D(Atom):
         height, width = (h + 2 * p - k) // s + 1, (w + 2 * p - k) // s + 1
         return (weight.flatten(1) @ patches).view(b, self.out, height, width)
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         stride = f", stride={self.stride}" if self.stride != 1 else ""
         padding = f", padding={self.padding}" if self.padding else ""
-        return f"F.conv2d({x}, {{weight}}{stride}{padding})"
+        return f"F.conv2d({x}, {own}.weight{stride}{padding})"

@@ -65,8 +65,8 @@ class Dropout(LinearBond):
     def reference(self, x: Any, weight: Any = None) -> Any:
         return x
 
-    def emit(self, x: Any, type: Type) -> str:
-        return expression(map_each(lambda e: f"{{module}}({e})", x))
+    def emit(self, x: Any, type: Type, own: str) -> str:
+        return expression(map_each(lambda e: f"{own}({e})", x))
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,8 @@ class BatchMeanSubtract(ChannelStatistics, LinearBond):
     def reference(self, x: Any, weight: Any = None) -> Any:
         return x if weight is None else x - self.beside(weight["running_mean"], x.ndim)
 
-    def emit(self, x: Any, type: Type) -> str:
-        return f"{{module}}({x})"
+    def emit(self, x: Any, type: Type, own: str) -> str:
+        return f"{own}({x})"
 
     def helpers(self) -> tuple[str, ...]:
         return (copied("widened"), copied("BatchMeanSubtract"))

@@ -244,7 +244,7 @@ class Softmax(Bond):
         e = (x - x.amax(-1, keepdim=True)).exp()
         return e / e.sum(-1, keepdim=True)
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         if self.scale == 1:
             return f"F.softmax({x}, dim=-1)"
         return f"F.softmax({times(self.scale, f'widened({x})')}, dim=-1).to({x}.dtype)"

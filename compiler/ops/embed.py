@@ -74,8 +74,8 @@ class Embed(Atom):
         assert weight is not None
         return weight[x]
 
-    def emit(self, x: Any, type: Type) -> str:
-        return f"looked_up({x}, {{weight}}, {{name}})"
+    def emit(self, x: Any, type: Type, own: str) -> str:
+        return f"looked_up({x}, {own}.weight, {own}.name)"
 
     def helpers(self) -> tuple[str, ...]:
         return (copied("looked_up"),)
@@ -125,5 +125,5 @@ class Unembed(Reader):
         assert weight is not None
         return x @ weight.T / self.dim
 
-    def emit(self, x: Any, type: Type) -> str:
-        return f"F.linear({x} / {self.dim}, {{weight}})"
+    def emit(self, x: Any, type: Type, own: str) -> str:
+        return f"F.linear({x} / {self.dim}, {own}.weight)"

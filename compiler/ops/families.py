@@ -146,7 +146,7 @@ class Elementwise(Entrywise):
         (found,) = super().sizes(x, type)
         return [{m: Bound(b.low, min(b.high, x[0].high(m))) for m, b in found.items()}]
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         return f"{self.call}({x})"
 
 

@@ -118,7 +118,7 @@ class Formula(Entrywise):
 
         return value(self.formula)
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         if isinstance(self.formula, Constant):
             return f"torch.full_like({x}, {number(self.formula.value)})"
         return _text(self.formula, str(x))[0]

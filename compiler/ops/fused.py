@@ -127,5 +127,5 @@ class QKV(Fused):
     def helpers(self) -> tuple[str, ...]:
         return (copied("fused_heads"),)
 
-    def emit(self, x: Any, type: Type) -> str:
-        return f"fused_heads({x}, {{weight}}, {self.heads}, 3)"
+    def emit(self, x: Any, type: Type, own: str) -> str:
+        return f"fused_heads({x}, {own}.weight, {self.heads}, 3)"

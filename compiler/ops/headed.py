@@ -87,5 +87,5 @@ class HeadedLinear(Atom):
         assert weight is not None
         return x.unsqueeze(-3) @ weight.mT
 
-    def emit(self, x: Any, type: Type) -> str:
-        return f"headed({x}, {{weight}})"
+    def emit(self, x: Any, type: Type, own: str) -> str:
+        return f"headed({x}, {own}.weight)"

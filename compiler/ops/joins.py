@@ -62,7 +62,7 @@ class Add(LinearBond):
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         return reduce(add, x)
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         assert isinstance(type, TupleType)
         return " + ".join(parts(x, len(type.members)))
 
@@ -115,7 +115,7 @@ class WeightedSum(Bond):
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         return sum(float(c) * t for c, t in zip(self.coefficients, x, strict=True))
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         terms = list(zip(self.coefficients, parts(x, len(self.coefficients)), strict=True))
         if self.interpolates:
             (_, a), (c, b) = terms
@@ -257,6 +257,6 @@ class Select(Bond):
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         return x[self.i]
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         assert isinstance(type, TupleType)
         return expression(parts(x, len(type.members))[self.i])

@@ -94,8 +94,8 @@ class MatrixAtom(Atom):
         assert weight is not None
         return x @ weight.T
 
-    def emit(self, x: Any, type: Type) -> str:
-        return f"F.linear({x}, {{weight}})"
+    def emit(self, x: Any, type: Type, own: str) -> str:
+        return f"F.linear({x}, {own}.weight)"
 
 
 def width(op: Op, x: Tensor, given: int | None) -> int:

@@ -47,7 +47,7 @@ class MeanSubtract(AlongAxes, LinearBond):
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         return x - x.mean(dim=self.dim, keepdim=True)
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         return f"centered({x}, {self.dim})"
 
     def helpers(self) -> tuple[str, ...]:
@@ -181,7 +181,7 @@ class RMSDivide(Normalization):
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         return x / (x.square().mean(dim=self.dim, keepdim=True) + float(self.eps)).sqrt()
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         shape, eps = self.trailing(type), number(self.eps)
         if shape is not None:
             return f"F.rms_norm({x}, {shape.format(x=x)}, eps={eps})"
@@ -212,7 +212,7 @@ class LayerNorm(Normalization):
         x = x - x.mean(dim=self.dim, keepdim=True)
         return x / (x.square().mean(dim=self.dim, keepdim=True) + float(self.eps)).sqrt()
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         shape, eps = self.trailing(type), number(self.eps)
         if shape is not None:
             return f"layer_normed({x}, {shape.format(x=x)}, eps={eps})"

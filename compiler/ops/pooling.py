@@ -53,7 +53,7 @@ class Mean(LinearBond):
             x = x.sum(axis) / x.shape[axis]
         return x
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         return f"{x}.mean(dim={self.dim})"
 
 
@@ -155,7 +155,7 @@ class Pool(Bond):
     def _pooled(self, windows: torch.Tensor) -> torch.Tensor:
         """Windows (…, kernel, kernel) as a number each."""
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         stride = f", stride={self.step}" if self.step != self.kernel else ""
         padding = f", padding={self.padding}" if self.padding else ""
         return f"{self.call}({x}, {self.kernel}{stride}{padding})"
@@ -324,7 +324,7 @@ class AdaptiveAvgPool(LinearBond):
             x = torch.stack(windows, axis)
         return x
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         return f"F.adaptive_avg_pool2d({x}, {self.size})"
 
 

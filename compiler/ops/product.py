@@ -109,7 +109,7 @@ class Product(Bond):
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         return reduce(mul, x)
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         assert isinstance(type, TupleType)
         return " * ".join(parts(x, len(type.members)))
 

@@ -59,7 +59,7 @@ class Flatten(LinearBond):
     def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
         return _kept(x, self.gains(x, type))
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         return f"{x}.flatten(1)"
 
 
@@ -119,7 +119,7 @@ class SplitHeads(LinearBond):
 
         return torch.stack(x.chunk(self.heads, dim=-1), dim=-3)
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         assert isinstance(type, Tensor)
         width = type.shape[-1]
         assert isinstance(width, int)
@@ -159,7 +159,7 @@ class MergeHeads(LinearBond):
 
         return torch.cat(x.unbind(-3), dim=-1)
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         return f"{x}.transpose(-3, -2).flatten(-2)"
 
 
@@ -205,5 +205,5 @@ class Enumerate(Bond):
 
         return torch.tensor(range(x.shape[1]), device=x.device)
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         return f"torch.arange({x}.shape[1], device={x}.device)"

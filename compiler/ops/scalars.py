@@ -41,7 +41,7 @@ class Identity(LinearBond):
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         return x
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         return expression(x)
 
 
@@ -97,5 +97,5 @@ class Mul(Bond):
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         return map_each(lambda t: float(self.a) * t, x)
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         return expression(map_each(lambda e: times(self.a, e), x))

@@ -75,10 +75,11 @@ class Vector(Atom):
         assert self.at is not None, "not resolved"
         return self.at % len(type.shape)
 
-    def _aligned(self, type: Type) -> str:
+    def _aligned(self, type: Type, own: str) -> str:
+        """The weight, with an axis of size 1 for each axis behind its own."""
         assert isinstance(type, Tensor)
         behind = len(type.shape) - 1 - self._index(type)
-        return f"{{weight}}[:{', None' * behind}]" if behind else "{weight}"
+        return f"{own}.weight[:{', None' * behind}]" if behind else f"{own}.weight"
 
     def _along_last(self, x: torch.Tensor) -> torch.Tensor:
         """The input, or the output, with the vector's axis in the place of the last."""
@@ -137,8 +138,8 @@ class Bias(Vector):
         assert weight is not None
         return self._along_last(self._along_last(x) + weight)
 
-    def emit(self, x: Any, type: Type) -> str:
-        return f"{x} + {self._aligned(type)}"
+    def emit(self, x: Any, type: Type, own: str) -> str:
+        return f"{x} + {self._aligned(type, own)}"
 
 
 @register
@@ -169,5 +170,5 @@ class Scale(Vector):
         assert weight is not None
         return self._along_last(self._along_last(x) * weight)
 
-    def emit(self, x: Any, type: Type) -> str:
-        return f"{x} * {self._aligned(type)}"
+    def emit(self, x: Any, type: Type, own: str) -> str:
+        return f"{x} * {self._aligned(type, own)}"

@@ -56,7 +56,7 @@ EMITTED = [
 @pytest.mark.parametrize(("text", "constants", "code"), EMITTED, ids=[e[0] for e in EMITTED])
 def test_emission(text: str, constants: dict[str, Any], code: str) -> None:
     op = formula(text, **constants)
-    assert op.emit("x", f(B)) == code
+    assert op.emit("x", f(B), "") == code
     scope = {"x": 0.0, "torch": None}
     if "torch" not in code:
         assert op.evaluate(0.0) == pytest.approx(eval(code, scope))

@@ -175,17 +175,17 @@ def test_what_fuses() -> None:
 
 IMAGE = f(B, 3, 8, 8)
 EMITTED: list[tuple[Op, Any, Type, str]] = [
-    (Linear(4), "x", f(B, 5), "F.linear(x, {weight})"),
-    (Linear(4, norm_="column"), "x", f(B, 5), "F.linear(x, {weight})"),
-    (Readout(4), "x", f(B, T, 5), "F.linear(x, {weight})"),
-    (HeadedLinear(4, 2), "x", f(B, T, 5), "headed(x, {weight})"),
-    (Conv2D(4), "x", IMAGE, "F.conv2d(x, {weight}, padding=1)"),
-    (Conv2D(4, stride=2, padding=0), "x", IMAGE, "F.conv2d(x, {weight}, stride=2)"),
-    (Unembed("e", count=65, dim=8), "x", f(B, 8), "F.linear(x / 8, {weight})"),
-    (Unembed("e", count=2, dim=8), "x", f(B, 8), "F.linear(x / 8, {weight})"),
-    (Embed(4, 3), "x", Tensor("int", (B,), 4), "looked_up(x, {weight}, {name})"),
-    (Bias(), "x", IMAGE, "x + {weight}[:, None, None]"),
-    (Bias(), "x", f(B, 5), "x + {weight}"),
+    (Linear(4), "x", f(B, 5), "F.linear(x, m.weight)"),
+    (Linear(4, norm_="column"), "x", f(B, 5), "F.linear(x, m.weight)"),
+    (Readout(4), "x", f(B, T, 5), "F.linear(x, m.weight)"),
+    (HeadedLinear(4, 2), "x", f(B, T, 5), "headed(x, m.weight)"),
+    (Conv2D(4), "x", IMAGE, "F.conv2d(x, m.weight, padding=1)"),
+    (Conv2D(4, stride=2, padding=0), "x", IMAGE, "F.conv2d(x, m.weight, stride=2)"),
+    (Unembed("e", count=65, dim=8), "x", f(B, 8), "F.linear(x / 8, m.weight)"),
+    (Unembed("e", count=2, dim=8), "x", f(B, 8), "F.linear(x / 8, m.weight)"),
+    (Embed(4, 3), "x", Tensor("int", (B,), 4), "looked_up(x, m.weight, m.name)"),
+    (Bias(), "x", IMAGE, "x + m.weight[:, None, None]"),
+    (Bias(), "x", f(B, 5), "x + m.weight"),
     (Identity(), ("a", "b"), tup(f(B), f(B)), "(a, b)"),
     (Mul(THIRD), "x", f(B), "1/3 * x"),
     (Mul(-1), "x", f(B), "-x"),
@@ -224,7 +224,7 @@ EMITTED: list[tuple[Op, Any, Type, str]] = [
 )
 def test_emission(op: Op, x: Any, type: Type, code: str) -> None:
     """The text; that it computes the operation is tested with torch."""
-    assert op.resolve(type)[0].emit(x, type) == code
+    assert op.resolve(type)[0].emit(x, type, "m") == code
 
 
 def test_helpers_are_functions_under_the_names_that_are_called() -> None:

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Iterator
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -168,13 +169,15 @@ def used(op: Op, generator: torch.Generator, *, grad: bool = False) -> Any:
 def emitted(op: Op, x: Any, type: Type, w: Any) -> Any:
     """What the operation's emission evaluates to, as the generated file runs it in `eval()`."""
     names = {k: v for k, v in vars(runtime).items() if own(v) != runtime.__name__}
-    names |= {"torch": torch, "F": F, "math": math, "weight": w}
+    names |= {"torch": torch, "F": F, "math": math}
     for helper in op.helpers():
         exec(helper, names)
     if op.has_effects:
         names |= {"nn": torch.nn, "factory": {"dtype": leaves(x)[0].dtype, "generator": None}}
-        names["module"] = eval(op.module(), names).eval()
-        names["module"].load_state_dict(w or {})
+        names["own"] = eval(op.module(), names).eval()
+        names["own"].load_state_dict(w or {})
+    else:
+        names["own"] = SimpleNamespace(weight=w, name="a.b")
 
     def name(v: Any, path: str) -> Any:
         if isinstance(v, tuple):
@@ -182,8 +185,7 @@ def emitted(op: Op, x: Any, type: Type, w: Any) -> Any:
         names[path] = v
         return path
 
-    code = op.emit(name(x, "x"), type).replace("{weight}", "weight").replace("{name}", "'a.b'")
-    code = code.replace("{module}", "module")
+    code = op.emit(name(x, "x"), type, "own")
     ast.parse(code, mode="eval")
     return eval(code, names)
 

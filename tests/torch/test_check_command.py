@@ -283,7 +283,7 @@ class Triple(Bond):
     def reference(self, x, weight=None):
         return {factor} * x
 
-    def emit(self, x, type):
+    def emit(self, x, type, own):
         return f"{factor} * {{x}}"
 """
 

@@ -241,7 +241,7 @@ class Effect(LinearBond):
     def reference(self, x: Any, weight: Any = None) -> Any:
         return x
 
-    def emit(self, x: Any, type: Type) -> str:
+    def emit(self, x: Any, type: Type, own: str) -> str:
         return str(x)
 
 

@@ -228,7 +228,7 @@ def cast(x: Any, dtype: torch.dtype) -> Any:
 
 @every_op
 def test_nothing_but_atoms_and_readers_has_a_weight(cls: type[Op]) -> None:
-    uses_weight = "{weight}" in emission(cls)
+    uses_weight = "own.weight" in emission(cls)
     assert uses_weight == issubclass(cls, Atom | Reader)
 
 
@@ -240,4 +240,4 @@ def emission(cls: type[Op]) -> str:
     x: Any = "x"
     if isinstance(case.type, TupleType):
         x = tuple(f"x{i}" for i in range(len(case.type.members)))
-    return case.op.emit(x, case.type)
+    return case.op.emit(x, case.type, "own")
