@@ -11,7 +11,6 @@ from typing import NamedTuple
 from modnorm.codegen import sections
 from modnorm.codegen.forward import COLUMN, File, Forward, place_of, singular
 from modnorm.codegen.layout import (
-    INDEX,
     Copies,
     Held,
     Node,
@@ -21,6 +20,7 @@ from modnorm.codegen.layout import (
 )
 from modnorm.codegen.names import BUILTINS, Names, local, meant
 from modnorm.graph.dataflow import Apply, Loop, Region
+from modnorm.graph.paths import last_copy, starred
 from modnorm.graph.place import camel
 from modnorm.ops.base import Atom, Norm, Weighted
 from modnorm.ops.text import quoted
@@ -188,7 +188,7 @@ class Classes:
     def local(self, path: str) -> str:
         """The variable for something borrowed from the model's root; for copies, for their list."""
         holder, _, last = path.rpartition(".")
-        path = holder if INDEX.fullmatch(last) else path
+        path = holder if last_copy(last) else path
         if path not in self.locals:
             self.locals[path] = self.local_names.claim(path.replace(".", "_"))
         return self.locals[path]
@@ -226,7 +226,7 @@ class Classes:
                 sizes = ", ".join(map(str, dict(axes).values()))
                 made = self.atom(node.op, types[id(value)])
                 if made in self.named:
-                    sizes += f', "{INDEX.sub("*", value.path)}"'
+                    sizes += f', "{starred(value.path)}"'
                 still = ".requires_grad_(False)" if value.holder in self.frozen else ""
                 return f"{made}({sizes}, {FACTORY}){still}"
             case Copies():
@@ -273,7 +273,7 @@ class Classes:
         found = self.loops[id(node.loop)] = []
         for run in node.loop.runs:
             holder = run.path.rpartition(".")[0].rpartition(".")[2]
-            base = singular(holder) if holder and not INDEX.fullmatch(holder) else "layer"
+            base = singular(holder) if holder and not last_copy(holder) else "layer"
             text = self.region_class("{name}", run.region, run.path, node.loop)
             if text not in self.parts:
                 self.parts[text] = self.names.claim(camel(base))

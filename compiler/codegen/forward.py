@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from modnorm.codegen.layout import INDEX, Layout, Part, has_modules, is_list, layout
+from modnorm.codegen.layout import Layout, Part, has_modules, is_list, layout
 from modnorm.diagnostics import Source, Span
 from modnorm.graph.dataflow import Apply, Input, Loop, Pack, Region
+from modnorm.graph.paths import last_copy
 from modnorm.graph.place import legal, snake
 from modnorm.ops.base import Atom, Weighted
 from modnorm.ops.fused import Fused
@@ -179,7 +180,7 @@ class Forward:
         weighted = isinstance(value, Apply) and value.weight is not None
         for depth in reversed(range(len(inside))):
             name = inside[depth]
-            if INDEX.fullmatch(name) or (weighted and self.repeated(name)):
+            if last_copy(name) or (weighted and self.repeated(name)):
                 continue
             name = legal(snake(name))
             taken = keyword.iskeyword(name) or name in self.file.taken or name == "self"
@@ -209,7 +210,7 @@ class Forward:
         if not self.layout.owns(path):
             return self.outside(path) if self.outside else self.file.local(path)
         inside = path[len(self.layout.prefix) :].strip(".").split(".")
-        names = inside[:-1] if INDEX.fullmatch(inside[-1]) else inside
+        names = inside[:-1] if last_copy(path) else inside
         return ".".join([self.holder, *names])
 
     def apply(self, number: int, value: Apply) -> None:
@@ -292,9 +293,9 @@ class Forward:
 
     @staticmethod
     def submodule(where: str, last: str, index: str) -> str:
-        match = INDEX.fullmatch(last)
-        assert match is not None, last
-        return f'{where}.get_submodule(f"{{{index}}}{match[2]}")'
+        copy = last_copy(last)
+        assert copy is not None, last
+        return f'{where}.get_submodule(f"{{{index}}}{copy.suffix}")'
 
     def held_as_list(self, path: str) -> bool:
         """Whether a repetition stands in an `nn.ModuleList` of its own."""

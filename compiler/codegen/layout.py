@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from modnorm.graph.dataflow import Apply, Loop, Region
+from modnorm.graph.paths import last_copy
 from modnorm.ops.base import Weighted
-
-INDEX = re.compile(r"\{(\d+)\}(\w*)")
-"""The path component of a repetition: first index, and a suffix that keeps siblings apart."""
 
 
 @dataclass(eq=False)
@@ -101,9 +98,9 @@ def layout(region: Region, prefix: str) -> Layout:
                     for path, node in layout(run.region, run.path).borrowed.items():
                         hold(path, node)
                 path = value.runs[0].path
-                match = INDEX.fullmatch(path.rpartition(".")[2])
-                assert match is not None, path
-                hold(path, Copies(value, match[2]))
+                last = last_copy(path)
+                assert last is not None, path
+                hold(path, Copies(value, last.suffix))
             elif isinstance(value, Loop):
                 for run in value.runs:
                     visit(run.region)

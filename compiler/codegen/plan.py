@@ -7,7 +7,7 @@ from functools import cache
 
 from modnorm.codegen.forward import place_of
 from modnorm.graph.dataflow import Apply, Loop, Region
-from modnorm.graph.place import instance
+from modnorm.graph.paths import instance
 from modnorm.kernels.weight import Layout
 from modnorm.ops.base import Atom
 from modnorm.ops.types import Real

@@ -15,15 +15,13 @@ import networkx as nx
 
 from modnorm.diagnostics import Span
 from modnorm.graph.modules import (
+    Around,
     Compose,
     Hole,
     Leaf,
     Module,
     Repeat,
-    Scope,
-    Shared,
     Stored,
-    Tare,
     Tuple,
 )
 from modnorm.ops.base import Op
@@ -212,7 +210,7 @@ def _lower(module: Module, x: int, builder: Builder, types: dict[int, tuple[Type
                 start += run.count
             type = types[module.id][1]
             return builder.add(Loop(tuple(runs), (x,), type, module.span, module.path, module.id))
-        case Scope(body=body) | Shared(body=body) | Tare(body=body):
+        case Around(body=body):
             return _lower(body, x, builder, types)
         case Hole():
             raise AssertionError("a hole got past the inference of shapes")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from modnorm.diagnostics import Span
 from modnorm.ops.base import Op
@@ -92,8 +92,14 @@ class Repeat:
         return sum(run.count for run in self.runs)
 
 
+class Around:
+    """What computes its body, and says something of it."""
+
+    body: Module
+
+
 @dataclass(frozen=True, eq=False)
-class Scope:
+class Scope(Around):
     """A named part. `span` is where it was mentioned, `definition` where the name is defined."""
 
     name: str
@@ -106,7 +112,7 @@ class Scope:
 
 
 @dataclass(frozen=True, eq=False)
-class Shared:
+class Shared(Around):
     """A mention of a `shared` module: the same weights wherever `key` is the same."""
 
     key: str
@@ -117,7 +123,7 @@ class Shared:
 
 
 @dataclass(frozen=True, eq=False)
-class Tare:
+class Tare(Around):
     """The body with its masses rescaled so that they sum to `mass`."""
 
     body: Module
@@ -151,8 +157,31 @@ def children(module: Module) -> tuple[Module, ...]:
             return members
         case Repeat(runs=runs):
             return tuple(run.body for run in runs)
-        case Scope(body=body) | Shared(body=body) | Tare(body=body):
+        case Around(body=body):
             return (body,)
+
+
+def counted(module: Module) -> list[tuple[Module, int]]:
+    """The modules directly inside, each with the number of copies that it stands for."""
+    if isinstance(module, Repeat):
+        return [(run.body, run.count) for run in module.runs]
+    return [(child, 1) for child in children(module)]
+
+
+def rebuilt(module: Module, inner: Callable[[Module], Module], **changes: Any) -> Module:
+    """The module with what `inner` makes of those directly inside, and other fields changed."""
+    match module:
+        case Leaf() | Hole():
+            return replace(module, **changes)
+        case Compose(steps=steps):
+            return replace(module, steps=tuple(map(inner, steps)), **changes)
+        case Tuple(members=members):
+            return replace(module, members=tuple(map(inner, members)), **changes)
+        case Repeat(runs=runs):
+            new = tuple(replace(run, body=inner(run.body)) for run in runs)
+            return replace(module, runs=new, **changes)
+        case Around(body=body):
+            return replace(module, body=inner(body), **changes)
 
 
 def walk(module: Module) -> Iterator[Module]:
@@ -175,19 +204,13 @@ def renumbered(module: Module, numbers: Iterator[int], path: Callable[[str], str
         case Leaf():
             weight = None if module.weight is None else path(module.weight)
             return replace(module, id=number, path=path(module.path), weight=weight)
-        case Hole():
-            return replace(module, id=number)
-        case Compose(steps=steps):
-            return replace(module, id=number, steps=tuple(map(inner, steps)))
-        case Tuple(members=members):
-            return replace(module, id=number, members=tuple(map(inner, members)))
         case Repeat(runs=runs):
             new = tuple(Run(inner(run.body), run.count, path(run.path)) for run in runs)
             return replace(module, id=number, path=path(module.path), runs=new)
-        case Scope(body=body):
-            return replace(module, id=number, path=path(module.path), body=inner(body))
-        case Shared(body=body) | Tare(body=body):
-            return replace(module, id=number, body=inner(body))
+        case Scope():
+            return rebuilt(module, inner, id=number, path=path(module.path))
+        case _:
+            return rebuilt(module, inner, id=number)
 
 
 class Mentions:

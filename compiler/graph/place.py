@@ -10,13 +10,10 @@ from __future__ import annotations
 import keyword
 import re
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import NamedTuple
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Span
 from modnorm.graph.modules import (
-    Compose,
-    Hole,
     Leaf,
     Module,
     Repeat,
@@ -24,10 +21,12 @@ from modnorm.graph.modules import (
     Scope,
     Shared,
     Tare,
-    Tuple,
     children,
+    counted,
+    rebuilt,
 )
 from modnorm.graph.numbers import show
+from modnorm.graph.paths import template
 from modnorm.ops.base import Atom, Reader
 
 MAX_POSITIONS = 5_000
@@ -88,20 +87,6 @@ def snake(name: str) -> str:
 def camel(name: str) -> str:
     """`attention_block` → `AttentionBlock`."""
     return "".join(part[:1].upper() + part[1:] for part in name.split("_")) or "Part"
-
-
-def instance(template: str, indices: tuple[int, ...]) -> str:
-    """The path of one copy: each `{k}` replaced by k plus the next index."""
-    first, rest = _pieces(template)
-    pairs = zip(rest, indices[: len(rest)], strict=True)
-    return first + "".join([f"{start + index}{text}" for (start, text), index in pairs])
-
-
-@lru_cache(maxsize=1024)
-def _pieces(template: str) -> tuple[str, list[tuple[int, str]]]:
-    """What stands before the first `{k}`, and for each of them k with what stands behind it."""
-    first, *rest = re.split(r"\{(\d+)\}", template)
-    return first, list(zip(map(int, rest[::2]), rest[1::2], strict=True))
 
 
 @dataclass(eq=False)
@@ -175,14 +160,6 @@ class _Placer:
                     return replace(module, id=number, path=path, weight=own)
                 weight = op.embed if isinstance(op, Reader) else None
                 return replace(module, id=number, path=at.join(name), weight=weight)
-            case Hole():
-                return replace(module, id=number)
-            case Compose(steps=steps):
-                placed = tuple(self.place(step, at) for step in steps)
-                return replace(module, id=number, steps=placed)
-            case Tuple(members=members):
-                placed = tuple(self.place(member, at) for member in members)
-                return replace(module, id=number, members=placed)
             case Scope(name=name, body=body):
                 if self.has_modules(body):
                     path = at.claim(self.safe(name, module.definition))
@@ -191,12 +168,12 @@ class _Placer:
                 return replace(
                     module, id=number, path=path, body=self.place(body, _Container(path))
                 )
-            case Tare(body=body):
-                return replace(module, id=number, body=self.place(body, at))
             case Shared():
                 return self.place_shared(module, number)
             case Repeat():
                 return self.place_repeat(module, number, at)
+            case _:
+                return rebuilt(module, lambda inner: self.place(inner, at), id=number)
 
     def place_shared(self, module: Shared, number: int) -> Module:
         if module.key not in self.shared:
@@ -229,7 +206,7 @@ class _Placer:
         runs: list[Run] = []
         start = 0
         for run in module.runs:
-            inner = f"{path}.{{{start}}}{suffix}" if path else f"{{{start}}}{suffix}"
+            inner = template(path, start, suffix)
             body = run.body
             if name is not None and isinstance(body, Scope):
                 placed: Module = replace(
@@ -262,8 +239,8 @@ def measure(module: Module) -> Measure:
 
     def visit(m: Module) -> Measure:
         if id(m) not in seen:
-            parts = [visit(child) for child in children(m)]
-            counts = [run.count for run in m.runs] if isinstance(m, Repeat) else [1] * len(parts)
+            inside = counted(m)
+            parts, counts = [visit(child) for child, _ in inside], [n for _, n in inside]
             weight = isinstance(m, Leaf) and isinstance(m.op, Atom)
             effect = isinstance(m, Leaf) and m.op.has_effects
             seen[id(m)] = Measure(
@@ -315,14 +292,5 @@ def _link(module: Module, weights: dict[str, str], diagnostics: Diagnostics) -> 
                     )
                 )
             return replace(module, weight=path)
-        case Leaf() | Hole():
-            return module
-        case Compose(steps=steps):
-            return replace(module, steps=tuple(_link(s, weights, diagnostics) for s in steps))
-        case Tuple(members=members):
-            return replace(module, members=tuple(_link(m, weights, diagnostics) for m in members))
-        case Repeat(runs=runs):
-            linked = tuple(replace(r, body=_link(r.body, weights, diagnostics)) for r in runs)
-            return replace(module, runs=linked)
-        case Scope(body=body) | Shared(body=body) | Tare(body=body):
-            return replace(module, body=_link(body, weights, diagnostics))
+        case _:
+            return rebuilt(module, lambda inner: _link(inner, weights, diagnostics))

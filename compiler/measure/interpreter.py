@@ -24,7 +24,7 @@ from modnorm.graph.modules import (
     Tuple,
     children,
 )
-from modnorm.graph.place import instance
+from modnorm.graph.paths import instance
 from modnorm.measure.values import flatten
 
 Indices: TypeAlias = tuple[int, ...]

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 
 from modnorm.graph.modules import Leaf, Module, Repeat, Scope, Shared, children
-from modnorm.graph.place import instance
+from modnorm.graph.paths import instance
 from modnorm.measure.certificates import Certificates, Proved
 from modnorm.measure.interpreter import Indices, Interpreter, buffer_names, copies, weight_name
 from modnorm.measure.search import Effort, Problem, largest_stretch, stretch_at

@@ -21,6 +21,7 @@ from itertools import combinations_with_replacement
 from typing import TypeAlias
 
 from modnorm.graph.modules import Leaf, Repeat, Tuple
+from modnorm.graph.paths import depth
 from modnorm.ops.base import Sharpness
 from modnorm.ops.edges import Form, Key, Measure, lower, moved, product, summed
 from modnorm.passes.frames import Frame, Frames
@@ -104,7 +105,7 @@ class _Walk:
         first: dict[Direction, Vector] = dict(passed)
         own, target, mixed = ("", 0), 0.0, {}
         if leaf.weight is not None:
-            outer = len(scales) - leaf.weight.count("{")
+            outer = len(scales) - depth(leaf.weight)
             target = self.targets[leaf.weight] * math.prod(scales[outer:])
             own = ("w", outer)
             push = {(0, m): product(target, size) for m, size in op.pushes(frame.x, type).items()}

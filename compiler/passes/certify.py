@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, TypeAlias
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Label, Span
+from modnorm.graph import paths
 from modnorm.graph.modules import Leaf, Module, Repeat, Tuple, children
 from modnorm.ops.base import Advice, Sharpness
 from modnorm.ops.edges import LARGEST, ONE_HOT, Edge, Measure, letter, moved, product, slots
@@ -133,7 +134,7 @@ class _Certifier:
             module, depth = stack.pop()
             match module:
                 case Leaf(weight=str(path)):
-                    self.outer.add(depth - path.count("{"))
+                    self.outer.add(depth - paths.depth(path))
                 case Repeat(runs=runs):
                     stack.extend((run.body, depth + 1) for run in runs)
                 case _:
@@ -205,7 +206,7 @@ class _Certifier:
             return
         path, out = leaf.weight, frame.out
         pushes = leaf.op.pushes(frame.x, self.program.types[leaf.id][0])
-        vector = below[depth - path.count("{")]
+        vector = below[depth - paths.depth(path)]
         effect = min(
             (product(gain, at(vector, (0, m), out)) for m, gain in pushes.items()),
             default=math.inf,

@@ -7,14 +7,12 @@ from functools import reduce
 from typing import Protocol, TypeVar
 
 from modnorm.graph.modules import (
+    Around,
     Compose,
     Hole,
     Leaf,
     Module,
     Repeat,
-    Scope,
-    Shared,
-    Tare,
     Tuple,
 )
 
@@ -63,7 +61,7 @@ def fold(module: Module, algebra: Algebra[T], values: dict[int, T]) -> T:
         case Repeat(runs=runs):
             copies = (algebra.repeat(inner(run.body), run.count) for run in runs)
             value = reduce(algebra.after, copies, algebra.unit)
-        case Scope(body=body) | Shared(body=body) | Tare(body=body):
+        case Around(body=body):
             value = inner(body)
         case Hole():
             raise AssertionError("a hole got past the inference of shapes")

@@ -15,14 +15,12 @@ from typing import TypeAlias
 
 from modnorm.diagnostics import Span
 from modnorm.graph.modules import (
+    Around,
     Compose,
     Hole,
     Leaf,
     Module,
     Repeat,
-    Scope,
-    Shared,
-    Tare,
     Tuple,
 )
 from modnorm.ops.edges import (
@@ -154,7 +152,7 @@ class Frames:
                 return self.around(module, x, y, gains, [(f, 1) for f in frames])
             case Repeat():
                 return self.repeat(module, x)
-            case Scope(body=body) | Shared(body=body) | Tare(body=body):
+            case Around(body=body):
                 self.mentions.append(self.mention(module.span))
                 inner = self.frame(body, x)
                 self.mentions.pop()
@@ -248,7 +246,7 @@ class Frames:
                     stretches = self.stretches(run.body, run.count, x)
                     x = self.flow(run.body, stretches[-1][0])
                 return x
-            case Scope(body=body) | Shared(body=body) | Tare(body=body):
+            case Around(body=body):
                 return self.flow(body, x)
             case Hole():
                 raise AssertionError("a hole got past the inference of shapes")
@@ -366,7 +364,7 @@ class Frames:
                         total = copies if total is None else growth.after(total, copies)
                 assert total is not None
                 return x, total
-            case Scope(body=body) | Shared(body=body) | Tare(body=body):
+            case Around(body=body):
                 return self.growth(body, x)
             case Hole():
                 raise AssertionError("a hole got past the inference of shapes")

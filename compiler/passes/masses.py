@@ -14,14 +14,13 @@ from typing import ClassVar
 
 from modnorm.diagnostics import Diagnostic, Diagnostics
 from modnorm.graph.modules import (
-    Compose,
     Leaf,
     Module,
     Repeat,
-    Scope,
     Shared,
     Tare,
-    Tuple,
+    children,
+    counted,
 )
 from modnorm.graph.numbers import fits_float, show
 from modnorm.ops.base import Atom
@@ -81,14 +80,12 @@ class _Masses:
                     if node.key not in self.bodies:
                         self.bodies[node.key] = node
                         stack.append((node.body, 1))
-                case Repeat():
-                    repeated.extend((run.body, copies * run.count) for run in node.runs)
-                case Compose(steps=parts) | Tuple(members=parts):
-                    stack.extend((part, copies) for part in reversed(parts))
-                case Scope(body=body) | Tare(body=body):
-                    stack.append((body, copies))
-                case Leaf():
-                    pass
+                case _:
+                    inside = [(part, copies * count) for part, count in counted(node)]
+                    if isinstance(node, Repeat):
+                        repeated.extend(inside)
+                    else:
+                        stack.extend(reversed(inside))
 
     def sum(self, module: Module) -> Counter[str]:
         """Fill in the mass of every part; return the shared modules mentioned, not all inside."""
@@ -97,18 +94,6 @@ class _Masses:
         match module:
             case Leaf(op=op):
                 mass = op.mass if isinstance(op, Atom) else 0
-            case Compose(steps=parts) | Tuple(members=parts):
-                for part in parts:
-                    mentioned += self.sum(part)
-                    mass = add(mass, self.mass[part.id])
-            case Repeat(runs=runs):
-                for run in runs:
-                    inner = self.sum(run.body)
-                    mentioned += Counter({key: n * run.count for key, n in inner.items()})
-                    mass = add(mass, scaled(self.mass[run.body.id], run.count))
-            case Scope(body=body):
-                mentioned = self.sum(body)
-                mass = self.mass[body.id]
             case Tare(body=body):
                 mentioned = self.sum(body)
                 mass = self.mass[body.id]
@@ -118,6 +103,11 @@ class _Masses:
                     mass = module.mass
             case Shared(key=key):
                 mentioned[key] = 1
+            case _:
+                for part, count in counted(module):
+                    inner = self.sum(part)
+                    mentioned += Counter({key: n * count for key, n in inner.items()})
+                    mass = add(mass, scaled(self.mass[part.id], count))
         self.mass[module.id] = mass
         return self.complete(module, mentioned)
 
@@ -155,14 +145,6 @@ class _Masses:
                 if isinstance(op, Atom):
                     self.leaf[module.path] = self.mass[module.id]
                     self.tares[module.path] = tares
-            case Compose(steps=parts) | Tuple(members=parts):
-                for part in parts:
-                    self.scale(part, factor, tares)
-            case Repeat(runs=runs):
-                for run in runs:
-                    self.scale(run.body, factor, tares)
-            case Scope(body=body):
-                self.scale(body, factor, tares)
             case Tare(body=body):
                 inner = self.mass[body.id]
                 if inner != 0:
@@ -171,6 +153,9 @@ class _Masses:
                 self.scale(body, factor, tares)
             case Shared():
                 pass
+            case _:
+                for part in children(module):
+                    self.scale(part, factor, tares)
 
 
 @dataclass(frozen=True)
@@ -229,12 +214,8 @@ def _copies(tree: Module) -> list[tuple[str, int]]:
             case Leaf(op=op):
                 if isinstance(op, Atom):
                     found.append((node.path, copies))
-            case Repeat():
-                stack.extend((run.body, copies * run.count) for run in node.runs)
             case Shared(body=body):
                 stack.append((body, 1))
-            case Compose(steps=parts) | Tuple(members=parts):
-                stack.extend((part, copies) for part in parts)
-            case Scope(body=body) | Tare(body=body):
-                stack.append((body, copies))
+            case _:
+                stack.extend((part, copies * count) for part, count in counted(node))
     return found

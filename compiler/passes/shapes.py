@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Label, Span
 from modnorm.graph.modules import (
+    Around,
     Compose,
     Hole,
     Leaf,
@@ -18,12 +19,12 @@ from modnorm.graph.modules import (
     Run,
     Scope,
     Shared,
-    Tare,
     Tuple,
     renumbered,
     walk,
 )
 from modnorm.graph.numbers import show
+from modnorm.graph.paths import last_copy, template
 from modnorm.ops.base import Atom, Misfit, Op
 from modnorm.ops.types import Tensor, TupleType, Type
 from modnorm.passes.program import Program
@@ -106,13 +107,13 @@ class _Inference:
                 new, out = self.infer(body, x)
                 self.scopes.pop()
                 return replace(module, body=new), out
-            case Tare(body=body):
-                new, out = self.infer(body, x)
-                return replace(module, body=new), out
             case Shared(body=body):
                 self.mentions.append(module)
                 new, out = self.infer(body, x)
                 self.mentions.pop()
+                return replace(module, body=new), out
+            case Around(body=body):
+                new, out = self.infer(body, x)
                 return replace(module, body=new), out
             case Repeat():
                 return self.repeat(module, x)
@@ -282,9 +283,9 @@ class _Inference:
 
     def others(self, run: Run) -> Run:
         """All copies but the first, as a run whose positions have ids and paths of their own."""
-        first = run.path.rindex("{")
-        number, tail = run.path[first + 1 :].split("}", 1)
-        path = f"{run.path[:first]}{{{int(number) + 1}}}{tail}"
+        last = last_copy(run.path)
+        assert last is not None, run.path
+        path = template(run.path.rpartition(".")[0], last.start + 1, last.suffix)
         body = renumbered(
             run.body,
             self.numbers,

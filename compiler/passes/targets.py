@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from modnorm.diagnostics import Diagnostic, Diagnostics
+from modnorm.graph import paths
 from modnorm.graph.dataflow import Apply, Loop, Pack, Region
 from modnorm.graph.numbers import fits_float
-from modnorm.graph.place import instance
 from modnorm.ops.base import Atom
 from modnorm.ops.types import Real
 from modnorm.passes.masses import divide
@@ -122,7 +122,7 @@ class Targets:
         return replace(program, weights=tuple(weights))
 
     def out_of_range(self, path: str, uses: list[_Use], diagnostics: Diagnostics) -> None:
-        first = instance(path, (0,) * path.count("{"))
+        first = paths.first(path)
         diagnostics.add(
             Diagnostic(
                 "E501",
@@ -137,7 +137,7 @@ class Targets:
         own = next(use for use in uses if isinstance(use.value.op, Atom))
         op = own.value.op
         assert isinstance(op, Atom)
-        levels = own.levels[len(own.levels) - path.count("{") :]
+        levels = own.levels[len(own.levels) - paths.depth(path) :]
         downstream: Real = 0
         copies = 0
         for use in uses:

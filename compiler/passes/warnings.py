@@ -9,12 +9,12 @@ from typing import ClassVar
 from modnorm.diagnostics import Diagnostic, Diagnostics, Label
 from modnorm.graph.dataflow import Apply, Loop
 from modnorm.graph.modules import (
+    Around,
     Compose,
     Hole,
     Leaf,
     Module,
     Repeat,
-    Scope,
     Shared,
     Tare,
     Tuple,
@@ -22,7 +22,7 @@ from modnorm.graph.modules import (
     walk,
 )
 from modnorm.graph.numbers import show
-from modnorm.graph.place import instance
+from modnorm.graph.paths import instance
 from modnorm.ops.base import Atom
 from modnorm.passes.program import Program, Weight
 from modnorm.passes.sensitivity import power
@@ -220,7 +220,7 @@ def _is_skip(module: Module) -> bool:
             return op.is_identity or op.scalar is not None
         case Compose(steps=parts):
             return all(map(_is_skip, parts))
-        case Scope(body=body) | Shared(body=body) | Tare(body=body):
+        case Around(body=body):
             return _is_skip(body)
         case Repeat() | Tuple() | Hole():
             return False

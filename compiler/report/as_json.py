@@ -19,7 +19,7 @@ from modnorm.graph.modules import (
     Tare,
     children,
 )
-from modnorm.graph.place import instance
+from modnorm.graph.paths import instance
 from modnorm.ops.base import Atom, Sharpness
 from modnorm.ops.types import Real
 from modnorm.passes.certificate import Certificate, PartBound, Reason

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from modnorm.codegen.plan import Record, records
 from modnorm.diagnostics import Diagnostic, ModnormError, Span, did_you_mean
-from modnorm.graph.place import instance
+from modnorm.graph.paths import instance
 from modnorm.kernels import schemes
 from modnorm.ops.types import Real
 from modnorm.passes.program import Program

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from modnorm.codegen.plan import records
 from modnorm.diagnostics import Diagnostics, Source, Span
 from modnorm.graph.modules import Leaf, Module, Repeat, Scope, walk
+from modnorm.graph.paths import instance
 from modnorm.graph.place import (
     MAX_LOOPS,
     MAX_WEIGHTS,
     Measure,
     camel,
-    instance,
     is_reserved,
     measure,
     place,
