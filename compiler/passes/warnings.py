@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
@@ -24,12 +25,16 @@ from modnorm.graph.modules import (
 from modnorm.graph.numbers import show
 from modnorm.graph.paths import instance
 from modnorm.ops.base import Atom
-from modnorm.passes.program import Program, Weight
+from modnorm.passes.masses import divide
+from modnorm.passes.program import Level, Program, Weight
 from modnorm.passes.sensitivity import power
 
 TOLERANCE = 1e-9
 APART = 1e6
 """Targets whose ratio is more than this are warned of."""
+RESOLUTION = 2.0**-24
+"""A float32 that changes by less than this part of it may stay as it is: half a unit of its last
+place, and weights begin with norm 1 as a rule."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Warnings:
         self.buffers(program, diagnostics)
         self.unused(program, diagnostics)
         self.apart(program, diagnostics)
+        self.still(program, diagnostics)
         return program
 
     def frozen(self, leaf: Leaf, program: Program, diagnostics: Diagnostics) -> None:
@@ -195,8 +201,50 @@ class Warnings:
             )
         )
 
+    def still(self, program: Program, diagnostics: Diagnostics) -> None:
+        """Targets so small that updates of that size round away."""
+        still = {weight.path: _still(weight) for weight in program.weights if weight.target}
+        count = sum(still.values())
+        if not count:
+            return
+        least, path = min(_extremes(w)[0] for w in program.weights if still.get(w.path))
+        copies = sum(weight.copies for weight in program.weights)
+        worst = next(w for w in program.weights if _extremes(w)[0] == (least, path))
+        share = float(divide(worst.mass, program.mass))
+        diagnostics.add(
+            Diagnostic(
+                "W615",
+                f"{count} of {copies} weights will hardly move: the target of `{path}` is"
+                f" {least:.3g}, and in float32 an update of less than {RESOLUTION:.1g} rounds away",
+                worst.span,
+                hint=f"the target is its share of the mass, {share:.3g}, over the sensitivity"
+                f" behind it, {share / least:.3g}: `modnorm explain` shows what makes it up",
+            )
+        )
+
     def verify(self, program: Program) -> None:
         pass
+
+
+def _still(weight: Weight) -> int:
+    """How many copies of a weight have a target below the resolution of its type."""
+    if _extremes(weight)[0][0] >= RESOLUTION:
+        return 0
+    targets = [float(weight.target)]
+    *levels, longest = [Level(0, 1, 1), *sorted(weight.levels, key=lambda level: level.count)]
+    for level in levels:
+        steps = [float(power(level.ratio, n)) for n in range(level.count)]
+        targets = [target / step for target in targets for step in steps]
+    return sum(_small(target, float(longest.ratio), longest.count) for target in targets)
+
+
+def _small(last: float, ratio: float, count: int) -> int:
+    """How many of so many copies are below it, if each target is the next one's over `ratio`."""
+    if ratio == 1:
+        return count if last < RESOLUTION else 0
+    crossed = math.log(last / RESOLUTION) / math.log(ratio)  # so many copies before the last
+    below = count - 1 - math.floor(crossed) if ratio > 1 else math.ceil(crossed)
+    return min(max(below, 0), count)
 
 
 def _extremes(weight: Weight) -> list[tuple[float, str]]:

@@ -20,6 +20,7 @@ from limits import no_hanging
 import modnorm
 from modnorm.codegen.assemble import generate
 from modnorm.codegen.classes import Classes
+from modnorm.codegen.plan import records
 from modnorm.diagnostics import Diagnostics, InternalError, ModnormError
 from modnorm.ops import registry
 from modnorm.ops.linear import Linear
@@ -335,6 +336,27 @@ def test_targets_far_apart_are_warned_of(body: str, ends: tuple[str, str]) -> No
 def test_targets_near_each_other_are_not_warned_of(body: str) -> None:
     found = analyse_text(f"{X}model M = {body}\n", passes=ANALYSIS).diagnostics
     assert not [d for d in found if d.code == "W611"]
+
+
+@pytest.mark.parametrize(
+    ("body", "still"),
+    [
+        ("Linear(8) @ (2 * Linear(8)) ** 30", 11),
+        ("Linear(8) @ (2 * Linear(8)) ** 15", 0),
+        ("Linear(8) @ (2 * (2 * Linear(8)) ** 5) ** 4", 5),
+        ("Linear(8, mass = 0) @ Linear(8)", 0),
+    ],
+)
+def test_weights_that_will_hardly_move_are_counted(body: str, still: int) -> None:
+    """Below 2⁻²⁴: of 31 with 2³⁰ behind the first, 11; of 21 with 2²⁴ behind the first, 5."""
+    found = analyse_text(f"{X}model M = {body}\n", passes=ANALYSIS)
+    targets = [record.target for record in records(found.program)]
+    assert sum(0 < target < 2**-24 for target in targets) == still
+    warnings = [d for d in found.diagnostics if d.code == "W615"]
+    assert len(warnings) == (still > 0)
+    for warning in warnings:
+        assert warning.message.startswith(f"{still} of {len(targets)} weights will hardly move")
+        assert f"{min(targets):.3g}" in warning.message
 
 
 # --- work that grows with the program, not with its copies ------------------------------------

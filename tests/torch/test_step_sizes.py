@@ -13,12 +13,16 @@ from optimizer_cases import give_gradients, parameters
 from torch import Tensor, nn
 
 import modnorm
+from modnorm.codegen.assemble import generate
+from modnorm.codegen.imports import import_source
 from modnorm.kernels import DualizedSGD, NormedAdam, NormedOptimizer, NormedSGD
 from modnorm.kernels.plan import NORMS
 from modnorm.kernels.polar import polar
 from modnorm.kernels.schemes import choose
 from modnorm.kernels.spectral import spread
 from modnorm.kernels.weight import Weight
+from modnorm.passes.warnings import RESOLUTION
+from modnorm.pipeline import analyse_text
 
 POWER: list[Any] = [NormedAdam, NormedSGD]
 SHAPES = [  # outputs, inputs, examples
@@ -363,3 +367,39 @@ def test_large_matrices_are_stepped_whatever_the_default_device_is() -> None:
         optimizer.step()
     assert spread(112, torch.float32).is_cpu  # adding one of another device does nothing, silently
     assert optimizer.slack()["w"] == pytest.approx(1, rel=0.01)
+
+
+PLAIN = """
+input tokens: int[batch, seq] < 11
+def norm = Scale @ RMSDivide(eps = 1e-5)
+def attn = Linear(16) @ MergeHeads @ Attention(true, scale = sqrt(8)) @ (q, k, v)
+  where
+    q = SplitHeads(2) @ Linear(16)
+    k = SplitHeads(2) @ Linear(16)
+    v = SplitHeads(2) @ Linear(16)
+def mlp = Linear(16) @ GELU @ Linear(64)
+def block = (Identity + mlp @ norm) @ (Identity + attn @ norm)
+model GPT = Linear(11) @ norm @ block ** 10 @ Embed(11, 16)
+"""
+
+
+@pytest.mark.parametrize("kind", ["NormedAdam", "DualizedSGD"])
+def test_weights_below_the_resolution_hardly_move(kind: str) -> None:
+    """Those that a warning counts (W615): most entries of most of them stay to the last bit."""
+    analysis = analyse_text(PLAIN)
+    made = import_source(generate(analysis.program, "cpu"), "plain")
+    torch.manual_seed(0)
+    model = made.GPT(generator=torch.Generator().manual_seed(0))
+    optimizer = getattr(made, kind)(model.named_parameters(), lr=1.0)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    tokens = torch.randint(0, 11, (8, 16))
+    scores = model(tokens[:, :-1]).flatten(0, 1)
+    nn.functional.cross_entropy(scores, tokens[:, 1:].flatten()).backward()
+    optimizer.step()
+    moved = {name: (p != before[name]).float().mean() for name, p in model.named_parameters()}
+    targets = {weight.name: weight.target for weight in made.PLAN}
+    still = [moved[name] for name, target in targets.items() if target < RESOLUTION]
+    going = [moved[name] for name, target in targets.items() if target > 16 * RESOLUTION]
+    (warning,) = [d for d in analysis.diagnostics if d.code == "W615"]
+    assert warning.message.startswith(f"{len(still)} of {len(moved)} weights")
+    assert max(still) < 0.5 < min(going)
