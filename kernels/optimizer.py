@@ -661,15 +661,24 @@ class NormedOptimizer(Resumable):
 
         The norm is exact (`Norm.exact`), in float64. Power iteration bounds σ_max from below, so
         updates are too large if anything, and this is at least 1 up to rounding; it is 0 for an
-        update of zeros. DualizedSGD's updates are orthogonal up to an error of the map. Left out
-        are weights whose norm is exact, and those that did not move since the optimizer was made
-        or loaded. Options and gradients have to be still what they were in the last step.
+        update of zeros, and for one so small that each entry of the weight rounds back to what it
+        is. DualizedSGD's updates are orthogonal up to an error of the map. Left out are weights
+        whose norm is exact, and those that got no update since the optimizer was made or loaded.
+        Options and gradients have to be still what they were in the last step.
         """
         found = {}
         for group, p, w in self.weights():
             if (norm := NORMS[w.norm]).vector and w.name in self._factors:
-                found[w.name] = norm.exact(self._scaled(group, p, w)).item()
+                scaled = self._scaled(group, p, w)
+                moves = self._is_felt(group, p, w, scaled[0])
+                found[w.name] = norm.exact(scaled).item() if moves else 0.0
         return found
+
+    def _is_felt(self, group: Any, p: Tensor, w: Weight, scaled: Tensor) -> bool:
+        """Does an update change any entry of a weight? One by a learning rate of 0 may have."""
+        value = w.cut(self.state.get(p, {}).get("master", p.detach()))
+        size = float(group.get("step_size", group["lr"])) * w.target
+        return not size or bool((value - (size * scaled).to(value.dtype) != value).any())
 
     def state_dict(self) -> dict[str, Any]:
         """All that a run needs to go on bit for bit, as `load_state_dict` takes it."""

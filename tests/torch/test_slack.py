@@ -149,3 +149,26 @@ def test_iterations_out_of_range(kind: Any, value: Any) -> None:
     message = "iterations must be a whole number, at least 1 and below 11, not"
     with pytest.raises(ValueError, match=message):
         kind(parameters(), lr=0.1, plan=PLAN, iterations=value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_slack_is_zero_where_an_update_rounds_away(kind: Any, dtype: torch.dtype) -> None:
+    """Below the resolution of a weight nothing moves, and near it only its smallest entries do."""
+    least = 2.0**-60 if dtype == torch.float64 else 2.0**-30
+    plan = tuple(
+        Weight(name, "Linear", (16, 16), "spectral", 1.0, target)
+        for name, target in (("a", 1.0), ("b", least))
+    )
+    named = parameters(dtype, plan=plan)
+    for _, p in named:
+        p.data.fill_(0.5)
+    optimizer = kind(named, lr=0.1, plan=plan)
+    for step in range(3):
+        give_gradients(named, step)
+        optimizer.step()
+        slack = optimizer.slack()
+        assert slack["a"] > 0.9
+        assert slack["b"] == 0
+    still = dict(named)["b"]
+    assert torch.equal(still, torch.full_like(still, 0.5))
