@@ -6,8 +6,7 @@ from modnorm.measure.problems import CheckError
 from modnorm.report.blocks import NONE, Cell, Table, Tone
 from modnorm.report.html import pieces
 from modnorm.sweep import plot, tables
-from modnorm.sweep.curves import lr_of
-from modnorm.sweep.findings import Findings
+from modnorm.sweep.findings import Findings, lr_of
 
 STYLE = """
 main { padding: 16px; max-width: 1280px; margin: 0 auto; }

@@ -12,8 +12,7 @@ from modnorm.measure.plot import METADATA, require_matplotlib
 from modnorm.report.diagnostics import clean
 from modnorm.report.html import pieces
 from modnorm.sweep import Metric, fits, tables
-from modnorm.sweep.curves import Curve, is_mass, labels
-from modnorm.sweep.findings import Findings
+from modnorm.sweep.findings import Curve, Findings, is_mass, labels
 from modnorm.sweep.problems import SweepError
 from modnorm.sweep.records import Size, Sizes
 

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from modnorm.report.typed import parsed, typed
 from modnorm.report.unusable import Unusable
 from modnorm.report.words import listed, plain
-from modnorm.sweep.curves import Curve, Loss
+from modnorm.sweep.findings import Curve, Loss
 from modnorm.sweep.records import Outcome, Settings, Size, Sweep, Trial
 
 if TYPE_CHECKING:

@@ -22,8 +22,17 @@ from modnorm.report.blocks import (
 from modnorm.report.diagnostics import clean
 from modnorm.report.words import plural, short
 from modnorm.sweep import fits
-from modnorm.sweep.curves import Curve, Loss, is_mass, labels, lr_of
-from modnorm.sweep.findings import Drift, Findings, Recommendation, volume
+from modnorm.sweep.findings import (
+    Curve,
+    Drift,
+    Findings,
+    Loss,
+    Recommendation,
+    is_mass,
+    labels,
+    lr_of,
+    volume,
+)
 from modnorm.sweep.records import Sizes
 
 SAME = (
@@ -240,8 +249,7 @@ def rates(findings: Findings) -> Table:
         else:
             best = largest.best or 0.0
             why = "it drifts" if "drifts" in verdicts else "transfer is unclear"
-            scales = tuple(pair for pair in largest.sizes if not is_mass(pair[0]))
-            at = f"at {labels(scales)}" if scales else "here"
+            at = f"at {labels(largest.scales)}" if largest.scales else "here"
             where = Cell(f"{at}: {why}" if verdicts else at, "warn" if verdicts else "")
         at_masses = f", {labels(masses)}" if masses else ""
         rows.append((name, f"lr = {lr_of(best):.2g}{at_masses}", where))
