@@ -24,7 +24,7 @@ from checkpoint import Trouble, differences, read, write
 import modnorm
 from modnorm.data.fetch import DataError
 from modnorm.data.tasks import Task, evaluating, probe
-from modnorm.sweep.names import NORMED
+from modnorm.sweep.axes import NORMED
 from modnorm.train import train
 
 SCHEDULE = ("base_lrs", "last_epoch", "_last_lr")

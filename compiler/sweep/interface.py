@@ -160,12 +160,9 @@ class Transfer:
     @property
     def json(self) -> dict[str, Any]:
         """The findings as a dict with the keys of the JSON that `modnorm transfer` writes."""
-        import json
+        from modnorm.sweep.saved import to_json
 
-        from modnorm.sweep.saved import dumps
-
-        found: dict[str, Any] = json.loads(dumps(self.findings))
-        return found
+        return to_json(self.findings)
 
     def plot(self, format: str = "png") -> bytes:
         """The curves as a picture: a "png", "svg" or "pdf".

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from modnorm.measure.problems import CheckError
-from modnorm.report.blocks import NONE, Cell, Table, Tone
 from modnorm.report.html import pieces
 from modnorm.sweep import plot, tables
-from modnorm.sweep.findings import Findings, lr_of
+from modnorm.sweep.findings import Findings
 
 STYLE = """
 main { padding: 16px; max-width: 1280px; margin: 0 auto; }
@@ -36,7 +35,7 @@ def render(findings: Findings) -> str:
     about = "".join(pieces.body([facts]))
     runs = ""
     if count := len(findings.sweep.runs):
-        table = pieces.table(runs_table(findings))
+        table = pieces.table(tables.runs(findings))
         inner = f"<details><summary>all {count:,}</summary>{table}</details>"
         runs = pieces.panel("runs", "Runs", inner)
     return "\n".join(
@@ -52,25 +51,3 @@ def render(findings: Findings) -> str:
             "</main>\n</body>\n</html>\n",
         )
     )
-
-
-def runs_table(findings: Findings) -> Table:
-    """Every run."""
-    runs = findings.sweep.runs
-    axes = tuple(dict.fromkeys(name for trial, _ in runs for name, _ in trial.sizes))
-    rows = []
-    for trial, outcome in runs:
-        sizes = dict(trial.sizes)
-        bad: Tone = "bad" if outcome.status == "diverged" else ""
-        shown = [trial.optimizer, *(_number(sizes.get(axis)) for axis in axes)]
-        shown += [f"{trial.log2_lr:.6g}", f"{lr_of(trial.log2_lr):.3g}", f"{trial.seed}"]
-        losses = (outcome.first_loss, outcome.train_loss, outcome.held_out_loss, outcome.accuracy)
-        rest = [*map(_number, losses), f"{outcome.steps}", f"{outcome.seconds:.1f}"]
-        rows.append((*map(Cell, shown), Cell(outcome.status, bad), *map(Cell, rest)))
-    titles = ("optimizer", *axes, "log2 lr", "lr", "seed", "status", "first loss", "train",
-              "held out", "accuracy", "steps", "seconds")  # fmt: skip
-    return Table(titles, tuple(rows), frozenset(titles) - {"optimizer", "status"})
-
-
-def _number(value: float | None) -> str:
-    return NONE if value is None else f"{value:.6g}"

@@ -24,8 +24,7 @@ from modnorm.passes.program import Program
 from modnorm.pipeline import Analysis
 from modnorm.report.output import IMPORTED, Read
 from modnorm.sweep import Metric
-from modnorm.sweep.axes import beyond
-from modnorm.sweep.names import read_label
+from modnorm.sweep.axes import beyond, read_label
 from modnorm.sweep.options import TransferOptions
 from modnorm.sweep.parts import roles
 from modnorm.sweep.problems import SweepError

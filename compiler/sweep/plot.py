@@ -12,7 +12,7 @@ from modnorm.measure.plot import METADATA, require_matplotlib
 from modnorm.report.diagnostics import clean
 from modnorm.report.html import pieces
 from modnorm.sweep import Metric, fits, tables
-from modnorm.sweep.findings import Curve, Findings, is_mass, labels
+from modnorm.sweep.findings import Curve, Findings, is_mass, labels, scales_of
 from modnorm.sweep.problems import SweepError
 from modnorm.sweep.records import Size, Sizes
 
@@ -88,13 +88,11 @@ def _saved(figure: Any, form: str, **options: Any) -> bytes:
 def _figure(
     rows: int, columns: int, size: tuple[float, float] | None = None, **options: Any
 ) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     width = min(PANEL[0], max(MOST / columns, NARROWEST))
     size = size or (max(width * columns, 4.6), PANEL[1] * rows + 0.3)
     figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
@@ -107,12 +105,14 @@ def rows(findings: Findings) -> list[Row]:
     The others have the values of the smallest model, or those at which most curves are, where the
     smallest was not varied along all params.
     """
-    found = []
+    found: list[Row] = []
     names = tables.optimizers(findings)
-    for axis in dict.fromkeys(name for one in findings.curves for name, _ in one.sizes):
-        by_optimizer = {
-            name: line(findings.of(name), axis, findings.advised(name)) for name in names
-        }
+    for axis in tables.axes(findings.curves):
+        by_optimizer = {}
+        for name in names:
+            own = findings.of(name)
+            along = lines(own, axis, findings.advised(name))
+            by_optimizer[name] = along[0] if along else list(own[:1])
         if any(len(own) > 1 for own in by_optimizer.values()):
             found.append((axis, by_optimizer))
     return found or [("", {name: list(findings.of(name)) for name in names})]
@@ -132,7 +132,7 @@ def lines(curves: Sequence[Curve], axis: str, masses: Sizes = ()) -> list[list[C
 
     def place(rest: Sizes) -> tuple[int, int, float]:
         other = sum(pair not in masses for pair in rest if is_mass(pair[0]))
-        return -len(groups[rest]), other, math.prod(v for name, v in rest if not is_mass(name))
+        return -len(groups[rest]), other, math.prod(value for _, value in scales_of(rest))
 
     return [
         sorted(groups[rest], key=lambda one: dict(one.sizes)[axis])
@@ -140,35 +140,27 @@ def lines(curves: Sequence[Curve], axis: str, masses: Sizes = ()) -> list[list[C
     ]
 
 
-def line(curves: Sequence[Curve], axis: str, masses: Sizes = ()) -> list[Curve]:
-    """The curves along an axis that are shown; the smallest, where none varies it."""
-    found = lines(curves, axis, masses)
-    return found[0] if found else list(curves[:1])
-
-
 def window(curves: Sequence[Curve]) -> tuple[float, float]:
     """The losses to show: from the lowest on, past the optima's surroundings, not the diverged.
 
     A curve's surroundings are its losses up to two doublings of the learning rate from its best.
     """
-    finite = [p for one in curves for p in one.points if math.isfinite(p.loss)]
-    if not finite:
-        return 0.0, 1.0
-    low, top = min(p.loss for p in finite), max(p.loss for p in finite)
-    near = []
+    bests: list[float] = []
+    near: list[float] = []
+    top = -math.inf
     for one in curves:
         points = [p for p in one.points if math.isfinite(p.loss)]
         if points:
             best = min(points, key=lambda p: p.loss)
-            around = [p.loss for p in points if abs(p.log2_lr - best.log2_lr) <= 2.01]
-            near.append(max(around))
-            near.append(best.loss)
-    near.sort()
-    typical = near[int(0.75 * (len(near) - 1))]
-    best_losses = [min(p.loss for p in c.points) for c in curves if c.points]
-    worst_best = max(value for value in best_losses if math.isfinite(value))
-    high = min(max(typical, worst_best), low + HEADROOM * (top - low))
-    high = max(high, worst_best)
+            bests.append(best.loss)
+            around = (p.loss for p in points if abs(p.log2_lr - best.log2_lr) <= 2.01)
+            near += [best.loss, max(around)]
+            top = max(top, *(p.loss for p in points))
+    if not bests:
+        return 0.0, 1.0
+    low, worst = min(bests), max(bests)
+    typical = sorted(near)[int(0.75 * (len(near) - 1))]
+    high = max(min(max(typical, worst), low + HEADROOM * (top - low)), worst)
     room = max(high - low, 1e-3 * max(abs(low), 1e-9))
     return low - 0.08 * room, high + 0.12 * room
 

@@ -6,15 +6,16 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from modnorm.data.fetch import DataError
 from modnorm.measure.interface import torch_at_hand
 from modnorm.measure.problems import NoTorch
+from modnorm.measure.progress import LONGEST, bar
 from modnorm.report.diagnostics import clean
 from modnorm.sweep.plan import Curve, Plan, Run
-from modnorm.sweep.pool import WORK, Job, Pool, processes, stoppable
+from modnorm.sweep.pool import WORK, Cluster, Job, Pool, Processes, stoppable
 from modnorm.sweep.problems import TrialFailed
 from modnorm.sweep.records import Outcome, Sweep, Trial
 from modnorm.sweep.store import Store, expect_apart, gives_way, opened, peek
@@ -47,13 +48,12 @@ class Place:
     @contextmanager
     def pool(self) -> Iterator[Pool]:
         with torch_at_hand(), stoppable():
+            pool: Pool
             if self.ray is None:
-                with processes(self.size, self.threads, self.work) as pool:
-                    yield pool
-                return
-            from modnorm.sweep.ray_pool import cluster
-
-            with cluster(self.ray or None, self.jobs, self.threads, self.work) as pool:
+                pool = Processes(self.size, self.threads, self.work)
+            else:
+                pool = Cluster(self.ray or None, self.jobs, self.threads, self.work)
+            with closing(pool):
                 yield pool
 
 
@@ -94,10 +94,10 @@ def swept(plan: Plan, place: Place, show: bool = False) -> Sweep:
     with opened(place.store, place.force) as store:
         known = plan.known(store)
         if missing := plan.runs(known).keys() - known.keys():
-            with place.pool() as pool, _bar(show) as told:
+            with place.pool() as pool, bar(show) as tick:
                 if not probed:
                     _probe(plan, missing, pool)
-                drive(plan, store, pool, told)
+                drive(plan, store, pool, tick)
         return plan.result(plan.known(store))
 
 
@@ -108,12 +108,11 @@ def _probe(plan: Plan, missing: Set[str], pool: Pool) -> None:
         pass
 
 
-Told = Callable[[Mapping[str, Run], Mapping[str, Outcome], int, str], None]
-"""Is told of the runs that are needed and the outcomes that are known; of how many are made at
-once, and which one was begun last."""
+Tick = Callable[[int, int, str], None]
+"""Is told how many of how many runs are over, and what remains and was begun last."""
 
 
-def drive(plan: Plan, store: Store, pool: Pool, told: Told) -> None:
+def drive(plan: Plan, store: Store, pool: Pool, tick: Tick) -> None:
     """Make all runs of a plan that the store does not have, those of large models first.
 
     Each is in the store when it is over. Where one fails, no more are begun; those on their way are
@@ -133,7 +132,8 @@ def drive(plan: Plan, store: Store, pool: Pool, told: Told) -> None:
             curve, trial = max(waiting, key=lambda run: run[0].cost)
             begun[trial.key] = trial
         if begun:
-            told(runs, known, pool.size, named(next(reversed(begun.values()))))
+            last = named(next(reversed(begun.values())))
+            tick(len(runs.keys() & known), len(runs), _progress(runs, known, pool.size, last))
         return (trial, plan.job(curve, trial.lr, trial.seed)) if waiting else None
 
     for trial, outcome in _through(pool, take):
@@ -224,6 +224,16 @@ def _left(runs: Mapping[str, Run], known: Mapping[str, Outcome], size: int) -> f
     return remaining(over, missing, size)
 
 
+def _progress(runs: Mapping[str, Run], known: Mapping[str, Outcome], size: int, what: str) -> str:
+    """What remains, in words, and what is made now."""
+    seconds = _left(runs, known, size)
+    diverged = sum(known[key].status == "diverged" for key in runs.keys() & known)
+    parts = [f"{spoken(seconds)} left"] if seconds is not None else []
+    parts += [f"{diverged} diverged"] if diverged else []
+    left = ", ".join(parts)
+    return f"{left}  {clean(what)[-max(LONGEST - len(left) - 2, 1) :]}"
+
+
 def spoken(seconds: float) -> str:
     """About how long that is."""
     if seconds < 90:
@@ -285,37 +295,3 @@ def _timed(plan: Plan, curve: Curve, trial: Trial) -> float:
     whole = plan.sweep.settings
     each = made.seconds / (made.steps + FORWARD)
     return each * (whole.steps + FORWARD * whole.eval_batches)
-
-
-@contextmanager
-def _bar(show: bool) -> Iterator[Told]:
-    """A line on stderr that says how far a sweep is, and what remains."""
-    if not show:
-        yield lambda runs, known, size, what: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}", markup=False),
-        TextColumn("{task.description}", markup=False),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None, left="")
-
-        def told(
-            runs: Mapping[str, Run], known: Mapping[str, Outcome], size: int, what: str
-        ) -> None:
-            seconds, done = _left(runs, known, size), runs.keys() & known.keys()
-            diverged = sum(known[key].status == "diverged" for key in done)
-            parts = [f"{spoken(seconds)} left"] if seconds is not None else []
-            parts += [f"{diverged} diverged"] if diverged else []
-            progress.update(
-                task, completed=len(done), total=len(runs), left=", ".join(parts),
-                description=clean(what[-40:]),
-            )  # fmt: skip
-
-        yield told

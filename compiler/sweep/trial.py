@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from modnorm.data.functions import see_folder
-from modnorm.sweep.names import read_label
+from modnorm.sweep.axes import read_label
 from modnorm.sweep.records import Outcome, Settings
 
 if TYPE_CHECKING:

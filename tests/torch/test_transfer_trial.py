@@ -19,7 +19,7 @@ from modnorm.data import tasks
 from modnorm.data.fetch import DataError
 from modnorm.data.texts import load
 from modnorm.sweep import trial
-from modnorm.sweep.names import read_label
+from modnorm.sweep.axes import read_label
 from modnorm.sweep.optimizers import build
 from modnorm.sweep.parts import with_body_mass
 from modnorm.sweep.records import Outcome, Settings
