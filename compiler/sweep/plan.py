@@ -43,7 +43,7 @@ Variation = Callable[[Mapping[str, Any]], Analysis]
 """Analyses the file with some params changed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curve:
     """The runs of one optimizer at one combination of sizes. rates: asked for, rising.
 
@@ -77,7 +77,7 @@ class Plan:
     metric: Metric = "train"
     stem: str = ""
     read: Read = field(default_factory=dict)
-    _keys: dict[Any, str] = field(default_factory=dict, compare=False)
+    _made: dict[Any, Trial] = field(default_factory=dict, init=False, compare=False)
 
     def job(self, curve: Curve, lr: float, seed: int) -> Job:
         return {
@@ -92,33 +92,34 @@ class Plan:
 
     def key(self, curve: Curve, lr: float, seed: int) -> str:
         """The checksum of a run."""
-        place = curve.optimizer, curve.sizes, lr, seed
-        if place not in self._keys:
-            self._keys[place] = key_of(self.job(curve, lr, seed), self.sweep.versions or {})
-        return self._keys[place]
+        return key_of(self.job(curve, lr, seed), self.sweep.versions or {})
+
+    def trial(self, curve: Curve, lr: float, seed: int) -> Trial:
+        """A run, which is made once, as it is asked for again and again."""
+        place = curve, lr, seed
+        if place not in self._made:
+            key = self.key(curve, lr, seed)
+            self._made[place] = Trial(curve.optimizer, curve.sizes, lr, seed, key)
+        return self._made[place]
 
     def trials(self, curve: Curve, known: Mapping[str, Outcome]) -> list[Trial]:
         """The runs of a curve that are known to be needed, given the outcomes of some of them."""
         rates, seeds = list(curve.rates), self.sweep.seeds
         room = {True: self.extend, False: self.extend}
         while True:
-            found = [
-                Trial(curve.optimizer, curve.sizes, lr, seed, self.key(curve, lr, seed))
-                for lr in rates
-                for seed in seeds
-            ]
-            if len(rates) < 2 or not all(trial.key in known for trial in found):
-                return found
-            losses = [[known[t.key].loss(self.metric, CEILING) for t in found if t.lr == lr]
-                      for lr in rates]  # fmt: skip
+            found = [[self.trial(curve, lr, seed) for seed in seeds] for lr in rates]
+            flat = [trial for some in found for trial in some]
+            if len(rates) < 2 or not all(trial.key in known for trial in flat):
+                return flat
+            losses = [[known[t.key].loss(self.metric, CEILING) for t in some] for some in found]
             means = [math.fsum(some) / len(some) for some in losses]
             best = means.index(min(means))
             low = best == 0
             if not low and best != len(rates) - 1:
-                return found
+                return flat
             lr = beyond(rates, low)
             if not room[low] or not LOWEST < lr < HIGHEST:
-                return found
+                return flat
             room[low] -= 1
             rates = [lr, *rates] if low else [*rates, lr]
 
