@@ -33,6 +33,7 @@ import torch
 import modnorm
 from modnorm.data import texts
 from modnorm.data.tasks import Task, make_task, only_input
+from modnorm.train import falling, train
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SEEDS, TAIL = (0, 1, 2), 50
@@ -95,27 +96,28 @@ def module_of(case: Case, folder: str) -> ModuleType:
     return modnorm.load(path, **case.params)
 
 
-def train(
+def trained(
     module: ModuleType, task: Task, kind: str, seed: int, steps: int, falls: bool, **options: Any
 ) -> Trained:
     model = getattr(module, module.MODEL)(generator=torch.Generator().manual_seed(seed))
     optimizer = getattr(module, kind)(model.named_parameters(), **options)
     (group,) = optimizer.param_groups
     reach = max(optimizer.reach(group, w) for w in optimizer.plan if w.target)
-    whole, batches = group["lr"], torch.Generator().manual_seed(seed)
+    batches = torch.Generator().manual_seed(seed)
     losses, sizes, curvatures = list[float](), list[float](), list[float]()
-    for step in range(steps):
-        x, y = task.draw(batches)
-        loss = task.loss(model(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        group["lr"] = whole * (1 - step / steps) if falls else whole
-        optimizer.step()
+    drawn: list[Any] = []
+
+    def objective() -> torch.Tensor:
+        drawn[:] = task.draw(batches)
+        return task.loss(model(drawn[0]), drawn[1])
+
+    factor = falling("linear" if falls else "constant", steps)
+    for step, loss in enumerate(train(objective, [optimizer], range(steps), factor=factor)):
         losses.append(loss.item())
         sizes.append(group.get("step_size", group["lr"]))
         if "smoothness" in group and not falls and step % 10 == 0 and sizes[-1]:
             with torch.no_grad():
-                change = task.loss(model(x), y).item() - losses[-1]
+                change = task.loss(model(drawn[0]), drawn[1]).item() - losses[-1]
             # The step is η = slope/(λ·reach²), and so is one with what was met for λ.
             curvatures.append(2 * (change / (sizes[-1] * reach) ** 2 + group["smoothness"]))
     with torch.no_grad():
@@ -147,7 +149,7 @@ def rows(name: str, case: Case, steps: int, folder: str) -> Iterator[str]:
     for kind, guess in case.guesses.items():
 
         def runs(falls: bool = True, kind: str = kind, **options: Any) -> list[Trained]:
-            return [train(module, task, kind, seed, steps, falls, **options) for seed in SEEDS]
+            return [trained(module, task, kind, seed, steps, falls, **options) for seed in SEEDS]
 
         swept = {guess: runs(lr=2.0**guess)}
 

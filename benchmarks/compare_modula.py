@@ -32,6 +32,7 @@ from trainer import data_troubles, load_module  # noqa: E402
 
 from modnorm.data import texts  # noqa: E402
 from modnorm.data.tasks import NextCharacter, cross_entropy  # noqa: E402
+from modnorm.train import train  # noqa: E402
 
 SIZES = {"vocab": 65, "context": 64, "d_embed": 128, "heads": 4, "blocks": 4, "blocks_mass": 5}
 HEAD = SIZES["d_embed"] // SIZES["heads"]
@@ -50,19 +51,39 @@ class Trained:
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
-def train(task: NextCharacter, steps: int, seed: int, forward: Forward, update: Any) -> Trained:
+class Update:
+    """What is done after a backward pass, as an optimizer that counts its steps."""
+
+    def __init__(self, update: Callable[[int], None]) -> None:
+        self.update, self.steps = update, 0
+        self.param_groups: list[dict[str, Any]] = []
+
+    def zero_grad(self) -> None:
+        """The update does that itself."""
+
+    def step(self) -> None:
+        self.update(self.steps)
+        self.steps += 1
+
+
+def trained(
+    task: NextCharacter, steps: int, seed: int, forward: Forward, update: Callable[[int], None]
+) -> Trained:
     """The loop that both share: draw, forward, backward, then `update(step)`."""
     batches = torch.Generator().manual_seed(seed)
     seconds: list[float] = []
     losses: list[torch.Tensor] = []
-    for step in range(steps):
-        begun = time.perf_counter()
+
+    def objective() -> torch.Tensor:
         x, y = task.draw(batches)
-        loss = cross_entropy(forward(x), y)
-        loss.backward()
-        update(step)
-        seconds.append(time.perf_counter() - begun)
-        losses.append(loss.detach())
+        return cross_entropy(forward(x), y)
+
+    begun = time.perf_counter()
+    for loss in train(objective, [Update(update)], range(steps)):
+        losses.append(loss)
+        now = time.perf_counter()
+        seconds.append(now - begun)
+        begun = now
     with torch.no_grad():
         held_out = [cross_entropy(forward(x), y) for x, y in task.held_out()]
     return Trained(
@@ -110,7 +131,7 @@ def run_modula(task: NextCharacter, steps: int, seed: int) -> Trained:
         network.regularize(weights, strength=lr * WEIGHT_DECAY)
         weights.zero_grad()
 
-    return train(task, steps, seed, lambda x: network.forward(x, weights), update)
+    return trained(task, steps, seed, lambda x: network.forward(x, weights), update)
 
 
 def run_compiled(
@@ -131,7 +152,7 @@ def run_compiled(
         optimizer.zero_grad()
         schedule.step()
 
-    return train(task, steps, seed, model, update)
+    return trained(task, steps, seed, model, update)
 
 
 @torch.no_grad()

@@ -271,7 +271,7 @@ def transfer(file: str | None, options: TransferOptions) -> None:
     rates = rates_of(options)
     with _failing():
         from modnorm.pipeline import ANALYSIS
-        from modnorm.sweep.command import transferred
+        from modnorm.sweep.interface import transferred
 
         work.expect_writable()
         text, picture = transferred(

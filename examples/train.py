@@ -40,7 +40,7 @@ from trainer import (
 
 from modnorm.data import texts
 from modnorm.data.tasks import NextCharacter, default_data, make_task, only_input
-from modnorm.sweep.names import NORMED
+from modnorm.sweep.axes import NORMED
 
 
 class Log:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import inspect
+import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -23,7 +24,8 @@ from checkpoint import Trouble, differences, read, write
 import modnorm
 from modnorm.data.fetch import DataError
 from modnorm.data.tasks import Task, evaluating, probe
-from modnorm.sweep.names import NORMED
+from modnorm.sweep.axes import NORMED
+from modnorm.train import train
 
 SCHEDULE = ("base_lrs", "last_epoch", "_last_lr")
 """What a schedule goes on from."""
@@ -161,6 +163,7 @@ class Run:
             self.forward = self.compiled()
         self.batches = torch.Generator().manual_seed(settings.seed)
         self.monitor: Any = None
+        self.losses = train(self.objective, [self.optimizer], itertools.count(), ready=self.record)
         self.step = 0
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.loss_count = 0
@@ -202,20 +205,22 @@ class Run:
         except (OSError, ValueError, TypeError) as error:
             raise Trouble(str(error)) from error
 
-    def train_step(self) -> torch.Tensor:
-        """One step; the training loss before it."""
-        x, y = self.task.draw(self.batches)
-        loss = self.task.loss_in_training(self.forward, x, y)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+    def objective(self) -> torch.Tensor:
+        """The loss of the next batch."""
+        return self.task.loss_in_training(self.forward, *self.task.draw(self.batches))
+
+    def record(self, loss: torch.Tensor) -> None:
         if self.monitor is not None:
             self.monitor.record(loss)
-        self.optimizer.step()
+
+    def train_step(self) -> torch.Tensor:
+        """One step; the training loss before it."""
+        loss = next(self.losses)
         self.schedule.step()
         self.step += 1
-        self.loss_sum += loss.detach()
+        self.loss_sum += loss
         self.loss_count += 1
-        return loss.detach()
+        return loss
 
     def mean_loss(self) -> float | None:
         """The mean training loss since this was last asked."""

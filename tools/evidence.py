@@ -15,8 +15,7 @@ from reference import table
 
 from modnorm.sweep import Metric
 from modnorm.sweep.analysis import found
-from modnorm.sweep.curves import Curve
-from modnorm.sweep.findings import Drift, Findings
+from modnorm.sweep.findings import Curve, Drift, Findings
 from modnorm.sweep.saved import loads
 
 ROOT = Path(__file__).resolve().parent.parent

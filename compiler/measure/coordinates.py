@@ -31,6 +31,7 @@ from modnorm.passes.program import Program
 from modnorm.pipeline import Analysis
 from modnorm.report.checked import Coordinates, Quantity, ScalingFinding, Training
 from modnorm.report.words import as_float
+from modnorm.train import train
 
 OPTIMIZER = "NormedAdam"
 QUANTITIES: tuple[Quantity, ...] = ("activation", "change")
@@ -100,12 +101,10 @@ def _trained(
     try:
         with torch.random.fork_rng(devices=()):  # what operations draw is the seed's, too
             torch.manual_seed(seed)
-            for _ in range(options.steps):
-                loss = objective(model(*batch.inputs))
-                optimizer.zero_grad()
-                if loss.requires_grad:
-                    torch.autograd.backward(loss)
-                optimizer.step()
+            for _ in train(
+                lambda: objective(model(*batch.inputs)), [optimizer], range(options.steps)
+            ):
+                pass
         last = float(objective(model.eval()(*batch.inputs)).detach())
     except FloatingPointError:  # the optimizer's own check of gradients
         last = math.nan

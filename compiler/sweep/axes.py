@@ -1,13 +1,19 @@
-"""What is varied, read from text: values, ranges, learning rates by optimizer."""
+"""What is varied, read from text: values, ranges, optimizers, learning rates of each.
+
+A label of an optimizer is `NAME[:option=value…]`, as in `dualized_sgd:momentum=0.9:steps=5`, or
+names a function of the user's own, `module:function[:option=value…]`. Names may be written as those
+of classes are: `DualizedSGD`, `AdamW`.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from modnorm.diagnostics import did_you_mean
 from modnorm.sweep import RATES
-from modnorm.sweep.names import BadLabel, read_label, usual
 from modnorm.sweep.records import Size
 
 NUMBER = re.compile(r"\d+(\.\d*)?([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?")
@@ -19,7 +25,7 @@ EXACT = 6
 
 
 class BadAxis(ValueError):
-    """Values that cannot be read; the text says what is wrong and what would do."""
+    """Values or labels that cannot be read; the text says what is wrong and what would do."""
 
 
 def values(text: str, between: bool = False) -> tuple[Size, ...]:
@@ -110,6 +116,73 @@ def beyond(rates: Sequence[float], low: bool) -> float:
 # --- optimizers and their learning rates ------------------------------------------------------
 
 
+NORMED = {"normed_adam": "NormedAdam", "normed_sgd": "NormedSGD", "dualized_sgd": "DualizedSGD"}
+"""The optimizers of a generated file; theirs alone depend on masses."""
+PLAIN = ("adam", "sgd", "muon")
+NAMES = (*NORMED, *PLAIN)
+ALIASES = {name.replace("_", ""): name for name in NAMES} | {"adamw": "adam"}
+"""Names as people write them, in small letters and without `_` and `-`."""
+
+Option = int | float | bool | str
+
+
+@dataclass(frozen=True)
+class Label:
+    """An optimizer's name and options. `function` is set for the user's own."""
+
+    name: str
+    options: dict[str, Option] = field(default_factory=dict)
+    function: str | None = None
+
+    @property
+    def normed(self) -> bool:
+        return self.name in NORMED
+
+
+def usual(text: str) -> str:
+    """A label, or the name of an optimizer, with the name under which a sweep keeps it."""
+    name, colon, options = text.strip().partition(":")
+    folded = name.lower().replace("_", "").replace("-", "")
+    return f"{ALIASES.get(folded, name)}{colon}{options}"
+
+
+def read_label(text: str) -> Label:
+    """The parts of a label.
+
+    Raises:
+        BadAxis: where it has no such parts.
+    """
+    written, *rest = text.strip().split(":")
+    name, function = usual(written), None
+    if name not in NAMES:
+        if not rest or "=" in rest[0] or not name or not rest[0]:
+            near = did_you_mean(written, NAMES)
+            raise BadAxis(
+                f"there is no optimizer {written!r}{f' ({near})' if near else ''}: choose from "
+                f"{', '.join(NAMES)} (adam is AdamW), or name a function of your own as "
+                "module:function"
+            )
+        function, rest = f"{name}:{rest[0]}", rest[1:]
+    options: dict[str, Option] = {}
+    for part in rest:
+        key, equals, value = part.partition("=")
+        if not equals or not key.isidentifier() or not value or key in options:
+            raise BadAxis(
+                f"{part!r} in {text!r} is not option=value: write NAME:option=value:option=value"
+            )
+        options[key] = _value(value)
+    return Label(name if function is None else function, options, function)
+
+
+def _value(text: str) -> Option:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
 def labels(texts: Iterable[str]) -> tuple[str, ...]:
     """Labels of optimizers from texts with commas between them, each once.
 
@@ -119,10 +192,7 @@ def labels(texts: Iterable[str]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for text in texts:
         for label in text.split(","):
-            try:
-                read_label(label)
-            except BadLabel as error:
-                raise BadAxis(str(error)) from None
+            read_label(label)
             found[usual(label)] = None
     return tuple(found)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from modnorm.data.fetch import DataError
 from modnorm.data.functions import named, told
 from modnorm.kernels.schemes import MATRICES
-from modnorm.sweep.names import NORMED, Label
+from modnorm.sweep.axes import NORMED, Label
 from modnorm.sweep.parts import roles, with_body_mass
 
 BETAS = (0.9, 0.99)

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from modnorm.measure.plot import METADATA, require_matplotlib
 from modnorm.report.diagnostics import clean
-from modnorm.sweep import fits, tables
-from modnorm.sweep.curves import Curve, is_mass
-from modnorm.sweep.findings import Findings
+from modnorm.report.html import pieces
+from modnorm.sweep import Metric, fits, tables
+from modnorm.sweep.findings import Curve, Findings, is_mass, labels, scales_of
 from modnorm.sweep.problems import SweepError
-from modnorm.sweep.slices import lines, rows, window
+from modnorm.sweep.records import Size, Sizes
+
+HEADROOM = 0.55
+"""How much of the range from the best loss to the one before the first step is shown, at most."""
 
 PANEL = (3.1, 2.7)
 """Width and height of one panel, in inches."""
+IN_PAGE = (5.8, 3.1)
+"""That of one in a page."""
 MOST, NARROWEST = 10.5, 1.9
 """Width of a picture, above which panels get narrower, and that of the narrowest."""
 RAMP = (0.0, 0.82)
@@ -47,6 +53,8 @@ STYLE: Any = {
 }
 
 Kind = Literal["curves", "drift"]
+Row = tuple[str, dict[str, list[Curve]]]
+"""A varied param, and by optimizer the curves in which it alone varies."""
 
 
 def picture(findings: Findings, form: str = "png", kind: Kind = "curves") -> bytes:
@@ -67,22 +75,94 @@ def picture(findings: Findings, form: str = "png", kind: Kind = "curves") -> byt
         raise SweepError("there is nothing to draw: no run of the sweep is over")
     from matplotlib import rc_context
 
-    stream = io.BytesIO()
     with rc_context(STYLE):
-        figure = DRAWN[kind](findings)
-        figure.savefig(stream, format=form, dpi=150, metadata=METADATA[form])
+        return _saved(DRAWN[kind](findings), form)
+
+
+def _saved(figure: Any, form: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format=form, metadata=METADATA[form], **{"dpi": 150, **options})
     return stream.getvalue()
 
 
-def _figure(rows: int, columns: int, **options: Any) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def _figure(
+    rows: int, columns: int, size: tuple[float, float] | None = None, **options: Any
+) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     width = min(PANEL[0], max(MOST / columns, NARROWEST))
-    size = (max(width * columns, 4.6), PANEL[1] * rows + 0.3)
+    size = size or (max(width * columns, 4.6), PANEL[1] * rows + 0.3)
     figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+# --- what is shown ---------------------------------------------------------------------------
+
+
+def rows(findings: Findings) -> list[Row]:
+    """For each varied param, a row: its name, and by optimizer the curves in which it alone varies.
+
+    The others have the values of the smallest model, or those at which most curves are, where the
+    smallest was not varied along all params.
+    """
+    found: list[Row] = []
+    names = tables.optimizers(findings)
+    for axis in tables.axes(findings.curves):
+        by_optimizer = {}
+        for name in names:
+            own = findings.of(name)
+            along = lines(own, axis, findings.advised(name))
+            by_optimizer[name] = along[0] if along else list(own[:1])
+        if any(len(own) > 1 for own in by_optimizer.values()):
+            found.append((axis, by_optimizer))
+    return found or [("", {name: list(findings.of(name)) for name in names})]
+
+
+def lines(curves: Sequence[Curve], axis: str, masses: Sizes = ()) -> list[list[Curve]]:
+    """The curves along an axis, a list for each setting of the others; the one to show first.
+
+    That is the setting with most curves, and of several the one with these masses at the smallest
+    sizes.
+    """
+    groups: dict[Sizes, list[Curve]] = {}
+    for one in curves:
+        if axis in dict(one.sizes):
+            rest = tuple(pair for pair in one.sizes if pair[0] != axis)
+            groups.setdefault(rest, []).append(one)
+
+    def place(rest: Sizes) -> tuple[int, int, float]:
+        other = sum(pair not in masses for pair in rest if is_mass(pair[0]))
+        return -len(groups[rest]), other, math.prod(value for _, value in scales_of(rest))
+
+    return [
+        sorted(groups[rest], key=lambda one: dict(one.sizes)[axis])
+        for rest in sorted(groups, key=place)
+    ]
+
+
+def window(curves: Sequence[Curve]) -> tuple[float, float]:
+    """The losses to show: from the lowest on, past the optima's surroundings, not the diverged.
+
+    A curve's surroundings are its losses up to two doublings of the learning rate from its best.
+    """
+    bests: list[float] = []
+    near: list[float] = []
+    top = -math.inf
+    for one in curves:
+        points = [p for p in one.points if math.isfinite(p.loss)]
+        if points:
+            best = min(points, key=lambda p: p.loss)
+            bests.append(best.loss)
+            around = (p.loss for p in points if abs(p.log2_lr - best.log2_lr) <= 2.01)
+            near += [best.loss, max(around)]
+            top = max(top, *(p.loss for p in points))
+    if not bests:
+        return 0.0, 1.0
+    low, worst = min(bests), max(bests)
+    typical = sorted(near)[int(0.75 * (len(near) - 1))]
+    high = max(min(max(typical, worst), low + HEADROOM * (top - low)), worst)
+    room = max(high - low, 1e-3 * max(abs(low), 1e-9))
+    return low - 0.08 * room, high + 0.12 * room
 
 
 # --- curves ---------------------------------------------------------------------------------
@@ -93,71 +173,80 @@ def curves_picture(findings: Findings) -> Any:
 
     A broken line marks the best learning rate of the smallest size.
     """
-    from matplotlib import colormaps
+    figure, _ = _curves(rows(findings), findings.metric)
+    return figure
 
-    names = tables.optimizers(findings)
-    shown = rows(findings)
-    figure, panels = _figure(len(shown), len(names), sharey="row", sharex="col")
-    ramp = colormaps["viridis"]
-    spans: list[list[float]] = [[] for _ in names]
-    for i, (axis, by_optimizer) in enumerate(shown):
-        sizes = sorted({dict(c.sizes)[axis] for line in by_optimizer.values() for c in line
-                        if axis in dict(c.sizes)})  # fmt: skip
-        shades = {
-            size: ramp(RAMP[0] + (RAMP[1] - RAMP[0]) * k / max(len(sizes) - 1, 1))
-            for k, size in enumerate(sizes)
-        }
+
+def _curves(
+    shown: Sequence[Row], metric: Metric, size: tuple[float, float] | None = None
+) -> tuple[Any, list[tuple[Curve, list[Any]]]]:
+    """A figure with a row for each varied param and a column for each optimizer.
+
+    With it come its curves, and what each of them is drawn with.
+    """
+    names = list(shown[0][1])
+    figure, panels = _figure(len(shown), len(names), size, sharey="row", sharex="col")
+    made: list[tuple[Curve, list[Any]]] = []
+    spans: dict[str, list[float]] = {name: [] for name in names}
+    for (axis, by_optimizer), row in zip(shown, panels, strict=True):
+        own = [one for line in by_optimizer.values() for one in line]
+        colours = _colours([dict(one.sizes).get(axis) for one in own])
+        low, high = window(own)
         handles: dict[str, Any] = {}
-        for axes, name in zip(panels[i], names, strict=True):
+        for name, axes in zip(names, row, strict=True):
             for one in by_optimizer[name]:
-                size = dict(one.sizes).get(axis)
-                colour = shades.get(size, ramp(0.0)) if size is not None else ramp(0.0)
-                drawn = _draw(axes, one, colour)
-                if size is not None and drawn is not None:
-                    handles.setdefault(f"{size:.6g}", drawn)
-            if i == 0:
-                axes.set_title(clean(name))
-            if i == len(shown) - 1:
-                axes.set_xlabel("log2 learning rate")
+                value = dict(one.sizes).get(axis)
+                if drawn := _draw(axes, one, colours[value]):
+                    made.append((one, drawn))
+                    if value is not None:
+                        handles.setdefault(f"{value:.6g}", drawn[0])
             axes.xaxis.get_major_locator().set_params(integer=True)
             start = next((one.best for one in by_optimizer[name] if one.best is not None), None)
             if start is not None:
                 axes.axvline(start, color="0.55", linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
-        panels[i][0].set_ylabel(tables.METRIC[findings.metric])
-        low, high = window([one for line in by_optimizer.values() for one in line])
-        panels[i][0].set_ylim(low, high)
-        for k, name in enumerate(names):
-            spans[k] += _inside(by_optimizer[name], high)
+            inside = (p for one in by_optimizer[name] for p in one.points if p.loss <= high)
+            spans[name] += [point.log2_lr for point in inside]
+        row[0].set_ylabel(tables.METRIC[metric])
+        row[0].set_ylim(low, high)
         if axis:
-            ordered = {
-                text: handles[text] for text in map("{:.6g}".format, sizes) if text in handles
-            }
-            panels[i][-1].legend(
+            texts = [f"{value:.6g}" for value in colours if value is not None]
+            ordered = {text: handles[text] for text in texts if text in handles}
+            row[-1].legend(
                 ordered.values(), ordered.keys(), title=axis, loc="upper left",
                 bbox_to_anchor=(1.02, 1.0), frameon=False, borderaxespad=0.0,
                 title_fontsize=9, alignment="left",
             )  # fmt: skip
-    for axes, span in zip(panels[0], spans, strict=True):
-        if span:
-            axes.set_xlim(min(span) - MARGIN, max(span) + MARGIN)
-    return figure
+    for name, first, last in zip(names, panels[0], panels[-1], strict=True):
+        first.set_title(clean(name))
+        last.set_xlabel("log2 learning rate")
+        if spans[name]:
+            first.set_xlim(min(spans[name]) - MARGIN, max(spans[name]) + MARGIN)
+    return figure, made
 
 
-def _inside(curves: Sequence[Curve], high: float) -> list[float]:
-    """The learning rates at which curves are in the window."""
-    return [p.log2_lr for one in curves for p in one.points if p.loss <= high]
+def _colours(values: Sequence[Size | None]) -> dict[Size | None, Any]:
+    """A colour for each value, by rising ones."""
+    from matplotlib import colormaps
+
+    ramp = colormaps["viridis"]
+    rising = sorted({value for value in values if value is not None})
+    steps = max(len(rising) - 1, 1)
+    found: dict[Size | None, Any] = {
+        value: ramp(RAMP[0] + (RAMP[1] - RAMP[0]) * k / steps) for k, value in enumerate(rising)
+    }
+    return {**found, None: ramp(0.0)}
 
 
-def _draw(axes: Any, one: Curve, colour: Any) -> Any:
+def _draw(axes: Any, one: Curve, colour: Any) -> list[Any]:
     """One curve: its points, a line through them, the optimum with its error."""
     points = [(p.log2_lr, p.loss) for p in one.points if math.isfinite(p.loss)]
     if not points:
-        return None
+        return []
     first, last = points[0][0], points[-1][0]
     count = max(2, round((last - first) * FINE) + 1)
     xs = [first + (last - first) * k / (count - 1) for k in range(count)]
     ys = [fits.interpolated(points, x, one.ceiling) for x in xs]
-    (line,) = axes.plot(xs, ys, color=colour, linewidth=1.5)
+    drawn = axes.plot(xs, ys, color=colour, linewidth=1.5)
     sound = [p for p in one.points if math.isfinite(p.loss) and not p.diverged]
     for p in sound:
         if p.error is not None:
@@ -166,12 +255,81 @@ def _draw(axes: Any, one: Curve, colour: Any) -> Any:
     axes.plot([p.log2_lr for p in sound], [p.loss for p in sound], ".", color=colour, markersize=4)
     best = one.metric.best
     if one.best is not None and best is not None:
-        axes.errorbar(
+        marked = axes.errorbar(
             [one.best], [best], xerr=None if one.error is None else [one.error], fmt="o",
             color=colour, markeredgecolor="white", markersize=7, elinewidth=1.6, capsize=2.5,
             zorder=5,
         )  # fmt: skip
-    return line
+        drawn.append(marked.lines[0])
+    return list(drawn)
+
+
+# --- in a page --------------------------------------------------------------------------------
+
+SCHEME = {
+    "#000000": "var(--text)",
+    "#666666": "var(--dim)",
+    "#8c8c8c": "var(--dim)",
+    "#ebebeb": "var(--line)",
+    "#ffffff": "var(--panel)",
+}
+"""What stands in a page for a picture's colours; those of curves are lighter in the dark."""
+
+
+def svg(findings: Findings, optimizer: str) -> str:
+    """An optimizer's curves as SVG inside a page: a panel for each param that is varied.
+
+    Colours are those of the page's scheme, and each curve says what it is.
+
+    Raises:
+        CheckError: if matplotlib is not installed.
+    """
+    require_matplotlib()
+    from matplotlib import rc_context
+
+    panels = []
+    with rc_context({**STYLE, "svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"]}):
+        for axis, by_optimizer in rows(findings):
+            own = {optimizer: by_optimizer[optimizer]}
+            figure, made = _curves([(axis, own)], findings.metric, IN_PAGE)
+            if not made:
+                continue
+            figure.axes[0].set_title("")
+            told = {}
+            for number, (one, drawn) in enumerate(made):
+                for part, artist in enumerate(drawn):
+                    artist.set_gid(f"curve-{number}-{part}")
+                    told[f"curve-{number}-{part}"] = _told(one)
+            loss = tables.METRIC[findings.metric]
+            about = f"{optimizer}: {loss} against log2 of the learning rate, by {axis}"
+            name = f"{tables.identifier(optimizer)}-{tables.identifier(axis)}"
+            picture = _saved(figure, "svg", transparent=True).decode()
+            panels.append(_inside(picture, name, about if axis else f"{optimizer}: {loss}", told))
+    return f'<div class="curves">{"".join(panels)}</div>'
+
+
+def _inside(picture: str, name: str, about: str, told: Mapping[str, str]) -> str:
+    """A picture for the inside of a page: with ids of its own, and nothing that others see."""
+    picture = picture[picture.index("<svg") :]
+    picture = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", picture, flags=re.DOTALL)
+    for gid, text in told.items():
+        at = f'<g id="{gid}">'
+        picture = picture.replace(at, f"{at}<title>{pieces.text(text)}</title>")
+    picture = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", picture)
+    picture = re.sub(r"(?<=: )#[0-9a-f]{6}", _themed, picture)
+    return picture.replace("<svg", f'<svg role="img" aria-label="{pieces.text(about)}"', 1)
+
+
+def _themed(found: re.Match[str]) -> str:
+    colour = found[0]
+    lighter = f"light-dark({colour}, color-mix(in oklab, {colour} 50%, white))"
+    return SCHEME.get(colour, lighter)
+
+
+def _told(one: Curve) -> str:
+    if one.best is None:
+        return f"{labels(one.sizes)}: {one.problem}"
+    return f"{labels(one.sizes)}: best log2 lr {tables.number(one.best, one.error)}"
 
 
 # --- drift ----------------------------------------------------------------------------------

@@ -1,13 +1,16 @@
-"""Runs jobs side by side in processes of this machine, each started with a clean slate."""
+"""Runs jobs side by side: in processes of this machine, or on the machines of a Ray cluster."""
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -15,11 +18,11 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 from modnorm.data.fetch import DataError
 from modnorm.data.functions import told
-from modnorm.sweep.problems import TrialFailed
+from modnorm.sweep.problems import SweepError, TrialFailed
 from modnorm.sweep.records import Outcome
 
 Job = Mapping[str, Any]
@@ -29,19 +32,33 @@ PRELOADED = ("modnorm.sweep.optimizers", "modnorm.data.tasks", "torch._dynamo")
 """What takes long to import: all of it is there once a worker has made an optimizer."""
 PATIENCE = 5.0
 """Seconds that a worker has to end before it is killed."""
+ANSWER = 10.0
+"""Seconds that a cluster has to answer."""
 
 
-class Pool(Protocol):
-    """Runs up to `size` jobs at once."""
+class Pool(ABC):
+    """Runs up to `size` jobs at once, each of which is a future."""
 
-    size: int
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._tags: dict[Future[Outcome], str] = {}
 
+    @abstractmethod
     def submit(self, tag: str, job: Job) -> None:
         """Begin a job; there is room while fewer than `size` are on their way."""
 
     def finished(self, timeout: float | None = None) -> list[tuple[str, Outcome | Exception]]:
         """What jobs gave that are over since the last call; waits until there is one."""
+        done, _ = wait(self._tags, timeout, FIRST_COMPLETED)
+        return [(self._tags.pop(future), self._result(future)) for future in done]
 
+    def _result(self, future: Future[Outcome]) -> Outcome | Exception:
+        try:
+            return future.result()
+        except Exception as error:  # whatever ended the run: the sweep says which one it was
+            return error
+
+    @abstractmethod
     def close(self) -> None:
         """End what is on its way."""
 
@@ -64,29 +81,14 @@ def work_on(work: str, job: Job) -> Outcome:
     return outcome
 
 
-class Futures:
-    """The bookkeeping of a pool whose jobs are futures."""
+class Processes(Pool):
+    """A pool of processes, one to an executor, so that it is known which run one died of.
 
-    def __init__(self) -> None:
-        self._tags: dict[Future[Outcome], str] = {}
-
-    def finished(self, timeout: float | None = None) -> list[tuple[str, Outcome | Exception]]:
-        done, _ = wait(self._tags, timeout, FIRST_COMPLETED)
-        return [(self._tags.pop(future), self._result(future)) for future in done]
-
-    def _result(self, future: Future[Outcome]) -> Outcome | Exception:
-        try:
-            return future.result()
-        except Exception as error:  # whatever ended the run: the sweep says which one it was
-            return error
-
-
-class Processes(Futures):
-    """A pool of processes, one to an executor, so that it is known which run one died of."""
+    All of them are gone once it is closed.
+    """
 
     def __init__(self, size: int, threads: int = 1, work: str = WORK) -> None:
-        super().__init__()
-        self.size = size
+        super().__init__(size)
         self._threads, self._work = threads, work
         self._idle: list[ProcessPoolExecutor] = []
         self._busy: dict[Future[Outcome], ProcessPoolExecutor] = {}
@@ -131,14 +133,75 @@ class Processes(Futures):
             executor.shutdown(wait=True, cancel_futures=True)
 
 
-@contextmanager
-def processes(size: int, threads: int = 1, work: str = WORK) -> Iterator[Pool]:
-    """A pool of so many processes, all of which are gone afterwards."""
-    pool = Processes(size, threads, work)
-    try:
-        yield pool
-    finally:
-        pool.close()
+# --- Ray, which does the scheduling itself ----------------------------------------------------
+
+
+class Cluster(Pool):
+    """A pool of a cluster's cores. A run whose machine is lost is begun again by Ray.
+
+    The cluster is at an address, or one of this machine's cores that is started here. Without
+    `size`, there are as many runs at once as it has room for.
+
+    Raises:
+        SweepError: if Ray is not installed, or the cluster cannot be reached.
+    """
+
+    def __init__(
+        self, address: str | None, size: int | None, threads: int = 1, work: str = WORK
+    ) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise SweepError('--ray needs Ray: `pip install "modnorm[ray]"`') from None
+        _expect(address)
+        try:
+            ray.init(
+                address=address or "local",
+                num_cpus=size * threads if address is None and size is not None else None,
+                include_dashboard=False if address is None else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)}},
+            )
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            where = "Ray cannot be started" if address is None else f"no Ray cluster at {address}"
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise SweepError(f"{where}: {first}") from error
+        room = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
+        super().__init__(min(room, size) if size is not None else room)
+        self._ray, self._work = ray, work
+        self._remote = ray.remote(num_cpus=threads, max_retries=2)(work_on)
+        self._begun: dict[Future[Outcome], Any] = {}
+
+    def submit(self, tag: str, job: Job) -> None:
+        reference = self._remote.remote(self._work, dict(job))
+        future: Future[Outcome] = reference.future()
+        self._tags[future], self._begun[future] = tag, reference
+
+    def _result(self, future: Future[Outcome]) -> Outcome | Exception:
+        del self._begun[future]
+        result = super()._result(future)
+        if isinstance(result, self._ray.exceptions.RayTaskError):
+            cause = getattr(result, "cause", None)
+            return cause if isinstance(cause, Exception) else result
+        if isinstance(result, self._ray.exceptions.RayError):
+            return TrialFailed(f"Ray lost its worker: {str(result).strip().splitlines()[0]}")
+        return result
+
+    def close(self) -> None:
+        for reference in self._begun.values():
+            self._ray.cancel(reference, force=True)
+        self._ray.shutdown()
+
+
+def _expect(address: str | None) -> None:
+    """Find out whether something listens there, as Ray itself tries for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), ANSWER).close()
+        except (OSError, OverflowError) as error:
+            raise SweepError(f"no Ray cluster at {address}: {error}") from None
 
 
 # --- the life of a worker ---------------------------------------------------------------------

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from modnorm.report.typed import parsed, typed
 from modnorm.report.unusable import Unusable
 from modnorm.report.words import listed, plain
-from modnorm.sweep.curves import Curve, Loss
+from modnorm.sweep.findings import Curve
 from modnorm.sweep.records import Outcome, Settings, Size, Sweep, Trial
+from modnorm.sweep.store import LARGEST, Finite, Kept
 
 if TYPE_CHECKING:
     from modnorm.sweep.findings import Findings
 
 KIND, VERSION = "transfer", 1
-LARGEST = sys.float_info.max
-Finite = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
+ASKED = ("model", "source", "params", "vary", "optimizers", "seeds", "rates")
+CURVE = ("optimizer", "sizes", "best", "error", "edge", "problem", "seeds", "runs", "diverged",
+         "left_out")  # fmt: skip
+LOSS = ("best", "error", "at_smallest", "excess")
+"""What the file has of a sweep, of a curve and of a loss."""
 Positive = Annotated[float, Meta(gt=0, le=LARGEST)]
 
 
@@ -31,13 +34,7 @@ def to_json(findings: Findings) -> dict[str, Any]:
     found = {
         "modnorm": KIND,
         "version": VERSION,
-        "model": sweep.model,
-        "source": sweep.source,
-        "params": sweep.params,
-        "vary": sweep.vary,
-        "optimizers": sweep.optimizers,
-        "seeds": sweep.seeds,
-        "rates": sweep.rates,
+        **{name: getattr(sweep, name) for name in ASKED},
         "settings": asdict(sweep.settings),
         "versions": sweep.versions,
         "metric": findings.metric,
@@ -45,34 +42,30 @@ def to_json(findings: Findings) -> dict[str, Any]:
         "missing": sweep.missing,
         "warnings": findings.warnings,
         "curves": [_curve(one) for one in findings.curves],
-        "drifts": [{**asdict(one), "masses": dict(one.masses)} for one in findings.drifts],
-        "masses": [
-            {
-                **asdict(one),
-                "sizes": dict(one.sizes),
-                "masses": dict(one.masses),
-                "as_good": [dict(other) for other in one.as_good],
-            }
-            for one in findings.masses
-        ],
-        "trials": [
-            {**asdict(trial), "sizes": dict(trial.sizes), **asdict(outcome)}
-            for trial, outcome in sweep.runs
-        ],
+        "drifts": [_record(one) for one in findings.drifts],
+        "masses": [_record(one) for one in findings.masses],
+        "trials": [{**_record(trial), **asdict(outcome)} for trial, outcome in sweep.runs],
     }
     written: dict[str, Any] = plain(found)
     return written
 
 
+def _record(one: Any) -> dict[str, Any]:
+    """A record as an object; so are the sizes in it."""
+    found = asdict(one)
+    for name in ("sizes", "masses"):
+        if name in found:
+            found[name] = dict(found[name])
+    if "as_good" in found:
+        found["as_good"] = [dict(sizes) for sizes in found["as_good"]]
+    return found
+
+
 def _curve(one: Curve) -> dict[str, Any]:
-    names = ("best", "error", "edge", "problem", "seeds", "runs", "diverged", "left_out")
-    found = {name: getattr(one, name) for name in names}
-    own = {"optimizer": one.optimizer, "sizes": dict(one.sizes)}
-    return {**own, **found, "train": _loss(one.train), "held_out": _loss(one.held_out)}
-
-
-def _loss(loss: Loss) -> dict[str, float | None]:
-    return {name: getattr(loss, name) for name in ("best", "error", "at_smallest", "excess")}
+    found = {name: getattr(one, name) for name in CURVE}
+    for name in ("train", "held_out"):
+        found[name] = {part: getattr(getattr(one, name), part) for part in LOSS}
+    return {**found, "sizes": dict(one.sizes)}
 
 
 def dumps(findings: Findings) -> str:
@@ -83,7 +76,7 @@ def dumps(findings: Findings) -> str:
 # --- reading --------------------------------------------------------------------------------
 
 
-class _Run(Struct):
+class _Run(Kept):
     """A run as the file has it; a first loss that is not finite is null there."""
 
     optimizer: str
@@ -91,13 +84,6 @@ class _Run(Struct):
     lr: Positive
     seed: int
     key: str
-    status: Literal["done", "diverged"]
-    first_loss: Finite | None
-    train_loss: Finite | None
-    held_out_loss: Finite | None
-    accuracy: Finite | None
-    steps: int
-    seconds: Finite
 
 
 def loads(text: str) -> Sweep:
@@ -154,6 +140,4 @@ def _run(one: _Run, where: str) -> tuple[Trial, Outcome]:
     for name, size in one.sizes.items():
         typed(size, Positive, f"{where}.sizes.{name}")
     trial = Trial(one.optimizer, tuple(one.sizes.items()), one.lr, one.seed, one.key)
-    first = math.inf if one.first_loss is None else one.first_loss
-    losses = (first, one.train_loss, one.held_out_loss, one.accuracy)
-    return trial, Outcome(one.status, *losses, one.steps, one.seconds)
+    return trial, one.outcome(math.inf)

@@ -8,11 +8,15 @@ import os
 import shutil
 import sqlite3
 import stat
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
 
 from modnorm.report.output import Read, reader_of
 from modnorm.sweep.problems import SweepError
@@ -43,7 +47,6 @@ CREATE TABLE runs (
 """
 SUMS = "CREATE TABLE IF NOT EXISTS sums (key TEXT PRIMARY KEY, sum TEXT NOT NULL) WITHOUT ROWID"
 """Checksums of runs; those that an earlier version kept have none."""
-COLUMNS = "status, first_loss, train_loss, held_out_loss, accuracy, steps, seconds"
 AT_ONCE = 500
 """Keys in one question."""
 TRIES = 20
@@ -52,8 +55,37 @@ LATELY = 60.0
 Result = TypeVar("Result")
 
 
+LARGEST = sys.float_info.max
+Finite = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
+
+
+class Kept(Struct):
+    """What a run gave, as it is kept: with None for a first loss that is no number."""
+
+    status: Literal["done", "diverged"]
+    first_loss: float | None
+    train_loss: Finite | None
+    held_out_loss: Finite | None
+    accuracy: Finite | None
+    steps: Annotated[int, Meta(ge=0)]
+    seconds: Annotated[float, Meta(ge=0, le=LARGEST)]
+
+    def outcome(self, unknown: float) -> Outcome:
+        """The outcome; `unknown` is the first loss where there is none."""
+        first = unknown if self.first_loss is None else self.first_loss
+        losses = (first, self.train_loss, self.held_out_loss, self.accuracy)
+        return Outcome(self.status, *losses, self.steps, self.seconds)
+
+
+COLUMNS = Kept.__struct_fields__
+
+
 class StoreError(SweepError):
     """The file cannot keep runs, or keeps something else."""
+
+
+def _refused(path: str, why: str) -> StoreError:
+    return StoreError(f"the store `{path}` {why}: give another --store")
 
 
 class Store:
@@ -70,20 +102,19 @@ class Store:
         with self._told():
             for start in range(0, len(wanted), AT_ONCE):
                 part = wanted[start : start + AT_ONCE]
-                marks = ", ".join("?" * len(part))
                 rows = self._connection.execute(
-                    f"SELECT key, name, {COLUMNS} FROM runs WHERE key IN ({marks})", part
-                ).fetchall()
-                query = f"SELECT key, sum FROM sums WHERE key IN ({marks})"
-                sums = dict(self._connection.execute(query, part))
-                for key, name, *values in rows:
-                    outcome, sum_ = _outcome(values), _sum(key, values)
-                    if key not in part or outcome is None or sums.get(key, sum_) != sum_:
-                        raise StoreError(
-                            f"the store `{self.path}` is damaged, in the run {name!r:.80}: give "
-                            "another --store"
-                        )
-                    found[key] = outcome
+                    f"SELECT key, name, sum, {', '.join(COLUMNS)} FROM runs LEFT JOIN sums"
+                    f" USING (key) WHERE key IN ({_marks(part)})",
+                    part,
+                )
+                for key, name, sum_, *values in rows.fetchall():
+                    try:
+                        if key not in part or sum_ not in (None, _sum(key, values)):
+                            raise ValueError
+                        kept = msgspec.convert(dict(zip(COLUMNS, values, strict=True)), Kept)
+                    except ValueError:  # as msgspec's errors are
+                        raise _refused(self.path, f"is damaged, in the run {name!r:.80}") from None
+                    found[key] = kept.outcome(math.nan)
         return found
 
     def add(self, key: str, name: str, outcome: Outcome) -> None:
@@ -97,16 +128,12 @@ class Store:
         values = [outcome.status, *losses, outcome.steps, float(outcome.seconds)]
         row = (key, name, *values)
         with self._told(), self._connection:
-            marks = ", ".join("?" * len(row))
             self._connection.execute(
-                f"INSERT INTO runs (key, name, {COLUMNS}) VALUES ({marks})", row
+                f"INSERT INTO runs (key, name, {', '.join(COLUMNS)}) VALUES ({_marks(row)})", row
             )
             self._connection.execute(
                 "INSERT OR REPLACE INTO sums VALUES (?, ?)", (key, _sum(key, values))
             )
-
-    def close(self) -> None:
-        self._connection.close()
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -116,21 +143,8 @@ class Store:
             raise StoreError(f"the store `{self.path}` fails: {_line(error)}") from error
 
 
-def _outcome(values: list[Any]) -> Outcome | None:
-    """A row's outcome, or None where a column has what cannot be in it."""
-    status, *losses, steps, seconds = values
-    numbers = [seconds, *(loss for loss in losses if loss is not None)]
-    if (
-        status not in ("done", "diverged")
-        or not all(isinstance(number, float) for number in numbers)
-        or not isinstance(steps, int)
-        or steps < 0
-        or not 0 <= seconds < math.inf
-    ):
-        return None
-    first, train, held_out, accuracy = losses
-    first = math.nan if first is None else first
-    return Outcome(status, first, train, held_out, accuracy, steps, seconds)
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
 
 
 def _line(error: Exception) -> str:
@@ -200,7 +214,7 @@ def expect_apart(path: str, read: Read) -> None:
         StoreError: if it is one.
     """
     if reader := reader_of(path, read):
-        raise StoreError(f"the store `{path}` is {reader}: give another --store")
+        raise _refused(path, f"is {reader}")
 
 
 def _foreign(path: str) -> str:
@@ -212,7 +226,7 @@ def _foreign(path: str) -> str:
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise StoreError(f"the store `{path}` is no ordinary file: give another --store")
+            raise _refused(path, "is no ordinary file")
         with open(path, "rb") as file:
             head = file.read(HEAD)
     except FileNotFoundError:
@@ -225,10 +239,7 @@ def _foreign(path: str) -> str:
     if not head or (sound and marked):
         return ""
     if marked or SCHEMA.strip().encode() in head:
-        raise StoreError(
-            f"the store `{path}` is damaged (its beginning is not that of a store): give another "
-            "--store"
-        )
+        raise _refused(path, "is damaged (its beginning is not that of a store)")
     if not sound:
         return f"`{path}` is no store of runs, or is damaged"
     return f"`{path}` is a database of something else"
@@ -296,14 +307,13 @@ def _make_ready(path: str, connection: sqlite3.Connection) -> None:
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
         elif version != VERSION:
-            raise StoreError(
-                f"the store `{path}` was written by another version of modnorm (its layout is "
-                f"{version}, this one's {VERSION}): give another --store"
+            raise _refused(
+                path,
+                f"was written by another version of modnorm (its layout is {version}, this one's"
+                f" {VERSION})",
             )
         elif (said := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise StoreError(
-                f"the store `{path}` is damaged ({said.splitlines()[-1]}): give another --store"
-            )
+            raise _refused(path, f"is damaged ({said.splitlines()[-1]})")
         connection.execute(SUMS)
         connection.commit()
     except sqlite3.OperationalError as error:

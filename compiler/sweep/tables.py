@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 
 from modnorm.report.blocks import (
     BRIEF,
     NONE,
     Block,
     Cell,
+    Column,
     Document,
     Facts,
     Figure,
@@ -18,13 +21,26 @@ from modnorm.report.blocks import (
     Table,
     Text,
     Tone,
+    table_of,
 )
 from modnorm.report.diagnostics import clean
 from modnorm.report.words import plural, short
 from modnorm.sweep import fits
-from modnorm.sweep.curves import Curve, Loss, is_mass, labels, lr_of
-from modnorm.sweep.findings import Drift, Findings, Recommendation, volume
-from modnorm.sweep.records import Sizes
+from modnorm.sweep.findings import (
+    Curve,
+    Drift,
+    Findings,
+    Loss,
+    Recommendation,
+    is_mass,
+    labels,
+    lr_of,
+    volume,
+)
+from modnorm.sweep.records import Sizes, Trial
+
+Sized = Curve | Recommendation | Trial
+"""What sizes belong to."""
 
 SAME = (
     "same lr: the loss at the learning rate that is best for the smallest model, and by how much"
@@ -107,30 +123,30 @@ def _value(value: object) -> str:
 def curves(findings: Findings, optimizer: str) -> Table:
     """An optimizer's optima, a row a curve."""
     own = findings.of(optimizer)
-    axes = tuple(dict.fromkeys(name for one in own for name, _ in one.sizes))
-    columns = ("log2 lr", "lr", "train", "held out", "train, same lr", "held out, same lr",
-               "diverged")  # fmt: skip
-    rows = [
-        (
-            *(Cell(_size(one, axis)) for axis in axes),
-            _optimum(one),
-            Cell(short(lr_of(one.best), 3) if one.best is not None else NONE),
-            Cell(loss(one.train)),
-            Cell(loss(one.held_out)),
-            _same(one, one.train),
-            _same(one, one.held_out),
-            Cell(f"{one.diverged}/{one.runs}", "" if one.diverged else "dim"),
-        )
-        for one in own
+    columns: list[Column[Curve]] = [
+        *(Column(name, partial(_size, axis=name), True) for name in axes(own)),
+        Column("log2 lr", _optimum, True),
+        Column("lr", lambda c: NONE if c.best is None else short(lr_of(c.best), 3), True),
+        Column("train", lambda c: loss(c.train), True),
+        Column("held out", lambda c: loss(c.held_out), True),
+        Column("train, same lr", lambda c: _same(c, c.train), True),
+        Column("held out, same lr", lambda c: _same(c, c.held_out), True),
+        Column(
+            "diverged", lambda c: Cell(f"{c.diverged}/{c.runs}", "" if c.diverged else "dim"), True
+        ),
     ]
-    titles = (*axes, *columns)
-    return Table(titles, tuple(rows), frozenset(titles), SPARE)
+    return replace(table_of(columns, own), spare=SPARE)
 
 
 SPARE = ("lr", "train, same lr", BRIEF, "diverged", "held out")
 
 
-def _size(one: Curve, axis: str) -> str:
+def axes(found: Iterable[Sized]) -> list[str]:
+    """What is varied among some things."""
+    return list(dict.fromkeys(name for one in found for name, _ in one.sizes))
+
+
+def _size(one: Sized, axis: str) -> str:
     value = dict(one.sizes).get(axis)
     return NONE if value is None else f"{value:.6g}"
 
@@ -141,8 +157,10 @@ def signed(value: float, digits: int = 2) -> str:
     return f"{rounded:+.{digits}f}" if rounded else f"{0:.{digits}f}"
 
 
-def number(value: float, error: float | None, sign: bool = False) -> str:
+def number(value: float | None, error: float | None, sign: bool = False) -> str:
     """A number with its error, of two decimals: `-1.95 ± 0.06`."""
+    if value is None:
+        return NONE
     shown = signed(value) if sign else f"{round(value, 2) + 0.0:.2f}"
     return shown if error is None else f"{shown} ± {error:.2f}"
 
@@ -192,15 +210,15 @@ TONES: dict[str, Tone] = {"transfers": "good", "drifts": "bad", "unclear": "warn
 
 def drifts(findings: Findings) -> Table:
     """Every drift with its verdict."""
-    rows = []
-    for one in findings.drifts:
-        shown = number(one.value, one.error, True) if one.value is not None else NONE
-        verdict = Cell(one.verdict, TONES[one.verdict])
-        rows.append((Cell(clean(one.optimizer)), Cell(one.axis), Cell(shown), verdict,
-                     Cell(_remark(one), "dim")))  # fmt: skip
-    titles = ("optimizer", "per doubling of", "drift of log2 lr", "verdict", "remark")
-    made = Table(titles, tuple(rows), frozenset({"drift of log2 lr"}), ("remark",))
-    return made if any(row[-1].text for row in rows) else made.without("remark")
+    columns: list[Column[Drift]] = [
+        Column("optimizer", lambda one: clean(one.optimizer)),
+        Column("per doubling of", lambda one: one.axis),
+        Column("drift of log2 lr", lambda one: number(one.value, one.error, True), True),
+        Column("verdict", lambda one: Cell(one.verdict, TONES[one.verdict])),
+        Column("remark", lambda one: Cell(_remark(one), "dim")),
+    ]
+    made = replace(table_of(columns, findings.drifts), spare=("remark",))
+    return made if any(map(_remark, findings.drifts)) else made.without("remark")
 
 
 def _remark(one: Drift) -> str:
@@ -240,8 +258,7 @@ def rates(findings: Findings) -> Table:
         else:
             best = largest.best or 0.0
             why = "it drifts" if "drifts" in verdicts else "transfer is unclear"
-            scales = tuple(pair for pair in largest.sizes if not is_mass(pair[0]))
-            at = f"at {labels(scales)}" if scales else "here"
+            at = f"at {labels(largest.scales)}" if largest.scales else "here"
             where = Cell(f"{at}: {why}" if verdicts else at, "warn" if verdicts else "")
         at_masses = f", {labels(masses)}" if masses else ""
         rows.append((name, f"lr = {lr_of(best):.2g}{at_masses}", where))
@@ -253,20 +270,15 @@ def rates(findings: Findings) -> Table:
 
 def masses(findings: Findings) -> Table:
     """The recommended mass at each size."""
-    axes = tuple(dict.fromkeys(name for one in findings.masses for name, _ in one.sizes))
-    rows = [
-        (
-            Cell(clean(one.optimizer)),
-            *(Cell(f"{dict(one.sizes).get(axis, 0):.6g}") for axis in axes),
-            Cell(_masses(one.masses), "good"),
-            Cell(loss(Loss(one.loss, one.error))),
-            Cell("; ".join(map(_masses, one.as_good)) or NONE),
-            _transfers(one),
-        )
-        for one in findings.masses
+    columns: list[Column[Recommendation]] = [
+        Column("optimizer", lambda one: clean(one.optimizer)),
+        *(Column(name, partial(_size, axis=name), True) for name in axes(findings.masses)),
+        Column("best mass", lambda one: Cell(_masses(one.masses), "good")),
+        Column("loss", lambda one: loss(Loss(one.loss, one.error)), True),
+        Column("as good", lambda one: "; ".join(map(_masses, one.as_good)) or NONE),
+        Column("the smallest's", _transfers),
     ]
-    titles = ("optimizer", *axes, "best mass", "loss", "as good", "the smallest's")
-    return Table(titles, tuple(rows), frozenset({*axes, "loss"}))
+    return table_of(columns, findings.masses)
 
 
 def _masses(sizes: Sizes) -> str:
@@ -283,10 +295,33 @@ def _transfers(one: Recommendation) -> Cell:
     return Cell(f"{percent(one.excess or 0.0)} here", "warn")
 
 
+# --- runs -----------------------------------------------------------------------------------
+
+
+def runs(findings: Findings) -> Table:
+    """Every run."""
+    names = axes(trial for trial, _ in findings.sweep.runs)
+    rows: list[tuple[str | Cell, ...]] = []
+    for trial, outcome in findings.sweep.runs:
+        bad: Tone = "bad" if outcome.status == "diverged" else ""
+        sizes = [_size(trial, axis) for axis in names]
+        rate = (f"{trial.log2_lr:.6g}", f"{lr_of(trial.log2_lr):.3g}")
+        given = (outcome.first_loss, outcome.train_loss, outcome.held_out_loss, outcome.accuracy)
+        losses = [NONE if value is None else f"{value:.6g}" for value in given]
+        rest = (*losses, f"{outcome.steps}", f"{outcome.seconds:.1f}")
+        given_by = (trial.optimizer, *sizes, *rate, f"{trial.seed}")
+        rows.append((*given_by, Cell(outcome.status, bad), *rest))
+    titles = ("optimizer", *names, "log2 lr", "lr", "seed", "status", "first loss", "train",
+              "held out", "accuracy", "steps", "seconds")  # fmt: skip
+    return Table(titles, rows, frozenset(titles) - {"optimizer", "status"})
+
+
+# --- names ----------------------------------------------------------------------------------
+
+
 def mass_names(findings: Findings) -> str:
     """The masses that were varied."""
-    names = dict.fromkeys(name for c in findings.curves for name, _ in c.sizes if is_mass(name))
-    return ", ".join(names)
+    return ", ".join(filter(is_mass, axes(findings.curves)))
 
 
 def optimizers(findings: Findings) -> list[str]:

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from modnorm.data.functions import see_folder
-from modnorm.sweep.names import read_label
+from modnorm.sweep.axes import read_label
 from modnorm.sweep.records import Outcome, Settings
 
 if TYPE_CHECKING:
@@ -75,15 +75,6 @@ def _checksum(module: str) -> str:
     return sha256(file.read_bytes()).hexdigest() if file is not None and file.is_file() else ""
 
 
-def factor(schedule: str, done: int, steps: int) -> float:
-    """What the learning rate is multiplied by in the step after `done` of `steps`."""
-    if schedule == "linear":
-        return 1 - done / steps
-    if schedule == "cosine":
-        return (1 + math.cos(math.pi * done / steps)) / 2
-    return 1.0
-
-
 def run_trial(job: Job) -> Outcome:
     """Train a model as a job says.
 
@@ -94,6 +85,7 @@ def run_trial(job: Job) -> Outcome:
     import torch
 
     from modnorm.sweep.optimizers import build
+    from modnorm.train import falling, train
 
     settings = Settings(**job["settings"])
     torch.set_num_threads(settings.threads)
@@ -102,48 +94,36 @@ def run_trial(job: Job) -> Outcome:
     task = _task(job["source"], job["stem"], settings)
     torch.manual_seed(job["seed"])  # for what is one's own; after the task, which is made only once
     optimizers = build(module, model, read_label(job["optimizer"]), job["lr"], job["mass"])
-    rates = [[group["lr"] for group in one.param_groups] for one in optimizers]
     batches = torch.Generator().manual_seed(job["seed"])
     losses: list[float] = []
     begun = time.perf_counter()
 
-    def outcome(status: Any, held_out: tuple[float | None, float | None]) -> Outcome:
-        done = status == "done"
-        return Outcome(
-            status=status,
-            first_loss=losses[0],
-            train_loss=math.fsum(losses[-settings.tail :]) / len(losses[-settings.tail :])
-            if done
-            else None,
-            held_out_loss=held_out[0],
-            accuracy=held_out[1],
-            steps=len(losses),
-            seconds=round(time.perf_counter() - begun, 3),
-        )
+    def objective() -> torch.Tensor:
+        return task.loss_in_training(model, *task.draw(batches))
 
-    for done in range(settings.steps):
-        x, y = task.draw(batches)
-        loss = task.loss_in_training(model, x, y)
+    def seen(loss: torch.Tensor) -> None:
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):
-            if not done:
-                losses[0] = math.inf
-            return outcome("diverged", (None, None))
-        for one in optimizers:
-            one.zero_grad()
-        torch.autograd.backward(loss)
-        scale = factor(settings.schedule, done, settings.steps)
-        try:
-            for one, before in zip(optimizers, rates, strict=True):
-                for group, rate in zip(one.param_groups, before, strict=True):
-                    group["lr"] = rate * scale
-                one.step()
-        except FloatingPointError:  # gradients that are not finite
-            return outcome("diverged", (None, None))
-    held_out = task.measure(model.eval())
-    if not math.isfinite(held_out[0]):
-        return outcome("diverged", (None, None))
-    return outcome("done", held_out)
+            raise FloatingPointError
+
+    falls = falling(settings.schedule, settings.steps)
+    held_out, accuracy = math.nan, None
+    try:
+        for _ in train(objective, optimizers, range(settings.steps), factor=falls, seen=seen):
+            pass
+        held_out, accuracy = task.measure(model.eval())
+    except FloatingPointError:  # of a loss, or of gradients
+        pass
+    done, last = math.isfinite(held_out), losses[-settings.tail :]
+    return Outcome(
+        status="done" if done else "diverged",
+        first_loss=losses[0] if math.isfinite(losses[0]) else math.inf,
+        train_loss=math.fsum(last) / len(last) if done else None,
+        held_out_loss=held_out if done else None,
+        accuracy=accuracy if done else None,
+        steps=len(losses),
+        seconds=round(time.perf_counter() - begun, 3),
+    )
 
 
 @lru_cache(maxsize=16)

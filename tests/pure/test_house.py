@@ -31,6 +31,7 @@ LAYERS = (
     ("codegen",),
     ("report",),
     ("console",),
+    ("train",),
     ("measure",),
     ("data",),
     ("sweep",),

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from modnorm.sweep.names import NAMES, BadLabel, Label, read_label, usual
+from modnorm.sweep.axes import NAMES, BadAxis, Label, read_label, usual
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -67,5 +67,5 @@ def test_own_functions() -> None:
     ],
 )
 def test_what_is_no_label(text: str, said: str) -> None:
-    with pytest.raises(BadLabel, match=re.escape(said)):
+    with pytest.raises(BadAxis, match=re.escape(said)):
         read_label(text)

@@ -15,12 +15,14 @@ import pytest
 from modnorm.measure.problems import CheckError
 from modnorm.sweep import page, plot
 from modnorm.sweep.analysis import found
-from modnorm.sweep.page_curves import ticks
+from modnorm.sweep.plot import lines, rows, window
 from modnorm.sweep.problems import SweepError
-from modnorm.sweep.slices import lines, rows, window
 from tests.sweeps import DEPTHS, WIDTHS, drifting, grid, outcome, sweep
 
-VOID = {"meta", "circle", "rect"}
+VOID = {"meta"}
+with_matplotlib = pytest.mark.skipif(
+    importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed"
+)
 
 
 class Checked(HTMLParser):
@@ -57,36 +59,53 @@ def test_the_page_is_whole_and_by_itself() -> None:
     assert not checked.fetched
     assert len(set(checked.ids)) == len(checked.ids)
     assert "<script" not in shown
-    assert "url(" not in shown.replace("url(#clip", "")
+    assert "url(" not in shown.replace("url(#", "")
     assert "2 runs are missing" in shown
     assert '<td class="bad">drifts</td>' in shown
     assert shown.count("<tr>") >= 792 + 24
 
 
+@with_matplotlib
 def test_it_has_a_panel_for_each_axis_and_a_line_for_each_size() -> None:
     shown = page.render(found(grid()))
-    pictures = re.findall(r"<svg.*?</svg>", shown)
+    pictures = re.findall(r"<svg.*?</svg>", shown, re.DOTALL)
     assert len(pictures) == 4
     counts = []
     for picture in pictures:
         root = ElementTree.fromstring(picture)
-        counts.append(len([e for e in root.iter() if e.tag == "polyline"]))
-        places = re.findall(r'(?:x1|x2|y1|y2|cx|cy)="(-?[\d.]+)"', picture)
-        assert all(math.isfinite(float(place)) for place in places)
-        numbers = [float(e.get("cy") or "nan") for e in root.iter() if e.tag == "circle"]
-        assert all(0 < y < 300 for y in numbers)
+        assert root.get("role") == "img"
+        assert "log2 of the learning rate, by" in (root.get("aria-label") or "")
+        counts.append(len(re.findall(r'<g id="[\w-]+-curve-\d+-0"><title>', picture)))
+        assert not re.findall(r'="[^"]*(?:nan|inf)\b', picture)
+        assert all(0 < y < float(root.get("viewBox", "").split()[3]) for _, y in marks(picture))
     assert counts == [len(WIDTHS), len(DEPTHS)] * 2
 
 
+def marks(picture: str) -> list[tuple[float, float]]:
+    """Where the optima are in a picture, from the smallest size on."""
+    group = r'<g id="[\w-]+-curve-\d+-1"><title>.*?<use [^>]*x="([\d.]+)" y="([\d.]+)"'
+    return [(float(x), float(y)) for x, y in re.findall(group, picture, re.DOTALL)]
+
+
+@with_matplotlib
 def test_optima_are_drawn_where_they_are() -> None:
     """Equal optima are above one another; a drift moves them, by the same step a doubling."""
     findings = found(grid())
     for name, moves in (("normed_adam", 0.03), ("adam", -0.6)):
-        picture = re.findall(r"<svg.*?</svg>", page.page_curves.svg(findings, name))[0]
-        xs = [float(x) for x in re.findall(r'<circle[^>]* cx="([\d.]+)"', picture)]
+        picture = re.findall(r"<svg.*?</svg>", plot.svg(findings, name), re.DOTALL)[0]
+        xs = [x for x, _ in marks(picture)]
         steps = [b - a for a, b in pairwise(xs)]
         assert max(steps) - min(steps) <= 0.2
         assert (steps[0] > 0) == (moves > 0)
+
+
+@with_matplotlib
+def test_pictures_in_a_page_have_the_colours_of_its_scheme() -> None:
+    shown = page.render(found(grid()))
+    for picture in re.findall(r"<svg.*?</svg>", shown, re.DOTALL):
+        assert "var(--text)" in picture
+        assert not re.findall(r": #[0-9a-f]{3,6}", picture), "fixed in both schemes"
+        assert "<style" not in picture, "it would be the whole page's"
 
 
 def test_hostile_text_stays_text() -> None:
@@ -109,11 +128,6 @@ def test_all_diverged_is_shown() -> None:
     for first in (4.2, math.inf):
         runs = tuple((trial, outcome(None, first=first)) for trial, _ in made.runs)
         assert not Checked(page.render(found(replace(made, runs=runs)))).open
-
-
-def test_ticks_are_round() -> None:
-    assert ticks(-8.5, 2.5, 8) == [-8, -6, -4, -2, 0, 2]
-    assert ticks(1.83, 2.12, 5) == pytest.approx([1.9, 2.0, 2.1])
 
 
 # --- what is shown --------------------------------------------------------------------------
@@ -142,10 +156,6 @@ def test_each_row_varies_one_axis_at_the_smallest_of_the_others() -> None:
 
 
 # --- pictures -------------------------------------------------------------------------------
-
-with_matplotlib = pytest.mark.skipif(
-    importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed"
-)
 
 
 @with_matplotlib
@@ -192,6 +202,9 @@ def test_without_matplotlib_the_page_works_and_pictures_say_why(
         importlib.util, "find_spec", lambda name, *a: None if name == "matplotlib" else find(name)
     )
     findings = found(grid(seeds=(0,)))
-    assert "<svg" in page.render(findings)
+    shown = page.render(findings)
+    assert "<svg" not in shown
+    assert shown.count("need matplotlib: pip install modnorm[plot]") == 1
+    assert not Checked(shown).open
     with pytest.raises(CheckError, match="matplotlib"):
         plot.picture(findings)

@@ -11,16 +11,17 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from modnorm.sweep.drive import drive, known
 from modnorm.sweep.plan import Curve, Plan, combinations
 from modnorm.sweep.pool import Job
 from modnorm.sweep.problems import TrialFailed
-from modnorm.sweep.progress import Estimate, Watch, spoken
 from modnorm.sweep.records import Outcome, Trial
+from modnorm.sweep.run import drive, remaining, spoken
 from modnorm.sweep.store import APPLICATION, StoreError, opened, peek
+from tests.sweeps import sweep
 
 DONE = Outcome("done", 4.25, 0.1 + 0.2, 1 / 3, 0.5, 300, 1.25)
 DIVERGED = Outcome("diverged", 4.25, None, None, None, 17, 0.5)
@@ -389,12 +390,28 @@ def test_no_folder(tmp_path: Path) -> None:
 RATES = (0.25, 0.5, 1.0, 2.0)
 
 
-def plan_of(curves: int = 1, seeds: int = 1, extend: int = 2) -> Plan:
-    return Plan(
+class Made(Plan):
+    """A plan whose runs are told apart by their names."""
+
+    def key(self, curve: Curve, lr: float, seed: int) -> str:
+        return f"{curve.sizes[0][1]}/{lr!r}/{seed}"
+
+    def job(self, curve: Curve, lr: float, seed: int) -> Any:
+        return {"d": curve.sizes[0][1], "lr": lr, "seed": seed}
+
+
+class Shared(Made):
+    """One whose runs are the same at all sizes."""
+
+    def key(self, curve: Curve, lr: float, seed: int) -> str:
+        return f"{lr!r}/{seed}"
+
+
+def plan_of(curves: int = 1, seeds: int = 1, extend: int = 2, kind: type[Plan] = Made) -> Plan:
+    return kind(
+        sweep({}, {}, seeds=range(seeds)),
         tuple(Curve("adam", (("d", 2**i),), RATES, cost=2.0**i) for i in range(curves)),
-        tuple(range(seeds)),
         extend,
-        lambda curve, lr, seed: f"{curve.sizes[0][1]}/{lr!r}/{seed}",
     )
 
 
@@ -518,8 +535,8 @@ class Shuffled:
         self.running.clear()
 
 
-def job_of(trial: Trial) -> Job:
-    return {"d": trial.sizes[0][1], "lr": trial.lr, "seed": trial.seed}
+def untold(*said: object) -> None:
+    """Shows nothing."""
 
 
 def everything(plan: Plan, outcomes: dict[str, Outcome]) -> Iterator[tuple[Trial, Outcome]]:
@@ -534,8 +551,8 @@ def test_the_order_of_completion_does_not_matter(tmp_path: Path) -> None:
     for seed in range(12):
         pool = Shuffled(1 + seed % 4, seed, lambda job: -4.0 + 3 * math.log2(job["d"]))
         with opened(str(tmp_path / f"{seed}.db")) as store:
-            drive(plan, job_of, store, pool, Watch())
-            results.append(list(everything(plan, known(plan, store))))
+            drive(plan, store, pool, untold)
+            results.append(list(everything(plan, plan.known(store))))
         assert len(pool.begun) == len(results[-1]), "each once"
     assert all(result == results[0] for result in results)
     assert {trial.lr for trial, _ in results[0]} == {2**-4, 2**-3, *RATES, 4.0, 8.0}
@@ -545,7 +562,7 @@ def test_large_models_come_first(path: str) -> None:
     plan = plan_of(curves=3)
     pool = Shuffled(2, 0, lambda job: 0.0)
     with opened(path) as store:
-        drive(plan, job_of, store, pool, Watch())
+        drive(plan, store, pool, untold)
     sizes = [job["d"] for job in pool.begun]
     assert sizes == sorted(sizes, reverse=True)
 
@@ -561,25 +578,25 @@ def test_a_run_that_fails_is_named_and_the_rest_kept(path: str) -> None:
     pool = Failing(3, 1, lambda job: 0.0)
     with opened(path) as store:
         with pytest.raises(TrialFailed) as caught:
-            drive(plan, job_of, store, pool, Watch())
+            drive(plan, store, pool, untold)
         assert "adam d=4 lr=1 seed=0" in str(caught.value)
         assert "RuntimeError: out of memory" in str(caught.value)
-        assert len(known(plan, store)) == len(pool.begun) - 1, "what was on its way is kept"
+        assert len(plan.known(store)) == len(pool.begun) - 1, "what was on its way is kept"
         assert not pool.running
     before = len(pool.begun)
     pool = Shuffled(3, 1, lambda job: 0.0)
     with opened(path) as store:
-        drive(plan, job_of, store, pool, Watch())
+        drive(plan, store, pool, untold)
     assert len(pool.begun) == 12 - (before - 1)
 
 
 def test_runs_that_are_the_same_are_made_once(path: str) -> None:
     """As those of an optimizer that masses mean nothing to."""
-    plan = replace(plan_of(curves=3), key=lambda curve, lr, seed: f"{lr!r}/{seed}")
+    plan = plan_of(curves=3, kind=Shared)
     pool = Shuffled(2, 3, lambda job: 9.0)
     with opened(path) as store:
-        drive(plan, job_of, store, pool, Watch())
-        found = known(plan, store)
+        drive(plan, store, pool, untold)
+        found = plan.known(store)
     assert len(pool.begun) == 6
     assert len(list(everything(plan, found))) == 18
 
@@ -589,8 +606,8 @@ def test_other_runs_of_a_store_are_left_alone(path: str) -> None:
         store.add("1/4.0/0", "past the end", made(-0.5, 4.0))
         store.add("foreign", "another sweep's", DONE)
         plan = plan_of()
-        drive(plan, job_of, store, Shuffled(1, 0, lambda job: -0.5), Watch())
-        assert {trial.lr for trial, _ in everything(plan, known(plan, store))} == {*RATES}
+        drive(plan, store, Shuffled(1, 0, lambda job: -0.5), untold)
+        assert {trial.lr for trial, _ in everything(plan, plan.known(store))} == {*RATES}
 
 
 # --- what remains -------------------------------------------------------------------------------
@@ -600,16 +617,14 @@ def test_the_estimate_goes_by_alike_runs() -> None:
     small, large = (
         Curve("adam", (("d", d),), RATES, cost=cost) for d, cost in ((1, 1.0), (2, 4.0))
     )
-    estimate = Estimate()
-    assert estimate.remaining([small], 1) is None
-    estimate.learn(large, replace(DONE, seconds=8.0))
-    assert estimate.seconds(large) == 8.0
-    assert estimate.seconds(small) == 2.0, "by cost, as long as there is nothing like it"
-    estimate.learn(small, replace(DONE, seconds=4.0))
-    assert estimate.seconds(small) == 4.0
-    assert estimate.remaining([small, small, large, large], 2) == 12.0
-    assert estimate.remaining([large], 8) == 8.0
-    assert estimate.remaining([], 2) == 0.0
+    assert remaining([], [small], 1) is None
+    assert remaining([(large, 8.0)], [large], 1) == 8.0
+    assert remaining([(large, 8.0)], [small], 1) == 2.0, "by cost, as there is nothing like it"
+    over = [(large, 8.0), (small, 4.0)]
+    assert remaining(over, [small], 1) == 4.0
+    assert remaining(over, [small, small, large, large], 2) == 12.0
+    assert remaining(over, [large], 8) == 8.0
+    assert remaining(over, [], 2) == 0.0
 
 
 @pytest.mark.parametrize(

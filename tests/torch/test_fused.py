@@ -17,7 +17,7 @@ from modnorm.ops import registry
 from modnorm.ops.fused import QKV
 from modnorm.ops.types import Symbol, Tensor
 from modnorm.pipeline import analyse_text
-from modnorm.sweep.names import read_label
+from modnorm.sweep.axes import read_label
 from modnorm.sweep.optimizers import build
 from modnorm.sweep.parts import with_body_mass
 

@@ -9,6 +9,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +22,7 @@ from modnorm.cli import cli
 from modnorm.data import texts
 from modnorm.data.fetch import Unreachable
 from modnorm.data.texts import Text
-from modnorm.sweep.pool import processes
+from modnorm.sweep.pool import Processes
 from modnorm.sweep.problems import TrialFailed
 
 LM = """\
@@ -433,7 +434,7 @@ def test_a_worker_that_dies_is_told_from_the_others(monkeypatch: pytest.MonkeyPa
     Path("somework.py").write_text(WORK, encoding="utf-8")
     monkeypatch.syspath_prepend(os.getcwd())
     found: dict[str, Any] = {}
-    with processes(2, work="somework:work") as pool:
+    with closing(Processes(2, work="somework:work")) as pool:
         for part in (["1", "die"], ["fail", "2"], ["quit", "3"]):
             for do in part:
                 pool.submit(do, {"do": do})
@@ -453,7 +454,7 @@ def test_workers_have_the_environment_of_now(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.syspath_prepend(os.getcwd())
     for seconds in ("5", "6"):
         monkeypatch.setenv("SECONDS", seconds)
-        with processes(1, work="otherwork:work") as pool:
+        with closing(Processes(1, work="otherwork:work")) as pool:
             pool.submit("run", {"do": ""})
             (_, found), *_ = pool.finished()
         assert found.seconds == float(seconds)

@@ -40,7 +40,7 @@ FAKE = """
 import math, os, time
 from hashlib import sha256
 from modnorm.sweep.records import Outcome
-from modnorm.sweep.request import versions
+from modnorm.sweep.plan import versions
 from modnorm.sweep.trial import key_of
 
 def log(word, job):

@@ -19,11 +19,12 @@ from modnorm.data import tasks
 from modnorm.data.fetch import DataError
 from modnorm.data.texts import load
 from modnorm.sweep import trial
-from modnorm.sweep.names import read_label
+from modnorm.sweep.axes import read_label
 from modnorm.sweep.optimizers import build
 from modnorm.sweep.parts import with_body_mass
 from modnorm.sweep.records import Outcome, Settings
-from modnorm.sweep.trial import Job, factor, key_of, run_trial
+from modnorm.sweep.trial import Job, key_of, run_trial
+from modnorm.train import falling
 
 MODEL = """
     param d = 8
@@ -324,7 +325,9 @@ def test_keys_follow_the_source_of_an_own_optimizer(
 
 
 def test_schedules() -> None:
-    assert [factor("linear", done, 4) for done in range(4)] == [1, 0.75, 0.5, 0.25]
-    assert [factor("constant", done, 4) for done in range(4)] == [1, 1, 1, 1]
-    cosine = [factor("cosine", done, 4) for done in range(4)]
-    assert cosine == pytest.approx([1, 0.8535533905932737, 0.5, 0.14644660940672627])
+    def factors(schedule: str) -> list[float]:
+        return list(map(falling(schedule, 4), range(4)))
+
+    assert factors("linear") == [1, 0.75, 0.5, 0.25]
+    assert factors("constant") == [1, 1, 1, 1]
+    assert factors("cosine") == pytest.approx([1, 0.8535533905932737, 0.5, 0.14644660940672627])
