@@ -19,7 +19,7 @@ from modnorm.ops.base import Atom
 from modnorm.ops.edges import natural
 from modnorm.ops.types import Size, Symbol, Tensor
 from modnorm.passes.program import ModelInput, Program
-from modnorm.report.nodes import pattern
+from modnorm.report.words import pattern
 
 if TYPE_CHECKING:
     import numpy

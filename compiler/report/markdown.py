@@ -19,7 +19,7 @@ from modnorm.report.blocks import (
     Text,
     as_cell,
 )
-from modnorm.report.diagnostics import clean, in_order, to_json
+from modnorm.report.diagnostics import clean, in_order
 
 INDENT = "&emsp;"
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$!&])")
@@ -64,7 +64,7 @@ def _blocks(blocks: Iterable[Block]) -> Iterator[str]:
                 yield "\n".join(f"- {escape(item)}" for item in items)
             case Problems(found=found) if found:
                 yield "## Findings"
-                yield "\n".join(_problem(one, block.source) for one in in_order(found))
+                yield "\n".join(map(_problem, in_order(found)))
             case Section():
                 title = as_cell(block.title)
                 if title.text:
@@ -92,11 +92,9 @@ def _inline(cell: Cell) -> str:
     return f"{INDENT * cell.depth}{bold}{text}{bold}"
 
 
-def _problem(problem: Diagnostic, source: str) -> str:
-    found = to_json(problem)
-    where = f"{found.get('file') or source}:{found['line']}" if found.get("line") else ""
-    head = f"- **{found['severity']} {found['code']}** {escape(where)}".rstrip()
-    lines = [f"{head}: {_inline(Cell(found['message'], kind='marked'))}"]
-    if hint := found.get("hint"):
-        lines.append(f"  {_inline(Cell(hint, kind='marked'))}")
-    return "\n".join(lines)
+def _problem(problem: Diagnostic) -> str:
+    where = escape(str(problem.span)) if problem.span else ""
+    head = f"- **{problem.severity} {problem.code}** {where}".rstrip()
+    lines = [problem.message, *([problem.hint] if problem.hint else [])]
+    message, *hint = (_inline(Cell(line, kind="marked")) for line in lines)
+    return "\n".join([f"{head}: {message}", *(f"  {line}" for line in hint)])

@@ -6,17 +6,16 @@ around one copy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html import escape
 
 from modnorm.graph.dataflow import Apply, Input, Loop, Pack, Region, Value
-from modnorm.passes.program import Program
 from modnorm.report.diagnostics import clean
-from modnorm.report.dot import bounds
-from modnorm.report.facts import number
+from modnorm.report.document import between
 from modnorm.report.html.layout import Placed, layered
-from modnorm.report.nodes import Node, pattern
+from modnorm.report.model import Part, Report, norm
+from modnorm.report.words import call, pattern
 
 LETTER = 6.7
 LINE = 15.0
@@ -70,64 +69,55 @@ class Drawing:
         return self.placed.height
 
 
-@dataclass
 class _Draw:
-    nodes: list[Node]
-    by_leaf: Mapping[int, Node] = field(default_factory=dict)
-    by_path: Mapping[str, Node] = field(default_factory=dict)
+    def __init__(self, found: Report) -> None:
+        self.program = found.program
+        self.known = found.by_id()
+        self.holds: set[Part | None] = set()
+        """What has weights, or repetitions, in it."""
+        for part in reversed(found.parts):
+            if part.kind in ("atom", "repeat", "copies", "model") or part in self.holds:
+                self.holds |= {part, part.around or part}
 
-    def __post_init__(self) -> None:
-        self.by_leaf = {node.leaf: node for node in self.nodes if node.leaf >= 0}
-        self.by_path = {node.path: node for node in reversed(self.nodes)}
-        holds = {n.number for n in self.nodes if n.kind in ("atom", "repeat", "copies", "model")}
-        for node in reversed(self.nodes):
-            if node.number in holds and node.parent >= 0:
-                holds.add(node.parent)
-        self.holds = holds
-
-    def group(self, value: Apply) -> Node | None:
+    def group(self, value: Value) -> Part | None:
         """The outermost part around an operation without weights that has none either."""
-        node = self.by_leaf.get(value.leaf)
+        part = self.known.get(value.leaf) if isinstance(value, Apply) else None
         found = None
-        while node is not None and node.parent >= 0:
-            node = self.nodes[node.parent]
-            if node.number in self.holds:
+        while part is not None:
+            part = part.around
+            if part in self.holds:
                 break
-            found = node
+            found = part
         return found
 
     def region(self, region: Region, name: str, title: str = "", around: str = "") -> Drawing:
         boxes: list[Box] = []
         edges: list[tuple[int, int]] = []
         at: dict[int, list[int]] = {}  # the boxes that a value comes from
-        groups: dict[int, int] = {}
+        groups: dict[Part, int] = {}
         for n in region.numbers():
             value = region[n]
             sources = [box for operand in value.inputs for box in at[operand]]
-            if self.passes(value) and n != region.output:
+            if _passes(value) and n != region.output:
                 at[n] = sources
                 continue
-            group = self.group(value) if isinstance(value, Apply) else None
-            own = groups.get(group.number) if group else None
+            group = self.group(value)
+            own = groups.get(group) if group else None
             # a part goes on in a box of its own behind what others made of its values
             if own is None or any(source > own for source in sources):
                 own = len(boxes)
                 boxes.append(self.box(value, group, name, around))
                 if group:
-                    groups[group.number] = own
-            else:
-                self.extend(boxes[own], value)
+                    groups[group] = own
+            elif isinstance(value, Apply):
+                box = boxes[own]
+                box.lines = (_short(str(value.type)),)
+                box.about += f"\n{pattern(value.path)}: {call(value.op)}\n{value.type}"
             edges += [(source, own) for source in sources if source != own]
             at[n] = [own]
         return Drawing(title, boxes, layered([box.size for box in boxes], edges))
 
-    def passes(self, value: Value) -> bool:
-        if isinstance(value, Apply):
-            node = self.by_leaf.get(value.leaf)
-            return node is not None and node.call == "Identity"
-        return isinstance(value, Pack)
-
-    def box(self, value: Value, group: Node | None, name: str, around: str) -> Box:
+    def box(self, value: Value, group: Part | None, name: str, around: str) -> Box:
         shape = _short(str(value.type))
         match value:
             case Input():
@@ -136,29 +126,17 @@ class _Draw:
                 return Box("bond", "( , )")
             case Loop():
                 return self.loop(value)
-        node = self.by_leaf.get(value.leaf) or self.by_path.get(value.path)
-        shown = group or node
-        own = pattern(value.path)
-        about = [f"{own}: {node.call}" if node else own, str(value.type)]
-        about += [bounds(node.norm)] if node and node.norm else []
+        part = self.known.get(value.leaf)
+        called, bound = call(value.op), norm(self.program, value.leaf)
+        about = [f"{pattern(value.path)}: {called}", str(value.type), *([str(bound)] * bool(bound))]
         if group:
             return Box("group", group.name, (shape,), group.number, "\n".join(about))
-        title = _short(node.call if node else value.op.label)
         lines: tuple[str, ...] = (shape,)
-        if node is not None and node.kind == "atom":
-            first, last = map(number, node.targets or (0.0, 0.0))
-            target = first if first == last else f"{first} … {last}"
-            lines = (_end(pattern(node.path.removeprefix(around))), f"target {target}", shape)
-        kind = node.kind if node is not None else "bond"
-        return Box(kind, title, lines, shown.number if shown else -1, "\n".join(about))
-
-    def extend(self, box: Box, value: Value) -> None:
-        """Take a further operation into the box of a part."""
-        if isinstance(value, Apply):
-            node = self.by_leaf.get(value.leaf)
-            box.lines = (_short(str(value.type)),)
-            called = node.call if node else value.op.label
-            box.about += f"\n{pattern(value.path)}: {called}\n{value.type}"
+        if part is not None and part.targets is not None:
+            target = f"target {between(part.targets)}"
+            lines = (_end(pattern(part.path.removeprefix(around))), target, shape)
+        kind, number = (part.kind, part.number) if part else ("bond", -1)
+        return Box(kind, _short(called), lines, number, "\n".join(about))
 
     def loop(self, value: Loop) -> Box:
         title = pattern(value.path.rpartition(".")[2]) or "copies"
@@ -166,19 +144,15 @@ class _Draw:
             self.region(run.region, "", f"{title} × {run.count:,}", f"{run.path}.")
             for run in value.runs
         ]
-        node = self.by_path.get(value.path) if value.path else self.unnamed(value)
-        return Box("loop", inner[0].title, (), node.number if node else -1, title, inner)
+        part = self.known.get(value.node)
+        return Box("loop", inner[0].title, (), part.number if part else -1, title, inner)
 
-    def unnamed(self, value: Loop) -> Node | None:
-        """The row of a repetition without a name: the one around its first operation."""
-        for apply in value.runs[0].region.applies():
-            node = self.by_leaf.get(apply.leaf)
-            while node is not None and node.parent >= 0:
-                if node.kind == "repeat" and not node.path:
-                    return node
-                node = self.nodes[node.parent]
-            return None
-        return None
+
+def _passes(value: Value) -> bool:
+    """Whether a value is that of another, or of several, and so no box of its own."""
+    if isinstance(value, Apply):
+        return call(value.op) == "Identity"
+    return isinstance(value, Pack)
 
 
 def _short(text: str) -> str:
@@ -199,15 +173,15 @@ ARROW = (
 )
 
 
-def svg(program: Program, nodes: list[Node]) -> str:
+def svg(found: Report) -> str:
     """The drawing of a program's data flow."""
+    program = found.program
     operations = sum(1 for _ in program.flow.applies())
     if operations > MOST:
         much = f"{operations:,} operations are too many to draw here; the format dot has them all"
         return f'<p class="dim">{much}</p>'
-    draw = _Draw(nodes)
     name = ", ".join(entry.name for entry in program.inputs)
-    drawing = draw.region(program.flow, name or "input")
+    drawing = _Draw(found).region(program.flow, name or "input")
     width, height = drawing.width + 2 * MARGIN, drawing.height + 2 * MARGIN
     parts = _drawn(drawing, MARGIN, MARGIN)
     return (
