@@ -47,8 +47,8 @@ class Box:
         width = longest * LETTER + 2 * PAD
         if not self.inner:
             return width, LINE * (1 + len(self.lines)) + PAD
-        wide = max(width, *(d.width for d in self.inner)) + 2 * MARGIN
-        tall = sum(HEAD + drawing.height + MARGIN for drawing in self.inner)
+        wide = max(width, *(d.placed.width for d in self.inner)) + 2 * MARGIN
+        tall = sum(HEAD + drawing.placed.height + MARGIN for drawing in self.inner)
         return wide, tall
 
 
@@ -59,14 +59,6 @@ class Drawing:
     title: str
     boxes: list[Box]
     placed: Placed
-
-    @property
-    def width(self) -> float:
-        return self.placed.width
-
-    @property
-    def height(self) -> float:
-        return self.placed.height
 
 
 class _Draw:
@@ -182,11 +174,13 @@ def svg(found: Report) -> str:
         return f'<p class="dim">{much}</p>'
     name = ", ".join(entry.name for entry in program.inputs)
     drawing = _Draw(found).region(program.flow, name or "input")
-    width, height = drawing.width + 2 * MARGIN, drawing.height + 2 * MARGIN
+    width, height = (
+        f"{size + 2 * MARGIN:.0f}" for size in (drawing.placed.width, drawing.placed.height)
+    )
     parts = _drawn(drawing, MARGIN, MARGIN)
     return (
-        f'<svg id="graph-svg" width="{width:.0f}" height="{height:.0f}" '
-        f'viewBox="0 0 {width:.0f} {height:.0f}" role="group" '
+        f'<svg id="graph-svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" role="group" '
         f'aria-label="data flow of {_text(program.name)}">{ARROW}{"".join(parts)}</svg>'
     )
 
@@ -229,8 +223,8 @@ def _box(box: Box, x: float, y: float, width: float, height: float) -> Iterator[
             place = f'x="{x + MARGIN:.1f}" y="{at + 17:.1f}"'
             yield f'<text class="head" {place}>{_text(drawing.title)}</text>'
             yield "</g>" if drawing is box.inner[0] else ""
-            yield from _drawn(drawing, x + (width - drawing.width) / 2, at + HEAD)
-            at += HEAD + drawing.height + MARGIN
+            yield from _drawn(drawing, x + (width - drawing.placed.width) / 2, at + HEAD)
+            at += HEAD + drawing.placed.height + MARGIN
         return
     middle = x + width / 2
     for i, line in enumerate((box.title, *box.lines)):

@@ -6,9 +6,11 @@ sweeps that order each layer by the middle of its neighbours, then places as nea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+
+import networkx as nx
 
 GAP_X = 18.0
 GAP_Y = 26.0
@@ -32,22 +34,23 @@ class Placed:
 
 @dataclass
 class _Layers:
+    """Boxes, and behind them the points of edges, in rows."""
+
     sizes: list[tuple[float, float]]
     rows: list[list[int]]
-    before: dict[int, list[int]]
-    after: dict[int, list[int]]
+    graph: nx.DiGraph[int]
     x: dict[int, float] = field(default_factory=dict)
 
     def width(self, item: int) -> float:
         return self.sizes[item][0] if item < len(self.sizes) else POINT
 
-    def walks(self) -> Iterator[tuple[list[int], list[int], dict[int, list[int]]]]:
+    def walks(self) -> Iterator[tuple[list[int], list[int], Mapping[int, Iterable[int]]]]:
         """Rows in turn, down and up: the row before it, the row, and neighbours in the former."""
         for sweep in range(SWEEPS):
             down = sweep % 2 == 0
             rows = self.rows if down else self.rows[::-1]
             for last, row in pairwise(rows):
-                yield last, row, self.before if down else self.after
+                yield last, row, self.graph.pred if down else self.graph.succ
 
     def order(self) -> None:
         for last, row, beside in self.walks():
@@ -87,32 +90,24 @@ def _middle(values: Sequence[float], otherwise: float) -> float:
 
 def layered(sizes: list[tuple[float, float]], edges: Sequence[tuple[int, int]]) -> Placed:
     """Place boxes of such sizes. Every edge leads from a box to a later one."""
-    level = [0] * len(sizes)
-    for source, target in sorted(edges, key=lambda edge: edge[1]):
-        assert source < target
-        level[target] = max(level[target], level[source] + 1)
-    rows: list[list[int]] = [[] for _ in range(max(level, default=0) + 1)]
-    for item, rank in enumerate(level):
-        rows[rank].append(item)
-    before: dict[int, list[int]] = {item: [] for item in range(len(sizes))}
-    after: dict[int, list[int]] = {item: [] for item in range(len(sizes))}
+    uses: nx.DiGraph[int] = nx.DiGraph()
+    uses.add_nodes_from(range(len(sizes)))
+    uses.add_edges_from(edges)
+    rows = [sorted(row) for row in nx.topological_generations(uses)] or [[]]
+    level = {item: rank for rank, row in enumerate(rows) for item in row}
+    graph: nx.DiGraph[int] = nx.DiGraph()
+    graph.add_nodes_from(uses)
     ways: dict[tuple[int, int], list[int]] = {}
-    points = len(sizes)
     held = sum(level[target] - level[source] for source, target in edges) <= MOST
     for source, target in dict.fromkeys(edges):
-        way = [source]
-        for rank in range(level[source] + 1, level[target] if held else 0):
-            before[points], after[points] = [], []
-            rows[rank].append(points)
-            way.append(points)
-            points += 1
-        way.append(target)
-        ways[source, target] = way
-        for one, other in pairwise(way):
-            if held or level[target] == level[source] + 1:
-                after[one].append(other)
-                before[other].append(one)
-    layers = _Layers(sizes, rows, before, after)
+        passed = range(level[source] + 1, level[target])
+        points = [len(graph) + i for i, _ in enumerate(passed)] if held else []
+        for rank, point in zip(passed, points, strict=False):
+            rows[rank].append(point)
+        ways[source, target] = [source, *points, target]
+        if held or not passed:
+            nx.add_path(graph, ways[source, target])
+    layers = _Layers(sizes, rows, graph)
     layers.order()
     layers.place()
     left = min((layers.x[i] - layers.width(i) / 2 for r in rows for i in r), default=0.0)
@@ -126,7 +121,7 @@ def layered(sizes: list[tuple[float, float]], edges: Sequence[tuple[int, int]]) 
         tops.append(at)
         bottoms.append(at + tall)
         at += tall + GAP_Y
-    y = [tops[rank] for rank in level]
+    y = [tops[level[i]] for i in range(len(sizes))]
     lines: dict[tuple[int, int], list[tuple[float, float]]] = {}
     for (source, target), way in ways.items():
         line = [(x[source], y[source] + sizes[source][1])]

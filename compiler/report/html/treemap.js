@@ -62,7 +62,7 @@ function drawMap(width) {
     const whole = sorted.reduce((sum, child) => sum + child.share, 0);
     const areas = sorted.map((child) => (child.share / whole) * w * h);
     squarified(areas, x, y, w, h).forEach((box, i) => place(sorted[i], ...box));
-    if (inner.length > 1 && node.parent >= 0) {
+    if (inner.length > 1 && node.around) {
       const size = { x, y, width: Math.max(w, 0), height: Math.max(h, 0) };
       frames.prepend(svg("rect", { ...size, class: node.depth > 1 ? "frame" : "outer frame" }));
     }
