@@ -100,10 +100,8 @@ function moveTab(all, item) {
 
 function whenResized(box, draw) {
   let width = 0;
-  new ResizeObserver(() => {
-    if (box.clientWidth && box.clientWidth !== width) {
-      width = box.clientWidth;
-      draw(width - 24);
-    }
+  new ResizeObserver(([entry]) => {
+    const found = Math.floor(entry.contentRect.width);
+    if (found && found !== width) draw((width = found));
   }).observe(box);
 }
