@@ -14,7 +14,7 @@ from typing import Any
 from modnorm.passes.program import Program, Weight
 from modnorm.report.blocks import NONE, Block, Cell, Document, Section, Table, Text
 from modnorm.report.model import Part, Report, targets
-from modnorm.report.words import as_float, constant, number, pattern
+from modnorm.report.words import as_float, between, constant, number, pattern, sizes
 
 TOLERANCE = 1e-9
 """Relative differences up to here are none."""
@@ -164,10 +164,9 @@ def value(found: object) -> str:
         case None:
             return NONE
         case [float(first), float(last)]:
-            one, other = number(first), number(last)
-            return one if one == other else f"{one} … {other}"
-        case [*sizes]:
-            return " × ".join(map(str, sizes))
+            return between(first, last)
+        case [*shape]:
+            return sizes(shape)
         case float():
             return number(found, 6)
         case bool():

@@ -66,7 +66,7 @@ def render(
     renderer = _Renderer(color, width, wraps)
     kept = sorted(range(len(found)), key=lambda i: found[i].severity != "error")[:MOST]
     parts = [renderer.one(found[i]) for i in sorted(kept)]
-    numbers = Counter(diagnostic.severity for diagnostic in found)
+    numbers: Counter[str] = Counter(diagnostic.severity for diagnostic in found)
     total = ", ".join(
         f"{numbers[severity]} {many if numbers[severity] > 1 else one}"
         for severity, (one, many) in COUNTED.items()

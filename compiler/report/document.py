@@ -31,6 +31,7 @@ from modnorm.report.blocks import (
 from modnorm.report.model import UNNAMED, Part, described, targets
 from modnorm.report.words import (
     as_float,
+    between,
     constant,
     exact,
     number,
@@ -38,6 +39,7 @@ from modnorm.report.words import (
     percent,
     plural,
     short,
+    sizes,
 )
 from modnorm.stack import room
 
@@ -135,28 +137,33 @@ DRAWN = 8
 class Row:
     """A part, a weight, or a run of a repetition with all its copies, and the rows in it.
 
-    `guide` is what is drawn before it, at its `level`. `targets` are those of the first and of the
-    last copy of a weight; None for other parts.
+    `guide` is what is drawn before it, at its `level`.
     """
 
+    part: Part
     name: str
-    copies: int
-    mass: float
-    share: float
-    sensitivity: float | None
     certified: float | None
-    targets: tuple[float, float] | None
     inner: tuple[Row, ...]
     guide: str = ""
     level: int = 0
 
     @property
+    def copies(self) -> int:
+        return self.part.count * self.part.run
+
+    @property
     def title(self) -> str:
         return f"{self.name} × {self.copies:,}" if self.copies > 1 else self.name
 
+    @property
+    def sensitivity(self) -> float | None:
+        one = self.part.sensitivity
+        return one if one is None else as_float(power(one, self.part.run))
+
     def is_alike(self, other: Row) -> bool:
         """Whether two parts have the same mass and the same sensitivity."""
-        return isclose(self.mass, other.mass) and _is_close(self.sensitivity, other.sensitivity)
+        alike = _is_close(self.sensitivity, other.sensitivity)
+        return alike and isclose(self.part.mass, other.part.mass)
 
 
 def rows(program: Program) -> Iterator[Row]:
@@ -188,22 +195,11 @@ def _row(part: Part) -> Row:
         if row.copies == 1 and len(row.inner) == 1 and row.is_alike(row.inner[0]):
             (only,) = row.inner
             row = replace(only, name=f"{row.name}.{only.name}", certified=row.certified)
-        if row.inner or row.targets is not None or not _is_close(row.sensitivity, 1):
+        if row.inner or row.part.weight or not _is_close(row.sensitivity, 1):
             inner.append(row)
-    sensitivity = part.sensitivity
-    if part.kind == "copies" and sensitivity is not None:
-        sensitivity = as_float(power(sensitivity, part.run))
     named = part.kind in ("def", "where")  # of several by the same name, each has a path
-    return Row(
-        name=part.path.rpartition(".")[2] if named else part.name,
-        copies=part.count * part.run,
-        mass=part.mass,
-        share=part.share,
-        sensitivity=sensitivity,
-        certified=part.certified,
-        targets=part.targets,
-        inner=tuple(inner),
-    )
+    name = part.path.rpartition(".")[2] if named else part.name
+    return Row(part, name, part.certified, tuple(inner))
 
 
 def _is_bare(part: Part) -> bool:
@@ -226,7 +222,7 @@ def _is_close(one: float | None, other: float | None) -> bool:
 
 
 def _name(row: Row) -> Cell:
-    tone: Tone = "" if row.targets is None else "strong"
+    tone: Tone = "strong" if row.part.weight else ""
     return Cell(row.title, tone, guide=row.guide, depth=row.level)
 
 
@@ -237,28 +233,27 @@ def _proof(row: Row) -> Cell:
     return Cell(number(row.certified), "" if proved else "warn")
 
 
-def between(targets: tuple[float, float]) -> str:
-    """The targets of the first and the last copy, once where they are the same."""
-    if targets[1] == 0:
-        return "0 (frozen)"
-    first, last = map(short, targets)
-    return first if first == last else f"{first} … {last}"
+def shown_target(weight: Weight | None) -> str:
+    """The targets of the first and the last copy."""
+    if weight is None:
+        return ""
+    return between(*targets(weight)) if weight.target else "0 (frozen)"
 
 
 # A column more is a line more: what it says is shown in a terminal and in Markdown.
 PARTS: tuple[Column[Row], ...] = (
     Column("part", _name),
-    Column("share of mass", lambda row: Cell(percent(row.share), bar=row.share)),
+    Column("share of mass", lambda row: Cell(percent(row.part.share), bar=row.part.share)),
     Column("sensitivity", lambda row: number(row.sensitivity), number=True),
     Column("certified", _proof, number=True),
-    Column("target", lambda row: between(row.targets) if row.targets else ""),
+    Column("target", lambda row: shown_target(row.part.weight)),
 )
 WEIGHTS: tuple[Column[Weight], ...] = (
     Column("weight", lambda w: Cell(f"`{pattern(w.path)}` {w.op.label}", kind="marked")),
     Column("copies", lambda w: f"{w.copies:,}", number=True),
-    Column("shape", lambda w: " × ".join(map(str, w.op.weight_shape))),
+    Column("shape", lambda w: sizes(w.op.weight_shape)),
     Column("mass", lambda w: short(as_float(w.mass) * w.copies), number=True),
-    Column("target", lambda w: between(targets(w)), number=True),
+    Column("target", shown_target, number=True),
     Column("line", lambda w: str(w.span)),
 )
 PROVED: tuple[Column[tuple[Weight, WeightBound, float]], ...] = (

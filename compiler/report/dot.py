@@ -9,7 +9,7 @@ from modnorm.ops.base import Atom
 from modnorm.passes.program import Program
 from modnorm.report.diagnostics import clean
 from modnorm.report.model import norm, targets
-from modnorm.report.words import call, pattern, short
+from modnorm.report.words import between, call, pattern
 
 
 def render(program: Program) -> str:
@@ -82,9 +82,8 @@ class _Writer:
         fill = ""
         if isinstance(value.op, Atom):
             fill = ', fillcolor="#dbe9fb"'
-            first, last = map(short, targets(self.weights[value.path]))
-            target = f"target {first}" if first == last else f"target {first} … {last}"
-            lines += [pattern(value.path), target]
+            target = between(*targets(self.weights[value.path]))
+            lines += [pattern(value.path), f"target {target}"]
         return f"label={label(*lines)}{fill}"
 
     def edge(self, value: Value) -> tuple[str, ...]:

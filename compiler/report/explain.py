@@ -37,7 +37,7 @@ from modnorm.passes.sensitivity import power, times
 from modnorm.passes.targets import geometric
 from modnorm.report.diagnostics import cells, clean
 from modnorm.report.model import first_copy
-from modnorm.report.words import call, exact, plural, shared_name, short
+from modnorm.report.words import between, call, exact, plural, shared_name, short, sizes
 
 WIDTH = 80
 VALUE = 12
@@ -105,8 +105,7 @@ def _list(found: Sequence[Record], wanted: str) -> str:
     lines = [f"{plural(len(found), 'weight')} match `{clean(wanted)}`; name one to explain it", ""]
     lines.append(f"  {'target':<18}weight")
     for group in groups.values():
-        first, last = (short(group[i].target) for i in (0, -1))
-        target = first if first == last else f"{first} … {last}"
+        target = between(group[0].target, group[-1].target)
         lines.append(f"  {target:<18}{_range(group)}")
     return "\n".join(lines) + "\n"
 
@@ -310,9 +309,8 @@ def render(found: Explanation, alike: int = 1) -> str:
 def _lines(found: Explanation, alike: int) -> Iterator[str]:
     program, weight = found.program, found.weight
     op, span = weight.op, weight.span
-    shape = " × ".join(map(str, op.weight_shape))
     yield found.record.name
-    yield _right(f"{op.label}, {shape}, norm {op.norm.formula}", span)
+    yield _right(f"{op.label}, {sizes(op.weight_shape)}, norm {op.norm.formula}", span)
     if weight.stored is not None:
         yield f"a part of {found.record.parameter}"
     if alike > 1:

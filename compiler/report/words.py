@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
@@ -47,6 +47,16 @@ def number(value: float | None, digits: int = 4) -> str:
 
 def percent(share: float) -> str:
     return f"{share:.1%}" if share >= 0.0005 or not share else "< 0.1%"
+
+
+def between(first: float, last: float) -> str:
+    """Two numbers, such as the targets of the first and the last copy; once if they are alike."""
+    one, other = short(first), short(last)
+    return one if one == other else f"{one} … {other}"
+
+
+def sizes(shape: Iterable[object]) -> str:
+    return " × ".join(map(str, shape))
 
 
 def as_float(value: Real) -> float:

@@ -27,7 +27,7 @@ from modnorm.report.formats import extras
 from modnorm.report.html import data as page_data
 from modnorm.report.html import frame, page
 from modnorm.report.html.data import Finder
-from modnorm.report.html.layout import GAP_X, layered
+from modnorm.report.html.graph import GAP_X, layered
 from modnorm.report.model import described
 from modnorm.report.unusable import Unusable
 from tests.report_files import CHECK, write_check, write_run

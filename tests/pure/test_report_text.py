@@ -77,15 +77,16 @@ def test_shares_of_the_parts_add_up() -> None:
     for program in PROGRAMS.values():
         for row in rows(analysed(program).program):
             if row.inner:
-                assert sum(r.mass for r in row.inner) == pytest.approx(row.mass, rel=1e-12)
+                inner = sum(r.part.mass for r in row.inner)
+                assert inner == pytest.approx(row.part.mass, rel=1e-12)
 
 
 def test_targets_along_copies() -> None:
     """The first and the last copy's, where the repeated part has not sensitivity 1."""
     program = "input x: float[b, 8]\nmodel M = (1/2 * Linear(8)) ** 4\n"
-    (row,) = [row for row in rows(analysed(program).program) if row.targets]
+    (row,) = [row for row in rows(analysed(program).program) if row.part.targets]
     # share 1/4, and three, …, no more factors of 1/2 behind the one of its own
-    assert row.targets == pytest.approx((0.25 / 0.5**4, 0.25 / 0.5))
+    assert row.part.targets == pytest.approx((0.25 / 0.5**4, 0.25 / 0.5))
     assert "4 … 0.5" in render(analysed(program))
 
 
@@ -98,7 +99,7 @@ def test_repeated_parts_are_one_row() -> None:
 
 def test_a_run_of_a_shared_module_has_its_mass() -> None:
     program = "input x: float[b, 8]\nshared s = Linear(8) >> Tanh\nmodel M = s ** 4 >> Linear(8)\n"
-    shares = {row.title: row.share for row in rows(analysed(program).program)}
+    shares = {row.title: row.part.share for row in rows(analysed(program).program)}
     assert shares["0…3 × 4"] == shares["s.linear"] == shares["linear"] == 0.5
 
 
