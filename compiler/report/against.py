@@ -40,17 +40,9 @@ def compare(one: Report, other: Report) -> dict[str, Any]:
         "before": {key: getattr(one.facts, key) for key in ("model", "source", "params")},
         "after": {key: getattr(other.facts, key) for key in ("model", "source", "params")},
         "facts": facts,
-        "params": _params(one.facts.params, other.facts.params),
+        "params": _changes(one.facts.params, other.facts.params),
         "weights": _weights(one.program, other.program),
         "parts": list(_parts(dict(_unique(one.parts)), dict(_unique(other.parts)))),
-    }
-
-
-def _params(one: dict[str, Any], other: dict[str, Any]) -> Change:
-    return {
-        name: [one.get(name), other.get(name)]
-        for name in dict.fromkeys((*one, *other))
-        if name not in one or name not in other or not _same(one[name], other[name])
     }
 
 
@@ -63,7 +55,8 @@ def _same(one: object, other: object) -> bool:
 
 
 def _changes(one: dict[str, Any], other: dict[str, Any]) -> Change:
-    return {key: [one[key], other[key]] for key in one if not _same(one[key], other[key])}
+    pairs = {key: [one.get(key), other.get(key)] for key in dict.fromkeys((*one, *other))}
+    return {key: pair for key, pair in pairs.items() if not _same(*pair)}
 
 
 # --- weights -------------------------------------------------------------------------------
@@ -179,8 +172,8 @@ def value(found: object) -> str:
 def change_text(changes: Change) -> str:
     parts = []
     for key, (one, other) in changes.items():
-        shown = [f"{x:.1%}" if key == "share" else value(x) for x in (one, other)]
-        parts.append(f"{LABELS.get(key, key)} {shown[0]} → {shown[1]}".strip())
+        pair = [f"{x:.1%}" if key == "share" and x is not None else value(x) for x in (one, other)]
+        parts.append(f"{LABELS.get(key, key)} {' → '.join(pair)}".strip())
     return ", ".join(parts)
 
 
