@@ -102,13 +102,10 @@ def extras(
             )
     if monitor is not None:
         from modnorm.codegen.plan import records
-        from modnorm.report.monitor import MonitorError, read_monitor
+        from modnorm.report.monitor import read_monitor
 
-        try:
-            names = None if program is None else [record.name for record in records(program)]
-            run = read_monitor(monitor, names)
-        except MonitorError as error:
-            raise Unusable(str(error)) from None
+        names = None if program is None else [record.name for record in records(program)]
+        run = read_monitor(monitor, names)
     return Extras(against, checked, run)
 
 

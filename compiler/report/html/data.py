@@ -55,7 +55,6 @@ def node_records(
     records = []
     for part in found.parts:
         file, line = part.where.get("file", ""), part.where["line"]
-        norm, weight = part.norm, part.weight
         record = {
             "parent": part.around.number if part.around else -1,
             "name": part.name,
@@ -70,8 +69,8 @@ def node_records(
             "declared": rounded(part.sensitivity),
             "certified": rounded(part.certified),
             "targets": [*map(rounded, part.targets)] if part.targets else None,
-            "shape": list(weight.op.weight_shape) if weight else [],
-            "norm": [norm.kind, rounded(norm.low), rounded(norm.high)] if norm else None,
+            "shape": list(part.weight.op.weight_shape) if part.weight else [],
+            "norm": str(part.norm or ""),
             "at": f"L{files.get(str(file), 0)}-{line}",
             "where": f"{file}:{line}" if file else f"line {line}",
             **measured.get(part.number, {}),

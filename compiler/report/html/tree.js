@@ -209,7 +209,7 @@ function details(node) {
     ["measured", known(node.measured) ? fmt(node.measured) : ""],
     ["verdict", node.verdict || ""],
     ["target", node.targets ? (node.targets[1] === 0 ? "0 (frozen)" : range(node.targets)) : ""],
-    ["output norm", node.norm ? bounds(node.norm) : ""],
+    ["output norm", node.norm || ""],
   ];
   const list = el("dl");
   for (const [name, value] of facts) {
@@ -218,10 +218,6 @@ function details(node) {
   const place = el("a", { href: `#${node.at}` }, node.where);
   list.append(el("div", {}, el("dt", {}, "source"), el("dd", {}, place)));
   byId("details").replaceChildren(el("h3", {}, shownPath(node) + (node.call ? `: ${node.call}` : "")), list);
-}
-function bounds([kind, low, high]) {
-  const from = low ? `${fmt(low)} ≤ ` : "";
-  return `${from}${kind}${known(high) ? ` ≤ ${fmt(high)}` : ""}`;
 }
 
 onSelect((node) => {
