@@ -27,7 +27,7 @@ def report(analysis: Analysis) -> dict[str, Any]:
     program = analysis.program
     found = described(program)
     with room():
-        tree = _node(found.tree.inner[0])
+        tree = _node(found.parts[0].inner[0])
     return {
         **asdict(found.facts),
         "certificate": _proof(program),

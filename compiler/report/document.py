@@ -172,9 +172,9 @@ def rows(program: Program) -> Iterator[Row]:
     Parts without weights are left out where their sensitivity is 1. Where a part holds one other
     part and nothing else that matters, the two are one row with both names.
     """
-    tree = described(program).tree
+    model = described(program).parts[0]
     with room():
-        root = _row(tree)
+        root = _row(model)
     stack = [(root, "")]
     while stack:
         row, below = stack.pop()

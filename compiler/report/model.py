@@ -165,11 +165,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Report:
-    """Facts, all positions as a tree, and of them those that have a name: parents first."""
+    """Facts, and the parts that have a name: the model itself, which all are in, comes first."""
 
     program: Program
     facts: Facts
-    tree: Part
     parts: list[Part]
 
     def by_id(self) -> dict[int, Part]:
@@ -195,7 +194,7 @@ def described(program: Program) -> Report:
         parts = [tree, *_named(tree)]
     for number, part in enumerate(parts):
         part.number = number
-    return Report(program, _facts(program), tree, parts)
+    return Report(program, _facts(program), parts)
 
 
 def _named(part: Part) -> Iterator[Part]:
@@ -294,26 +293,24 @@ class _Tree:
 
     def at(self, module: Module, outer: Part, times: int) -> Part:
         """The part at a position, with all in it."""
+        path = module.path if isinstance(module, Leaf | Scope | Repeat) else ""
+        name = path.rpartition(".")[2]
         match module:
-            case Leaf(op=op, path=path):
+            case Leaf(op=op):
                 kind = "atom" if isinstance(op, Atom) else "bond"
-                part = self.part(module, kind, path.rpartition(".")[2], path, outer, times)
-                part.weight = self.weights[path] if kind == "atom" else None
-            case Scope(kind=kind, path=path):
-                part = self.part(module, kind, module.name, path, outer, times)
+            case Scope(kind=kind, name=name):
+                pass
             case Shared():
                 # counted once, however often the repetitions around it use it
-                name, path = shared_name(module), shared_path(module)
-                part = self.part(module, "shared", name, path, outer, 1)
-            case Repeat(path=path, count=count):
-                name = path.rpartition(".")[2] or f"0…{count - 1}"
-                part = self.part(module, "repeat", name, path, outer, times)
-                part.count = count
-                part.inner = [*self.runs(module, part)]
+                kind, name, path, times = "shared", shared_name(module), shared_path(module), 1
+            case Repeat(count=count):
+                part = self.part(module, "repeat", name or f"0…{count - 1}", path, outer, times)
+                part.count, part.inner = count, [*self.runs(module, part)]
                 return part
             case _:
-                part = self.part(module, type(module).__name__.lower(), "", "", outer, times)
-        part.inner = [self.at(inner, part, part.times) for inner in self.inside(module)]
+                kind = type(module).__name__.lower()
+        part = self.part(module, kind, name, path, outer, times)
+        part.inner = [self.at(inner, part, times) for inner in self.inside(module)]
         return part
 
     def runs(self, repeat: Repeat, part: Part) -> Iterator[Part]:
@@ -360,4 +357,5 @@ class _Tree:
             certified=finite(bound.sensitivity) if bound else None,
             norm=norm(program, module.id),
             where=words.place(module.span, program),
+            weight=self.weights[path] if kind == "atom" else None,
         )

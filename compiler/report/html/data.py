@@ -85,7 +85,7 @@ def _measured(found: Report, finder: Finder, checked: Findings) -> dict[int, dic
     for i, module in enumerate(checked.modules):
         part = finder.module(module.path, module.kind) if module.path else None
         if part is None and i == 0:
-            part = found.tree  # the model itself comes first, under its own name
+            part = found.parts[0]  # the model itself comes first, under its own name
         if part is None:
             continue
         known = largest.get(part.number)
