@@ -18,16 +18,7 @@ from modnorm.report.model import described
 from modnorm.report.monitor import Monitored
 from modnorm.report.words import plural
 
-SCRIPTS = (
-    "core.js",
-    "tree.js",
-    "treemap.js",
-    "plot.js",
-    "depth.js",
-    "graph.js",
-    "training.js",
-    "start.js",
-)
+SCRIPTS = ("core", "tree", "treemap", "plot", "depth", "graph", "training", "start")
 """In the order in which they run, inside one function."""
 FRAME = 760
 """Height of the page in a notebook, in pixels."""
@@ -70,7 +61,8 @@ def _file(name: str) -> str:
 
 
 def _script() -> str:
-    return '"use strict";\n(() => {\n' + "\n".join(map(_file, SCRIPTS)) + "})();"
+    texts = [_file(f"{name}.js") for name in SCRIPTS]
+    return '"use strict";\n(() => {\n' + "\n".join(texts) + "})();"
 
 
 def _policy(style: str, script: str) -> str:
