@@ -6,19 +6,7 @@ from collections.abc import Iterable, Iterator
 from html import escape
 from importlib.resources import files
 
-from modnorm.report.blocks import (
-    NO_BREAK,
-    Block,
-    Cell,
-    Facts,
-    Figure,
-    Notes,
-    Problems,
-    Section,
-    Table,
-    Text,
-    as_cell,
-)
+from modnorm.report import blocks
 from modnorm.report.diagnostics import clean, glyph
 
 BAR = 60
@@ -27,7 +15,7 @@ BAR = 60
 
 def text(value: str) -> str:
     """A text that HTML shows as it is."""
-    return escape(clean(value.replace(NO_BREAK, " ")))
+    return escape(clean(value.replace(blocks.NO_BREAK, " ")))
 
 
 def visible(value: str) -> str:
@@ -57,7 +45,7 @@ def panel(name: str, title: str, inner: str, note: str = "") -> str:
     )
 
 
-def table(shown: Table) -> str:
+def table(shown: blocks.Table) -> str:
     """A table that can be scrolled."""
     kinds = ["num" if title in shown.numbers else "" for title in shown.titles]
     head = "".join(
@@ -84,7 +72,7 @@ def classes(*names: str) -> str:
     return f' class="{shown}"' if shown else ""
 
 
-def inline(cell: Cell) -> str:
+def inline(cell: blocks.Cell) -> str:
     if cell.kind == "code":
         shown = f"<code>{text(cell.text)}</code>" if cell.text else ""
     else:
@@ -96,50 +84,50 @@ def inline(cell: Cell) -> str:
     return f'{shown}<svg class="bar" width="{BAR}" height="8" aria-hidden="true">{bar}</svg>'
 
 
-def facts(shown: Facts) -> str:
+def facts(shown: blocks.Facts) -> str:
     """All but the first, which is the page's title."""
     _, *rest = shown.rows
-    rows = (f"<dt>{text(label)}</dt><dd>{inline(as_cell(v))}</dd>" for label, v in rest)
+    rows = (f"<dt>{text(label)}</dt><dd>{inline(blocks.as_cell(v))}</dd>" for label, v in rest)
     return f'<dl class="facts">{"".join(rows)}</dl>'
 
 
-def body(blocks: Iterable[Block]) -> Iterator[str]:
+def body(content: Iterable[blocks.Block]) -> Iterator[str]:
     """The blocks, one after the other; sections have the ids `part-0`, `part-1` …"""
-    for number, block in enumerate(blocks):
+    for number, block in enumerate(content):
         match block:
-            case Section():
+            case blocks.Section():
                 inner = "".join(inside(block.blocks))
-                yield panel(f"part-{number}", inline(as_cell(block.title)), inner)
-            case Notes(items=items) if items:
+                yield panel(f"part-{number}", inline(blocks.as_cell(block.title)), inner)
+            case blocks.Notes(items=items) if items:
                 yield panel(f"part-{number}", text(block.title), listed(block))
             case _:
                 yield from inside([block])
 
 
-def inside(blocks: Iterable[Block]) -> Iterator[str]:
+def inside(content: Iterable[blocks.Block]) -> Iterator[str]:
     """Blocks in a panel of the page: their sections have smaller titles."""
-    for block in blocks:
+    for block in content:
         match block:
-            case Facts():
+            case blocks.Facts():
                 yield facts(block)
-            case Table():
+            case blocks.Table():
                 yield table(block)
-            case Text(text=said):
-                cell = as_cell(said)
+            case blocks.Text(text=said):
+                cell = blocks.as_cell(said)
                 yield f"<p{classes(cell.tone)}>{inline(cell)}</p>"
-            case Figure():
+            case blocks.Figure():
                 yield block.svg
-            case Notes(items=items) if items:
+            case blocks.Notes(items=items) if items:
                 kind = "error" if block.tone == "bad" else "warning"
                 title = f"<p><b>{text(block.title)}</b></p>"
                 yield f'<div class="note {kind}" role="note">{title}{listed(block)}</div>'
-            case Problems(found=found) if found:
+            case blocks.Problems(found=found) if found:
                 raise AssertionError("a page shows what was found beside its source")
-            case Section():
-                yield f"<h3>{inline(as_cell(block.title))}</h3>"
+            case blocks.Section():
+                yield f"<h3>{inline(blocks.as_cell(block.title))}</h3>"
                 yield from inside(block.blocks)
 
 
-def listed(notes: Notes) -> str:
+def listed(notes: blocks.Notes) -> str:
     items = "".join(f"<li>{message(item)}</li>" for item in notes.items)
     return f"<ul{classes(notes.tone)}>{items}</ul>"
