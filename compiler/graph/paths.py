@@ -56,12 +56,20 @@ def starred(path: str) -> str:
     return INDEX.sub("*", path)
 
 
+def pattern(path: str) -> str:
+    """The path of a part with a `*` for the index of a copy; `explain` takes such ones.
+
+    In a repetition of several runs the index of a run's first copy stands for those in it.
+    """
+    return path.replace("{0}", "*").replace("{", "").replace("}", "")
+
+
 def indices(path: str, one: str) -> tuple[int, ...]:
-    """Which copy has a path: the number of each repetition in it, as it is written."""
+    """Which copy has a path: an index from 0 for each repetition around it, outermost first."""
     head, rest = _pieces(path)
     found = re.fullmatch(r"(\d+)".join(map(re.escape, (head, *(text for _, text in rest)))), one)
     assert found is not None, (path, one)
-    return tuple(map(int, found.groups()))
+    return tuple(int(k) - start for k, (start, _) in zip(found.groups(), rest, strict=True))
 
 
 @lru_cache(maxsize=1024)

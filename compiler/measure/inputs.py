@@ -13,13 +13,13 @@ import torch
 
 from modnorm.diagnostics import did_you_mean
 from modnorm.graph.modules import Leaf, walk
+from modnorm.graph.paths import pattern
 from modnorm.measure.problems import CheckError, some
 from modnorm.measure.values import Tensors, norm
 from modnorm.ops.base import Atom
 from modnorm.ops.edges import natural
 from modnorm.ops.types import Size, Symbol, Tensor
 from modnorm.passes.program import ModelInput, Program
-from modnorm.report.nodes import pattern
 
 if TYPE_CHECKING:
     import numpy

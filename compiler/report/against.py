@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from math import isclose
 from typing import Any
 
+from modnorm.graph.paths import pattern
 from modnorm.passes.program import Program, Weight
-from modnorm.pipeline import Analysis
-from modnorm.report import as_json
 from modnorm.report.blocks import NONE, Block, Cell, Document, Section, Table, Text
-from modnorm.report.facts import constant, number
-from modnorm.report.nodes import Node, collect, pattern, targets
-from modnorm.report.words import as_float, encode
+from modnorm.report.model import Part, Report, targets
+from modnorm.report.words import as_float, between, constant, number, sizes
 
 TOLERANCE = 1e-9
 """Relative differences up to here are none."""
@@ -29,42 +26,24 @@ Change = dict[str, list[Any]]
 """The values before and after, by what changed."""
 
 
-def compare(before: Analysis, after: Analysis) -> dict[str, Any]:
+def compare(one: Report, other: Report) -> dict[str, Any]:
     """The differences as objects that `json` can write.
 
     `facts` has every fact, changed or not. Of `params`, `weights` and `parts` only what differs is
     listed; None stands for what one of the two does not have. A part that is added or removed
     stands for all in it.
     """
-    reports = [as_json.report(analysis) for analysis in (before, after)]
-    one, other = reports
-    nodes = [
-        {node.path or "": node for node in _unique(collect(found, analysis.program))}
-        for found, analysis in zip(reports, (before, after), strict=True)
-    ]
+    facts = {key: [getattr(one.facts, key), getattr(other.facts, key)] for key in FACTS}
+    losses = [found.facts.loss or {} for found in (one, other)]
+    if any(losses):
+        facts |= {key: [loss.get(key) for loss in losses] for key in LOSS}
     return {
-        "before": {key: one[key] for key in ("model", "source", "params")},
-        "after": {key: other[key] for key in ("model", "source", "params")},
-        "facts": {
-            **{key: [one[key], other[key]] for key in FACTS},
-            **_losses(*(found["loss"] or {} for found in reports)),
-        },
-        "params": _params(one["params"], other["params"]),
-        "weights": _weights(before.program, after.program),
-        "parts": list(_parts(*nodes)),
-    }
-
-
-def _losses(one: dict[str, Any], other: dict[str, Any]) -> Change:
-    """The constants of the losses behind the two models, if any were asked for."""
-    return {key: [one.get(key), other.get(key)] for key in LOSS} if one or other else {}
-
-
-def _params(one: dict[str, Any], other: dict[str, Any]) -> Change:
-    return {
-        name: [one.get(name), other.get(name)]
-        for name in dict.fromkeys((*one, *other))
-        if name not in one or name not in other or not _same(one[name], other[name])
+        "before": {key: getattr(one.facts, key) for key in ("model", "source", "params")},
+        "after": {key: getattr(other.facts, key) for key in ("model", "source", "params")},
+        "facts": facts,
+        "params": _changes(one.facts.params, other.facts.params),
+        "weights": _weights(one.program, other.program),
+        "parts": list(_parts(dict(_unique(one.parts)), dict(_unique(other.parts)))),
     }
 
 
@@ -77,7 +56,8 @@ def _same(one: object, other: object) -> bool:
 
 
 def _changes(one: dict[str, Any], other: dict[str, Any]) -> Change:
-    return {key: [one[key], other[key]] for key in one if not _same(one[key], other[key])}
+    pairs = {key: [one.get(key), other.get(key)] for key in dict.fromkeys((*one, *other))}
+    return {key: pair for key, pair in pairs.items() if not _same(*pair)}
 
 
 # --- weights -------------------------------------------------------------------------------
@@ -115,42 +95,42 @@ def _weight(path: str, weight: Weight) -> dict[str, Any]:
 # --- parts ---------------------------------------------------------------------------------
 
 
-def _unique(nodes: list[Node]) -> Iterator[Node]:
-    """The nodes, each with a path of its own: equal ones get the number of their turn."""
-    turns: dict[tuple[str, str], int] = {}
-    for node in nodes:
-        key = pattern(node.path), node.op
-        turn = turns[key] = turns.get(key, 0) + 1
-        path = key[0] if turn == 1 else f"{key[0]}#{turn}"
-        yield replace(node, path=f"{path}:{node.op}" if node.kind == "bond" else path)
+def _unique(parts: list[Part]) -> Iterator[tuple[str, Part]]:
+    """The parts, each by a path of its own: equal ones get the number of their turn."""
+    turns: Counter[tuple[str, str]] = Counter()
+    for part in parts:
+        key = path, op = pattern(part.path), part.op
+        turns[key] += 1
+        turn = f"#{turns[key]}" if turns[key] > 1 else ""
+        yield f"{path}{turn}:{op}" if part.kind == "bond" else f"{path}{turn}", part
 
 
-def _parts(one: dict[str, Node], other: dict[str, Node]) -> Iterator[dict[str, Any]]:
+def _parts(one: dict[str, Part], other: dict[str, Part]) -> Iterator[dict[str, Any]]:
     """What differs of the parts in both, then what only one of the two has."""
-    for path, node in one.items():
-        if path in other and node.parent >= 0:
-            changes = _changes(_part(node), _part(other[path]))
+    for path, part in one.items():
+        if path in other and part.around is not None:
+            changes = _changes(_part(part), _part(other[path]))
             if changes:
                 yield {"path": _shown(path), "change": "changed", "changes": changes}
     for change, left, right in (("removed", one, other), ("added", other, one)):
-        lost: set[int] = set()
-        for path, node in left.items():
-            if path in right or node.parent < 0:
+        lost: set[Part] = set()
+        for path, part in left.items():
+            if path in right or part.around is None:
                 continue
-            lost.add(node.number)
-            if node.parent not in lost:
-                entry = {"path": _shown(path), "change": change, "copies": node.copies}
-                yield {**entry, "share": node.share, "what": node.call or node.title}
+            lost.add(part)
+            if part.around not in lost:
+                entry = {"path": _shown(path), "change": change, "copies": part.copies}
+                yield {**entry, "share": part.share, "what": part.call or part.title}
 
 
-def _part(node: Node) -> dict[str, Any]:
+def _part(part: Part) -> dict[str, Any]:
     """What of a part is compared. A weight's shape, mass and target are told with the weights."""
-    if node.kind == "atom":
+    if part.kind == "atom":
         return {}
-    facts = {"copies": node.count, "share": node.share}
-    if node.kind == "bond":
-        return {"what": node.call}
-    return {**facts, "sensitivity": node.sensitivity, "certified": node.certified}
+    if part.kind == "bond":
+        return {"what": part.call}
+    keys = {"copies": "count", **{key: key for key in ("share", "sensitivity", "certified")}}
+    return {shown: getattr(part, key) for shown, key in keys.items()}
 
 
 def _shown(path: str) -> str:
@@ -178,10 +158,9 @@ def value(found: object) -> str:
         case None:
             return NONE
         case [float(first), float(last)]:
-            one, other = number(first), number(last)
-            return one if one == other else f"{one} … {other}"
-        case [*sizes]:
-            return " × ".join(map(str, sizes))
+            return between(first, last)
+        case [*shape]:
+            return sizes(shape)
         case float():
             return number(found, 6)
         case bool():
@@ -194,8 +173,8 @@ def value(found: object) -> str:
 def change_text(changes: Change) -> str:
     parts = []
     for key, (one, other) in changes.items():
-        shown = [f"{x:.1%}" if key == "share" else value(x) for x in (one, other)]
-        parts.append(f"{LABELS.get(key, key)} {shown[0]} → {shown[1]}".strip())
+        pair = [f"{x:.1%}" if key == "share" and x is not None else value(x) for x in (one, other)]
+        parts.append(f"{LABELS.get(key, key)} {' → '.join(pair)}".strip())
     return ", ".join(parts)
 
 
@@ -254,7 +233,3 @@ def _part_rows(found: dict[str, Any]) -> list[tuple[str | Cell, ...]]:
         (SIGNS[change], Cell(path if n == 1 else f"{path} ({n} of them)", kind="code"), what)
         for (change, path, what), n in rows.items()
     ]
-
-
-def dumps(found: dict[str, Any]) -> str:
-    return encode(found, indent=2) + "\n"

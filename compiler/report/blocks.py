@@ -56,6 +56,7 @@ class Table:
     cut: the column whose texts are cut in a narrow terminal; without one texts take more lines.
     spare: columns that a narrow table can do without, the first to go first; `BRIEF` stands for
     what is long in cells.
+    name: what it is of, for who does not see it.
     """
 
     titles: tuple[str, ...]
@@ -63,6 +64,7 @@ class Table:
     numbers: frozenset[str] = frozenset()
     spare: tuple[str, ...] = ()
     cut: str = ""
+    name: str = ""
 
     def cells(self) -> list[list[Cell]]:
         return [[as_cell(cell) for cell in row] for row in self.rows]
@@ -91,13 +93,16 @@ class Column(Generic[Row]):
     number: bool = False
 
 
-def table_of(columns: Sequence[Column[Row]], rows: Iterable[Row], cut: str = "") -> Table:
+def table_of(
+    columns: Sequence[Column[Row]], rows: Iterable[Row], *, cut: str = "", name: str = ""
+) -> Table:
     """A table with a row for each of some things."""
     return Table(
         tuple(column.title for column in columns),
         [[column.cell(row) for column in columns] for row in rows],
         frozenset(column.title for column in columns if column.number),
         cut=cut,
+        name=name,
     )
 
 
@@ -127,10 +132,9 @@ class Notes:
 
 @dataclass(frozen=True)
 class Problems:
-    """Diagnostics; `source` is the name of the file that most are of."""
+    """Diagnostics."""
 
     found: Sequence[Diagnostic]
-    source: str
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ The text has the shape that rustc made common. Colour is plain ANSI; whether to 
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from textwrap import wrap
-from typing import TypedDict
+from typing import Any
 
-from modnorm.diagnostics import Diagnostic, Source, Span
+from modnorm.diagnostics import Diagnostic, Label, Source, Span
 
 TAB = 4
 WIDTH = 100
@@ -29,33 +30,21 @@ COUNTED = {
 }
 
 
-class Record(TypedDict, total=False):
-    """A diagnostic as JSON; `hint` and `file` only where there is one."""
+def to_json(diagnostic: Diagnostic) -> dict[str, Any]:
+    """A diagnostic in a JSON report; columns are 1-based, None without a place.
 
-    code: str
-    severity: str
-    message: str
-    line: int | None
-    column: int | None
-    hint: str
-    file: str
-
-
-def to_json(diagnostic: Diagnostic) -> Record:
-    """The record of a diagnostic in a JSON report; columns are 1-based, None without a place."""
-    span = diagnostic.span
-    record: Record = {
+    `hint` and `file` are there only where there is one.
+    """
+    span, hint = diagnostic.span, diagnostic.hint
+    return {
         "code": diagnostic.code,
         "severity": diagnostic.severity,
         "message": diagnostic.message,
         "line": span.line if span else None,
         "column": span.column if span else None,
+        **({"hint": hint} if hint else {}),
+        **({"file": span.source.name} if span else {}),
     }
-    if diagnostic.hint:
-        record["hint"] = diagnostic.hint
-    if span:
-        record["file"] = span.source.name
-    return record
 
 
 def render(
@@ -77,11 +66,12 @@ def render(
     renderer = _Renderer(color, width, wraps)
     kept = sorted(range(len(found)), key=lambda i: found[i].severity != "error")[:MOST]
     parts = [renderer.one(found[i]) for i in sorted(kept)]
-    counts = [
-        _count(sum(d.severity == severity for d in found), *what)
-        for severity, what in COUNTED.items()
-    ]
-    total = ", ".join(count for count in counts if count)
+    numbers: Counter[str] = Counter(diagnostic.severity for diagnostic in found)
+    total = ", ".join(
+        f"{numbers[severity]} {many if numbers[severity] > 1 else one}"
+        for severity, (one, many) in COUNTED.items()
+        if numbers[severity]
+    )
     if len(found) > MOST:
         total += f"; {MOST} are shown"
     return "\n".join([*parts, renderer.paint(total, BOLD)]) + "\n"
@@ -90,26 +80,13 @@ def render(
 def in_order(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
     """By file (in the order in which they are first named), line and column."""
     found = list(diagnostics)
-    files: dict[str, int] = {}
-    for diagnostic in found:
-        files.setdefault(diagnostic.span.source.name if diagnostic.span else "", len(files))
+    files = [*dict.fromkeys(d.span.source.name for d in found if d.span)]
 
     def place(diagnostic: Diagnostic) -> tuple[int, int, int]:
         span = diagnostic.span
-        return (files[span.source.name], span.line, span.column) if span else (-1, 0, 0)
+        return (files.index(span.source.name), span.line, span.column) if span else (-1, 0, 0)
 
     return sorted(found, key=place)
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {many if number > 1 else one}" if number else ""
-
-
-@dataclass(frozen=True)
-class _Mark:
-    span: Span
-    label: str
-    primary: bool
 
 
 class _Renderer:
@@ -148,21 +125,20 @@ class _Renderer:
         message = self.broken(clean(diagnostic.message), len(what) + 2, 2)
         out = [self.paint(what, style) + self.paint(f": {message[0]}", BOLD)]
         out.extend(self.paint(line, BOLD) for line in message[1:])
-        marks = [_Mark(label.span, label.message, False) for label in diagnostic.others]
-        if diagnostic.span is not None:
-            marks.insert(0, _Mark(diagnostic.span, diagnostic.label, True))
+        first = Label(diagnostic.span, diagnostic.label) if diagnostic.span else None
+        marks = [*([first] if first else []), *diagnostic.others]
         gutter = len(str(max((mark.span.line for mark in marks), default=0)))
-        by_file: dict[str, list[_Mark]] = {}
+        by_file: dict[str, list[Label]] = {}
         for mark in marks:
             by_file.setdefault(mark.span.source.name, []).append(mark)
         bar = self.paint(f"{'':{gutter}} |", BLUE)
         for index, (name, group) in enumerate(by_file.items()):
             arrow = self.paint(f"{'':{gutter}}{':::' if index else '-->'}", BLUE)
-            first = group[0].span
-            out.append(f"{arrow} {clean(name)}:{first.line}:{first.column}")
+            span = group[0].span
+            out.append(f"{arrow} {clean(name)}:{span.line}:{span.column}")
             if any(self.line(mark.span.source, mark.span.line).strip() for mark in group):
                 out.append(bar)
-                out.extend(self.snippet(group, gutter, style))
+                out.extend(self.snippet(group, gutter, style, first))
         if diagnostic.hint:
             if marks:
                 out.append(bar)
@@ -173,11 +149,13 @@ class _Renderer:
             out.extend(hint[1:])
         return "\n".join(out) + "\n"
 
-    def snippet(self, marks: list[_Mark], gutter: int, style: str) -> list[str]:
+    def snippet(
+        self, marks: list[Label], gutter: int, style: str, first: Label | None
+    ) -> list[str]:
         """The lines that the marks of one file point at, each with its marks below."""
         out: list[str] = []
         room = max(self.width - gutter - 3, MIN_ROOM)
-        todo = sorted(marks, key=lambda m: (m.span.line, not m.primary, m.span.column))
+        todo = sorted(marks, key=lambda m: (m.span.line, m is not first, m.span.column))
         bar = self.paint(f"{'':{gutter}} |", BLUE)
         previous = 0
         while todo:
@@ -193,11 +171,9 @@ class _Renderer:
             todo = [m for m in todo if m not in here]
             for mark in here:
                 left, right = view.columns(mark.span)
-                sign = ("^" if mark.primary else "-") * (right - left)
-                text = self.paint(
-                    f"{sign} {clean(mark.label)}".rstrip(), style if mark.primary else BLUE
-                )
-                out.append(f"{bar} {' ' * left}{text}")
+                sign, paint = ("^", style) if mark is first else ("-", BLUE)
+                text = f"{sign * (right - left)} {clean(mark.message)}".rstrip()
+                out.append(f"{bar} {' ' * left}{self.paint(text, paint)}")
         return out
 
 

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from modnorm.graph.dataflow import Apply, Input, Loop, Pack, Region
+from modnorm.graph.dataflow import Apply, Input, Loop, Pack, Region, Value
+from modnorm.graph.paths import pattern
 from modnorm.ops.base import Atom
-from modnorm.pipeline import Analysis
-from modnorm.report import as_json
+from modnorm.passes.program import Program
 from modnorm.report.diagnostics import clean
-from modnorm.report.facts import number
-from modnorm.report.nodes import Node, collect, pattern
-from modnorm.report.words import call
+from modnorm.report.model import norm, targets
+from modnorm.report.words import between, call
 
 
-def render(analysis: Analysis) -> str:
+def render(program: Program) -> str:
     """The graph of a program, for `dot`: copies of a repetition are drawn once."""
-    program = analysis.program
-    found = as_json.report(analysis)
-    nodes = collect(found, program)
-    writer = _Writer(
-        {node.leaf: node for node in nodes if node.leaf >= 0},
-        {node.path: node for node in nodes if node.kind == "repeat" and node.path},
-    )
+    writer = _Writer(program)
     lines = [
         f"digraph {quoted(program.name)} {{",
         '  node [shape=box, style="rounded,filled", fillcolor=white, fontname="sans-serif"];',
@@ -48,9 +40,9 @@ def label(*lines: str) -> str:
 
 
 class _Writer:
-    def __init__(self, nodes: Mapping[int, Node], repeats: Mapping[str, Node]) -> None:
-        self.nodes = nodes  # by the id of their leaf
-        self.repeats = repeats  # by their path
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.weights = {weight.path: weight for weight in program.weights}
 
     def region(self, region: Region, prefix: str, indent: str, name: str) -> Iterator[str]:
         """The values of a region and their uses; `name` is what enters it."""
@@ -83,34 +75,21 @@ class _Writer:
                     ends[at] = (first, last)
         for source, target in sorted(region.graph.edges()):
             names = f"{ends[source][1]} -> {ends[target][0]}"
-            attributes = f"label={label(*self.edge(region, source))}"
+            attributes = f"label={label(*self.edge(region[source]))}"
             yield f"{indent}{names} [{attributes}];"
 
     def apply(self, value: Apply) -> str:
-        node = self.nodes.get(value.leaf)
         lines = [call(value.op)]
         fill = ""
         if isinstance(value.op, Atom):
             fill = ', fillcolor="#dbe9fb"'
-            lines.append(pattern(value.path))
-        if node is not None and node.targets is not None:
-            first, last = map(number, node.targets)
-            lines.append(f"target {first}" if first == last else f"target {first} … {last}")
+            target = between(*targets(self.weights[value.path]))
+            lines += [pattern(value.path), f"target {target}"]
         return f"label={label(*lines)}{fill}"
 
-    def edge(self, region: Region, source: int) -> tuple[str, ...]:
+    def edge(self, value: Value) -> tuple[str, ...]:
         """The type of a value and, where they are certified, its norm's bounds."""
-        value = region[source]
-        node = self.nodes.get(value.leaf) if isinstance(value, Apply) else None
-        if isinstance(value, Loop):
-            node = self.repeats.get(value.path)
-        return str(value.type), bounds(node.norm if node else None)
-
-
-def bounds(norm: Mapping[str, Any] | None) -> str:
-    """`0.5 ≤ P ≤ 1` from what the certificate says of a value's norm."""
-    if not norm:
-        return ""
-    low, high, kind = norm.get("low"), norm.get("high"), norm.get("kind") or "norm"
-    text = f"{number(low)} ≤ {kind}" if low else str(kind)
-    return f"{text} ≤ {number(high)}" if high is not None else text
+        bound = None
+        if isinstance(value, Apply | Loop):
+            bound = norm(self.program, value.node if isinstance(value, Loop) else value.leaf)
+        return str(value.type), str(bound or "")

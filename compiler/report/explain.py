@@ -1,26 +1,47 @@
-"""`modnorm explain`: which weight is meant, and how its target comes about, as text."""
+"""`modnorm explain`: which weight is meant, and how its target comes about, factor by factor.
+
+    target = (mass / whole mass) / (sensitivity downstream, added up over the weight's uses)
+
+A mass is what the atom declares times the factor of every `tare` around it. The sensitivity
+downstream of a use is read off the module tree: the product over all that stands behind it in the
+compositions around it. Source: Large et al. 2024 (arXiv 2405.14813), Definitions 4 and 6.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import reduce
 
 from modnorm.codegen.plan import Record, records
 from modnorm.diagnostics import Diagnostic, ModnormError, Span, did_you_mean
-from modnorm.graph.paths import instance
+from modnorm.graph import paths
+from modnorm.graph.modules import (
+    Compose,
+    Leaf,
+    Module,
+    Repeat,
+    Scope,
+    Shared,
+    Tare,
+    Tuple,
+    children,
+)
 from modnorm.kernels import schemes
 from modnorm.ops.types import Real
-from modnorm.passes.program import Program
+from modnorm.passes.masses import divide
+from modnorm.passes.program import Program, Weight
+from modnorm.passes.sensitivity import power, times
+from modnorm.passes.targets import geometric
 from modnorm.report.diagnostics import cells, clean
-from modnorm.report.factors import Explanation, Factor, explain
-from modnorm.report.words import exact, plural, short
+from modnorm.report.words import between, call, exact, plural, shared_name, short, sizes
 
 WIDTH = 80
 VALUE = 12
 """Columns of a value."""
-INDEX = re.compile(r"\{(\d+)\}")
 ALIKE = 1e-9
 """Relative difference of targets that counts as none."""
 EXAMPLE = 0.1
@@ -56,7 +77,7 @@ def find(program: Program, wanted: str) -> list[Record]:
     exactly = [record for record in known if record.path == wanted]
     if exactly:
         return exactly
-    pattern = INDEX.sub("*", wanted)
+    pattern = paths.starred(wanted)
     if any(sign in pattern for sign in "*?["):
         return [record for record in known if fnmatchcase(record.path, pattern)]
     inside = f".{wanted.strip('.')}."
@@ -65,13 +86,13 @@ def find(program: Program, wanted: str) -> list[Record]:
 
 def _unknown(program: Program, wanted: str) -> Diagnostic:
     wanted = wanted.strip().removesuffix(".weight")
-    paths = [instance(w.path, (0,) * len(w.levels)) for w in program.weights]
-    parts = {part: None for path in paths for part in path.split(".")}
-    hint = did_you_mean(wanted, [*paths, *parts]) or "`modnorm report` shows the names of all"
+    known = [paths.first(weight.path) for weight in program.weights]
+    parts = {part: None for path in known for part in path.split(".")}
+    hint = did_you_mean(wanted, [*known, *parts]) or "`modnorm report` shows the names of all"
     return Diagnostic(
         "E201",
         f"the model `{program.name}` has no weight `{wanted}`",
-        hint=hint if paths else "it has no weights at all",
+        hint=hint if known else "it has no weights at all",
     )
 
 
@@ -83,8 +104,7 @@ def _list(found: Sequence[Record], wanted: str) -> str:
     lines = [f"{plural(len(found), 'weight')} match `{clean(wanted)}`; name one to explain it", ""]
     lines.append(f"  {'target':<18}weight")
     for group in groups.values():
-        first, last = (short(group[i].target) for i in (0, -1))
-        target = first if first == last else f"{first} … {last}"
+        target = between(group[0].target, group[-1].target)
         lines.append(f"  {target:<18}{_range(group)}")
     return "\n".join(lines) + "\n"
 
@@ -101,7 +121,171 @@ def _range(group: Sequence[Record]) -> str:
         return f"{{{first}…{first + count - 1}}}" if count > 1 else str(first)
 
     some = f"  ({len(group)} of {weight.copies})" if len(group) < weight.copies else ""
-    return INDEX.sub(indices, weight.path) + some
+    return paths.INDEX.sub(indices, weight.path) + some
+
+
+# --- the factors -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One factor: its value, what it belongs to, and, where it is no single number, its terms."""
+
+    value: Real
+    what: str
+    span: Span | None = None
+    terms: str = ""
+
+
+@dataclass(frozen=True)
+class Use:
+    """A place where the weight is used, with the sensitivities from there to the output."""
+
+    leaf: Leaf
+    factors: tuple[Factor, ...]
+
+    @property
+    def product(self) -> Real:
+        one: Real = 1
+        return reduce(times, (factor.value for factor in self.factors), one)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One copy of a weight, and every number that its target is made of."""
+
+    program: Program
+    record: Record
+    tares: tuple[Factor, ...]
+    uses: tuple[Use, ...]
+
+    @property
+    def weight(self) -> Weight:
+        return self.record.weight
+
+    @property
+    def share(self) -> Real:
+        return divide(self.weight.mass, self.program.mass) if self.program.mass else 0
+
+    @property
+    def downstream(self) -> Real:
+        return sum(use.product for use in self.uses)
+
+    @property
+    def target(self) -> Real:
+        return divide(self.share, self.downstream)
+
+
+def explain(program: Program, record: Record) -> Explanation:
+    """The explanation of one copy of a weight; `record` is one of `records(program)`."""
+    weight = record.weight
+    indices = paths.indices(weight.path, record.path)
+    uses = tuple(_use(trail, program, indices) for trail in _trails(program.tree, weight.path))
+    return Explanation(program, record, tuple(_tares(program, weight)), uses)
+
+
+def _tares(program: Program, weight: Weight) -> Iterator[Factor]:
+    """Every `tare` around a weight, innermost first, with the factor that it puts on its mass."""
+    tares = program.tares[weight.path][::-1]
+    if zero := next((tared for tared in tares if tared.factor == 0), None):
+        yield Factor(0, "tare to mass 0", zero.tare.span)
+        return
+    for tared in tares if weight.op.mass else ():
+        what = f"tare from {exact(tared.before)} to {exact(tared.tare.mass)}"
+        yield Factor(tared.factor, what, tared.tare.span)
+
+
+Trail = tuple[tuple[Module, int], ...]
+"""From the root to a place in the tree: every node passed, and which of its parts was taken."""
+
+
+def _trails(tree: Module, path: str) -> Iterator[Trail]:
+    """The way to every use of a weight, in execution order."""
+    stack: list[tuple[Module, Trail]] = [(tree, ())]
+    while stack:
+        node, trail = stack.pop()
+        if isinstance(node, Leaf) and node.weight == path:
+            yield (*trail, (node, 0))
+        parts = children(node)
+        stack.extend((part, (*trail, (node, i))) for i, part in reversed([*enumerate(parts)]))
+
+
+def _use(trail: Trail, program: Program, indices: tuple[int, ...]) -> Use:
+    leaf = trail[-1][0]
+    assert isinstance(leaf, Leaf)
+    repeats = [node for node, _ in trail if isinstance(node, Repeat)]
+    # repetitions outside a shared module repeat its use, not its weight
+    outer = len(repeats) - len(indices)
+    own = {repeat.id: index for repeat, index in zip(repeats[outer:], indices, strict=True)}
+    factors: list[Factor] = []
+    for node, at in reversed(trail):
+        if isinstance(node, Compose):
+            for step in node.steps[at + 1 :]:
+                factors.extend(_through(step, program))
+        elif isinstance(node, Repeat):
+            run = node.runs[at]
+            one = program.sensitivities[run.body.id]
+            if node.id not in own:
+                terms = f"1 + … + {exact(one)}^{run.count - 1}" if run.count > 2 else ""
+                what = f"used in {_copies(run.count)} of {_name(run.body)}"
+                factors.append(Factor(geometric(one, run.count), what, node.span, terms))
+            elif (later := run.count - 1 - own[node.id]) > 0:
+                factors.append(_power(one, later, run.body, node.span, "later "))
+            for after in node.runs[at + 1 :]:
+                one = program.sensitivities[after.body.id]
+                factors.append(_power(one, after.count, after.body, node.span))
+    return Use(leaf, tuple(factors))
+
+
+def _through(module: Module, program: Program) -> Iterator[Factor]:
+    """The factors of all of a module, one operation after the other."""
+    stack = [module]
+    while stack:
+        node = stack.pop()
+        match node:
+            case Leaf(op=op, span=span):
+                yield Factor(program.sensitivities[node.id], call(op), span)
+            case Tuple(members=members, span=span):
+                values = [program.sensitivities[member.id] for member in members]
+                terms = " + ".join(map(exact, values))
+                yield Factor(program.sensitivities[node.id], _name(node), span, terms)
+            case Repeat(runs=runs, span=span):
+                for run in runs:
+                    one = program.sensitivities[run.body.id]
+                    yield _power(one, run.count, run.body, span)
+            case _:
+                stack.extend(reversed(children(node)))
+
+
+def _power(one: Real, count: int, body: Module, span: Span, which: str = "") -> Factor:
+    what = f"{_copies(count, which)} of {_name(body)}"
+    return Factor(power(one, count), what, span, f"{exact(one)}^{count}" if count > 1 else "")
+
+
+def _copies(count: int, which: str = "") -> str:
+    return f"{count:,} {which}{'copy' if count == 1 else 'copies'}"
+
+
+def _name(module: Module) -> str:
+    """A module in one word: its name or operation, or what it begins with."""
+    match module:
+        case Scope(name=name):
+            return name
+        case Shared():
+            return shared_name(module)
+        case Leaf(op=op):
+            return call(op)
+        case Tare(body=body):
+            return _name(body)
+        case Repeat(runs=(run,)):
+            return f"{_name(run.body)} ** {run.count}"
+        case Compose(steps=(first, Leaf(op=op))) if op.scalar is not None:
+            return _name(first)
+        case Compose(steps=steps):
+            return f"({_name(steps[0])} >> …)"
+        case Tuple(members=members):
+            return f"({', '.join(map(_name, members))})"
+    return "…"
 
 
 # --- as text ---------------------------------------------------------------------------------
@@ -113,61 +297,47 @@ def render(found: Explanation, alike: int = 1) -> str:
 
 
 def _lines(found: Explanation, alike: int) -> Iterator[str]:
-    op, span = found.weight.op, found.weight.span
-    shape = " × ".join(map(str, op.weight_shape))
+    program, weight = found.program, found.weight
+    op, span = weight.op, weight.span
     yield found.record.name
-    yield _right(f"{op.label}, {shape}, norm {op.norm.formula}", span)
-    if found.weight.stored is not None:
+    yield _right(f"{op.label}, {sizes(op.weight_shape)}, norm {op.norm.formula}", span)
+    if weight.stored is not None:
         yield f"a part of {found.record.parameter}"
     if alike > 1:
         yield f"one of {alike:,} copies with the same target"
     yield ""
-    yield "mass"
-    yield from _product([Factor(found.declared, "declared", span), *found.tares], found.mass)
-    yield ""
-    yield "share"
-    yield _row("", found.mass, "mass")
-    yield _row("/", found.whole, f"mass of {found.model}")
-    yield _result(found.share)
-    yield ""
+    mass = Factor(weight.mass, "mass")
+    yield from _worked("mass", "×", [Factor(op.mass, "declared", span), *found.tares], mass.value)
+    whole = Factor(program.mass, f"mass of {program.name}")
+    yield from _worked("share", "/", [mass, whole], found.share)
+    name = "sensitivity downstream"
     for number, use in enumerate(found.uses, 1):
         several = f", use {number} of {len(found.uses)}" if len(found.uses) > 1 else ""
-        yield f"sensitivity downstream{several}"
-        what = Factor(1, f"{use.what}: nothing stands behind it", use.span)
-        yield from _product(use.factors or [what], use.product)
-        yield ""
+        last = Factor(1, f"{call(use.leaf.op)}: nothing stands behind it", use.leaf.span)
+        yield from _worked(f"{name}{several}", "×", use.factors or [last], use.product)
     if len(found.uses) > 1:
-        yield "sensitivity downstream of all uses"
-        for number, use in enumerate(found.uses):
-            yield _row("+" if number else "", use.product, use.what)
-        yield _result(found.downstream)
-        yield ""
-    yield "target"
-    yield _row("", found.share, "share")
-    yield _row("/", found.downstream, "sensitivity downstream")
-    yield _result(found.target)
-    yield ""
+        uses = [Factor(use.product, call(use.leaf.op)) for use in found.uses]
+        yield from _worked(f"{name} of all uses", "+", uses, found.downstream)
+    share, downstream = Factor(found.share, "share"), Factor(found.downstream, name)
+    yield from _worked("target", "/", [share, downstream], found.target)
     yield from _proved(found)
     yield from _meaning(found)
 
 
-def _product(factors: Sequence[Factor], result: Real) -> Iterator[str]:
-    for number, factor in enumerate(factors):
-        what = f"{factor.what}: {factor.terms}" if factor.terms else factor.what
-        yield _row("×" if number else "", factor.value, what, factor.span)
-    if len(factors) > 1:
-        yield _result(result)
+def _worked(title: str, sign: str, terms: Sequence[Factor], result: Real) -> Iterator[str]:
+    """A calculation under its title: a term a line, and what comes out, if it is not the one."""
+    yield title
+    for number, term in enumerate(terms):
+        what = f"{term.what}: {term.terms}" if term.terms else term.what
+        text = _row(sign if number else "", term.value, what)
+        yield _right(text, term.span) if term.span else text
+    if len(terms) > 1:  # beside a fraction its decimals
+        yield _row("=", result, f"= {short(result, 6)}" if "/" in exact(result) else "")
+    yield ""
 
 
-def _row(sign: str, value: Real, what: str = "", span: Span | None = None) -> str:
-    text = f"{sign:>4} {exact(value):<{VALUE}} {clean(what)}".rstrip()
-    return text if span is None else _right(text, span)
-
-
-def _result(value: Real) -> str:
-    """A last line: the value, and beside a fraction its decimals."""
-    shown = exact(value)
-    return _row("=", value, f"= {short(value, 6)}" if "/" in shown else "")
+def _row(sign: str, value: Real, what: str) -> str:
+    return f"{sign:>4} {exact(value):<{VALUE}} {clean(what)}".rstrip()
 
 
 def _right(text: str, span: Span) -> str:
@@ -181,9 +351,10 @@ def _right(text: str, span: Span) -> str:
 
 def _proved(found: Explanation) -> Iterator[str]:
     """What is proved of the weight: all its copies together."""
-    if found.certificate is None or found.target == 0:
+    proof = found.program.certificate
+    if proof is None or found.target == 0:
         return
-    bound = found.certificate.weights[found.weight.path]
+    bound = proof.weights[found.weight.path]
     copies = found.weight.copies
     mean = f", the mean of {copies:,} copies" if copies > 1 else ""
     yield "certified"
@@ -194,9 +365,8 @@ def _proved(found: Explanation) -> Iterator[str]:
         return
     yield _row("×", bound.downstream, f"sensitivity downstream{mean}")
     yield _row("=", bound.high * bound.downstream, f"{short(found.downstream, 6)} is declared")
-    total = found.certificate.kappa
     share = short(float(found.share) * copies, 4)
-    whole = "" if total is None else f" = {short(total, 6)}"
+    whole = "" if proof.kappa is None else f" = {short(proof.kappa, 6)}"
     yield f"Its part of κ{whole} is {short(bound.kappa, 4)}; its share of the mass is {share}."
     yield ""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from os import PathLike, fspath
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modnorm.report.extras import NOTHING, Extras
 from modnorm.report.options import FORMATS
@@ -102,13 +102,10 @@ def extras(
             )
     if monitor is not None:
         from modnorm.codegen.plan import records
-        from modnorm.report.monitor import MonitorError, read_monitor
+        from modnorm.report.monitor import read_monitor
 
-        try:
-            names = None if program is None else [record.name for record in records(program)]
-            run = read_monitor(monitor, names)
-        except MonitorError as error:
-            raise Unusable(str(error)) from None
+        names = None if program is None else [record.name for record in records(program)]
+        run = read_monitor(monitor, names)
     return Extras(against, checked, run)
 
 
@@ -134,13 +131,14 @@ def render(
     if form == "dot":
         from modnorm.report import dot
 
-        return dot.render(analysis)
+        return dot.render(analysis.program)
     if form == "json":
-        from modnorm.report import against, as_json
+        from modnorm.report import as_json
+        from modnorm.report.words import encode
 
         if extras.against is None:
             return as_json.dumps(as_json.report(analysis))
-        return against.dumps(against.compare(analysis, extras.against))
+        return encode(compared(analysis, extras.against), indent=2) + "\n"
     if form == "markdown":
         from modnorm.report import markdown
 
@@ -157,4 +155,12 @@ def document(analysis: Analysis, extras: Extras = NOTHING) -> Document:
 
     if extras.against is None:
         return whole.document(analysis)
-    return against.document(against.compare(analysis, extras.against))
+    return against.document(compared(analysis, extras.against))
+
+
+def compared(one: Analysis, other: Analysis) -> dict[str, Any]:
+    """The differences of two models as objects that `json` can write."""
+    from modnorm.report.against import compare
+    from modnorm.report.model import described
+
+    return compare(described(one.program), described(other.program))

@@ -22,6 +22,7 @@ from modnorm.report import explain as explain_
 from modnorm.report.diagnostics import render
 from modnorm.report.extras import NOTHING, Extras
 from modnorm.report.options import Format, ReportOptions
+from modnorm.report.words import constant
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -79,9 +80,7 @@ class Report:
     def json(self) -> dict[str, Any]:
         """The report as a dict with the keys of the JSON report, or of a comparison's."""
         if self.extras.against is not None:
-            from modnorm.report.against import compare
-
-            return compare(self.analysis, self.extras.against)
+            return formats.compared(self.analysis, self.extras.against)
         return as_json.report(self.analysis)
 
     @property
@@ -256,8 +255,7 @@ def _values(params: Mapping[str, object]) -> dict[str, object]:
 
 def _value(value: object) -> object:
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'"{escaped}"'
+        return constant(value)
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return int(value)  # numpy has integers of its own
     if isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational):

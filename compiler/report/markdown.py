@@ -6,20 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 from modnorm.diagnostics import Diagnostic
-from modnorm.report.blocks import (
-    NO_BREAK,
-    Block,
-    Cell,
-    Document,
-    Facts,
-    Notes,
-    Problems,
-    Section,
-    Table,
-    Text,
-    as_cell,
-)
-from modnorm.report.diagnostics import clean, in_order, to_json
+from modnorm.report import blocks
+from modnorm.report.diagnostics import clean, in_order
 
 INDENT = "&emsp;"
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$!&])")
@@ -30,7 +18,7 @@ BOLD = ("bad", "strong")
 
 def escape(text: str) -> str:
     """A text that Markdown shows as it is."""
-    return SPECIAL.sub(r"\\\1", clean(text.replace(NO_BREAK, " ")))
+    return SPECIAL.sub(r"\\\1", clean(text.replace(blocks.NO_BREAK, " ")))
 
 
 def code(text: str) -> str:
@@ -42,37 +30,37 @@ def code(text: str) -> str:
     return f"{fence}{pad}{text}{pad}{fence}" if text else ""
 
 
-def render(document: Document) -> str:
+def render(document: blocks.Document) -> str:
     """The document as Markdown; it ends in a newline."""
-    blocks = [f"# {escape(document.title)}", *_blocks(document.blocks)]
-    return "\n\n".join(blocks) + "\n"
+    content = [f"# {escape(document.title)}", *_blocks(document.blocks)]
+    return "\n\n".join(content) + "\n"
 
 
-def _blocks(blocks: Iterable[Block]) -> Iterator[str]:
-    for block in blocks:
+def _blocks(content: Iterable[blocks.Block]) -> Iterator[str]:
+    for block in content:
         match block:
-            case Facts():
+            case blocks.Facts():
                 _, *rest = block.rows
-                cells = ((Cell(label, "strong"), value) for label, value in rest)
-                yield table(Table(("", ""), [*cells]))
-            case Table():
+                cells = ((blocks.Cell(label, "strong"), value) for label, value in rest)
+                yield table(blocks.Table(("", ""), [*cells]))
+            case blocks.Table():
                 yield table(block)
-            case Text():
-                yield _inline(as_cell(block.text))
-            case Notes(items=items) if items:
+            case blocks.Text():
+                yield _inline(blocks.as_cell(block.text))
+            case blocks.Notes(items=items) if items:
                 yield f"## {escape(block.title)}"
                 yield "\n".join(f"- {escape(item)}" for item in items)
-            case Problems(found=found) if found:
+            case blocks.Problems(found=found) if found:
                 yield "## Findings"
-                yield "\n".join(_problem(one, block.source) for one in in_order(found))
-            case Section():
-                title = as_cell(block.title)
+                yield "\n".join(map(_problem, in_order(found)))
+            case blocks.Section():
+                title = blocks.as_cell(block.title)
                 if title.text:
                     yield f"## {_inline(title)}"
                 yield from _blocks(block.blocks)
 
 
-def table(shown: Table) -> str:
+def table(shown: blocks.Table) -> str:
     """A table; a parser reads back whole rows, whatever is in the cells."""
     lines = [[escape(title) for title in shown.titles]]
     lines.append(["---:" if title in shown.numbers else "---" for title in shown.titles])
@@ -80,7 +68,7 @@ def table(shown: Table) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _inline(cell: Cell) -> str:
+def _inline(cell: blocks.Cell) -> str:
     if cell.kind == "code":
         text = code(cell.text)
     elif cell.kind == "marked":
@@ -92,11 +80,9 @@ def _inline(cell: Cell) -> str:
     return f"{INDENT * cell.depth}{bold}{text}{bold}"
 
 
-def _problem(problem: Diagnostic, source: str) -> str:
-    found = to_json(problem)
-    where = f"{found.get('file') or source}:{found['line']}" if found.get("line") else ""
-    head = f"- **{found['severity']} {found['code']}** {escape(where)}".rstrip()
-    lines = [f"{head}: {_inline(Cell(found['message'], kind='marked'))}"]
-    if hint := found.get("hint"):
-        lines.append(f"  {_inline(Cell(hint, kind='marked'))}")
-    return "\n".join(lines)
+def _problem(problem: Diagnostic) -> str:
+    where = escape(str(problem.span)) if problem.span else ""
+    head = f"- **{problem.severity} {problem.code}** {where}".rstrip()
+    lines = [problem.message, *([problem.hint] if problem.hint else [])]
+    message, *hint = (_inline(blocks.Cell(line, kind="marked")) for line in lines)
+    return "\n".join([f"{head}: {message}", *(f"  {line}" for line in hint)])

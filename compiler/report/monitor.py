@@ -27,7 +27,7 @@ EXPECTED = (
 Values = tuple[float | None, ...]
 
 
-class MonitorError(ValueError):
+class MonitorError(Unusable):
     """A monitor's file that cannot be used; its text says which, where and why."""
 
     def __init__(self, path: str, line: int | None, reason: str) -> None:

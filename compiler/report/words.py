@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +16,7 @@ from modnorm.graph.numbers import show
 from modnorm.ops.base import Op, Reader
 from modnorm.ops.types import Real
 from modnorm.passes.program import Program
+from modnorm.report.blocks import NONE
 
 UNSEEN = re.compile(r"[^\n -~]")
 """What may be among signs that are not shown: control characters, turns of direction, and such."""
@@ -37,6 +38,25 @@ def short(value: Real, digits: int = 4) -> str:
     if not math.isfinite(number) and not isinstance(value, float):
         return show(value)
     return f"{number:.{digits}g}"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number that may not be known."""
+    return NONE if value is None else short(value, digits)
+
+
+def percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.0005 or not share else "< 0.1%"
+
+
+def between(first: float, last: float) -> str:
+    """Two numbers, such as the targets of the first and the last copy; once if they are alike."""
+    one, other = short(first), short(last)
+    return one if one == other else f"{one} … {other}"
+
+
+def sizes(shape: Iterable[object]) -> str:
+    return " × ".join(map(str, shape))
 
 
 def as_float(value: Real) -> float:
@@ -73,6 +93,16 @@ def _value(value: Any) -> str:
         inner = ", ".join(map(_value, value))
         return f"({inner},)" if len(value) == 1 else f"({inner})"
     return show(value) if isinstance(value, bool) else exact(value)
+
+
+def constant(value: object) -> str:
+    """A param's value as the language writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return f'"{escaped}"'
+    return short(value, 6) if isinstance(value, float) else str(value)
 
 
 def place(span: Span, program: Program) -> dict[str, int | str]:

@@ -13,7 +13,9 @@ from report_models import GPT, MLP, ODD, RESCNN, RESMLP, TIED, analysed
 import modnorm
 from modnorm.cli import cli
 from modnorm.report import terminal
-from modnorm.report.against import compare, document, dumps
+from modnorm.report.against import document
+from modnorm.report.formats import compared as compare
+from modnorm.report.words import encode
 
 PROGRAMS = [GPT, MLP, ODD, RESMLP, RESCNN, TIED]
 
@@ -93,11 +95,19 @@ def test_an_added_part_stands_for_all_in_it() -> None:
     assert found["weights"]["same"] == 0
 
 
+def test_a_weight_that_becomes_a_part_of_its_name() -> None:
+    one = "input x: float[b, 8]\nmodel M = Linear(8)\n"
+    other = "input x: float[b, 8]\ndef linear = Linear(8) >> ReLU\nmodel M = linear\n"
+    shown = text(compare(analysed(one), analysed(other)))
+    assert "copies – → 1, share of mass – → 100.0%" in " ".join(shown.split())
+    assert "copies 1 → –" in text(compare(analysed(other), analysed(one)))
+
+
 @pytest.mark.parametrize("other", PROGRAMS)
 @pytest.mark.parametrize("one", PROGRAMS)
 def test_every_pair_in_every_format(one: str, other: str) -> None:
     found = compare(analysed(one), analysed(other))
-    assert json.loads(dumps(found)) == found
+    assert json.loads(encode(found)) == found
     shown = text(found)
     assert all(len(line) <= 80 for line in shown.splitlines() if "…" not in line)
 

@@ -10,8 +10,8 @@ import pytest
 from report_models import GPT, MLP, ODD, RESCNN, RESMLP, TIED, analysed
 
 from modnorm.graph.dataflow import Loop, Region
-from modnorm.report import as_json
-from modnorm.report.dot import bounds, label, quoted, render
+from modnorm.report.dot import label, quoted, render
+from modnorm.report.model import Norm, described
 
 PROGRAMS = {"gpt": GPT, "mlp": MLP, "odd": ODD, "resmlp": RESMLP, "rescnn": RESCNN, "tied": TIED}
 
@@ -36,7 +36,7 @@ def counted(region: Region) -> tuple[int, int, int]:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_value_use_and_repetition(name: str) -> None:
     analysis = analysed(PROGRAMS[name])
-    text = render(analysis)
+    text = render(analysis.program)
     values, uses, loops = counted(analysis.program.flow)
     assert len(re.findall(r"^ +v\w+ \[label=", text, re.MULTILINE)) == values
     assert len(re.findall(r"^ +v\w+ -> v\w+", text, re.MULTILINE)) == uses
@@ -51,7 +51,7 @@ def test_graphviz_reads_it(name: str) -> None:
         pytest.skip("Graphviz is not installed")
     done = subprocess.run(
         [program, "-Tplain"],
-        input=render(analysed(PROGRAMS[name])),
+        input=render(analysed(PROGRAMS[name]).program),
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -66,24 +66,30 @@ def test_graphviz_reads_it(name: str) -> None:
 
 
 def test_a_repetition_is_drawn_once_with_its_count() -> None:
-    few, many = (render(analysed(GPT, blocks=blocks)) for blocks in (4, 96))
+    few, many = (render(analysed(GPT, blocks=blocks).program) for blocks in (4, 96))
     assert len(few.splitlines()) == len(many.splitlines())
     assert 'label="body.block × 96"' in many
     assert "target 0.7143" in many
 
 
 def test_edges_have_types() -> None:
-    text = render(analysed(MLP))
+    text = render(analysed(MLP).program)
     assert 'v0 -> v1 [label="float[batch, 20]"' in text
 
 
 def test_edges_have_the_bounds_of_the_certificate() -> None:
     analysis = analysed(MLP)
-    norm = as_json.report(analysis)["tree"]["children"][0]["norm"]
-    assert norm["high"] is not None
-    line = next(line for line in render(analysis).splitlines() if " v1 -> v2 " in line)
-    assert bounds(norm) in line
-    assert bounds(norm).endswith(f"≤ {norm['high']:.4g}")
+    (norm,) = [p.norm for p in described(analysis.program).parts if p.path == "linear"]
+    assert norm is not None
+    assert norm.high is not None
+    line = next(x for x in render(analysis.program).splitlines() if " v1 -> v2 " in x)
+    assert str(norm) in line
+    assert str(norm).endswith(f"≤ {norm.high:.4g}")
+
+
+def test_every_use_of_a_shared_weight_has_its_target_and_its_own_bounds() -> None:
+    lines = render(analysed(ODD).program).splitlines()
+    assert sum("cell.linear\\ntarget 0.1031" in line for line in lines) == 2
 
 
 def test_strings_are_escaped() -> None:
@@ -93,7 +99,6 @@ def test_strings_are_escaped() -> None:
 
 
 def test_bounds_of_a_norm() -> None:
-    assert bounds(None) == ""
-    assert bounds({"kind": "P", "low": 0.5, "high": 1.0}) == "0.5 ≤ P ≤ 1"
-    assert bounds({"kind": "P", "low": 0, "high": 2.0}) == "P ≤ 2"
-    assert bounds({"kind": "I", "low": 0.0, "high": None}) == "I"
+    assert str(Norm("P", 0.5, 1.0)) == "0.5 ≤ P ≤ 1"
+    assert str(Norm("P", 0, 2.0)) == "P ≤ 2"
+    assert str(Norm("I", 0.0, None)) == "I"

@@ -15,8 +15,7 @@ from modnorm.codegen.plan import records
 from modnorm.diagnostics import ModnormError
 from modnorm.passes.program import Program
 from modnorm.report.diagnostics import render as render_diagnostics
-from modnorm.report.explain import explanation, find, render
-from modnorm.report.factors import Explanation, explain
+from modnorm.report.explain import Explanation, explain, explanation, find, render
 
 EXACT = 1e-12
 
@@ -27,9 +26,9 @@ def check(program: Program) -> list[Explanation]:
     for record in records(program):
         e = explain(program, record)
         found.append(e)
-        mass = float(e.declared) * math.prod(float(factor.value) for factor in e.tares)
+        mass = float(e.weight.op.mass) * math.prod(float(factor.value) for factor in e.tares)
         assert mass == pytest.approx(float(program.leaf_masses[record.weight.path]), rel=EXACT)
-        assert mass == pytest.approx(float(e.mass), rel=EXACT)
+        assert mass == pytest.approx(float(e.weight.mass), rel=EXACT)
         products = [math.prod(float(f.value) for f in use.factors) for use in e.uses]
         assert [float(use.product) for use in e.uses] == pytest.approx(products, rel=EXACT)
         assert math.fsum(products) == pytest.approx(record.downstream, rel=EXACT)
@@ -123,10 +122,10 @@ def test_tares_inside_each_other() -> None:
             " >> Linear(8)\n"
         ).program
     )[0]
-    assert e.declared == 3
+    assert e.weight.op.mass == 3
     assert [factor.value for factor in e.tares] == [Fraction(1, 2), Fraction(10, 3)]
     assert [factor.what for factor in e.tares] == ["tare from 4 to 2", "tare from 3 to 10"]
-    assert (e.mass, e.whole, e.share) == (5, 11, Fraction(5, 11))
+    assert (e.weight.mass, e.program.mass, e.share) == (5, 11, Fraction(5, 11))
 
 
 def test_a_shared_mass_is_scaled_by_the_tares_around_all_mentions() -> None:
@@ -138,7 +137,7 @@ def test_a_shared_mass_is_scaled_by_the_tares_around_all_mentions() -> None:
     found = {e.record.path: e for e in check(analysed(program).program)}
     shared = found["s.linear"]
     assert [str(f.what) for f in shared.tares] == ["tare from 2 to 4", "tare from 7 to 8"]
-    assert shared.mass == 2 * Fraction(8, 7)
+    assert shared.weight.mass == 2 * Fraction(8, 7)
     assert len(shared.uses) == 2
     own = found["linear"]
     assert [f.value for f in own.tares] == [3, Fraction(8, 7)]

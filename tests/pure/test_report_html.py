@@ -26,9 +26,9 @@ from modnorm.report.extras import Extras
 from modnorm.report.formats import extras
 from modnorm.report.html import data as page_data
 from modnorm.report.html import frame, page
-from modnorm.report.html.layout import GAP_X, layered
-from modnorm.report.nodes import collect
-from modnorm.report.paths import Finder
+from modnorm.report.html.data import Finder
+from modnorm.report.html.graph import GAP_X, layered
+from modnorm.report.model import described
 from modnorm.report.unusable import Unusable
 from tests.report_files import CHECK, write_check, write_run
 from tests.report_files import GPT as GPT_FILE
@@ -357,9 +357,7 @@ def test_a_run_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_paths_of_copies_lead_to_their_run() -> None:
-    analysis = analysed(ODD)
-    nodes = collect(as_json.report(analysis), analysis.program)
-    finder = Finder(nodes)
+    finder = Finder(described(analysed(ODD).program).parts)
     for name, path in {
         "f.0.linear.weight": "f.{0}.linear",
         "f.1.linear.weight": "f.{0}.linear",

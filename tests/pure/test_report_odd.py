@@ -13,8 +13,8 @@ from markdown_it import MarkdownIt
 import modnorm
 from modnorm.pipeline import analyse
 from modnorm.report.checked import read_check
-from modnorm.report.facts import constant
 from modnorm.report.output import CannotWrite, write
+from modnorm.report.words import constant
 from tests.report_files import GPT, write_check, write_run
 
 ODD = "</script>|`$\"' \\ `x` & \n# line"

@@ -9,7 +9,7 @@ import pytest
 from report_models import GPT, MLP, ODD, RESCNN, TIED, analysed, check_golden
 from report_models import as_text as render
 
-from modnorm.report.parts import rows
+from modnorm.report.document import rows
 from modnorm.report.words import encodable
 
 PROGRAMS = {"gpt": GPT, "odd": ODD, "tied": TIED, "mlp": MLP, "rescnn": RESCNN}
@@ -76,25 +76,31 @@ def test_unicode_is_kept_where_it_can_be_shown() -> None:
 def test_shares_of_the_parts_add_up() -> None:
     for program in PROGRAMS.values():
         for row in rows(analysed(program).program):
-            inner = row.part.parts
-            if inner:
-                assert sum(p.mass for p in inner) == pytest.approx(row.part.mass, rel=1e-12)
+            if row.inner:
+                inner = sum(r.part.mass for r in row.inner)
+                assert inner == pytest.approx(row.part.mass, rel=1e-12)
 
 
 def test_targets_along_copies() -> None:
     """The first and the last copy's, where the repeated part has not sensitivity 1."""
     program = "input x: float[b, 8]\nmodel M = (1/2 * Linear(8)) ** 4\n"
-    (part,) = [row.part for row in rows(analysed(program).program) if row.part.targets]
+    (row,) = [row for row in rows(analysed(program).program) if row.part.targets]
     # share 1/4, and three, …, no more factors of 1/2 behind the one of its own
-    assert part.targets == pytest.approx((0.25 / 0.5**4, 0.25 / 0.5))
+    assert row.part.targets == pytest.approx((0.25 / 0.5**4, 0.25 / 0.5))
     assert "4 … 0.5" in render(analysed(program))
 
 
 def test_repeated_parts_are_one_row() -> None:
     few, many = (list(rows(analysed(GPT, blocks=n).program)) for n in (3, 300))
     assert len(few) == len(many)
-    titles = [row.part.title for row in many]
+    titles = [row.title for row in many]
     assert "body.block × 300" in titles
+
+
+def test_a_run_of_a_shared_module_has_its_mass() -> None:
+    program = "input x: float[b, 8]\nshared s = Linear(8) >> Tanh\nmodel M = s ** 4 >> Linear(8)\n"
+    shares = {row.title: row.part.share for row in rows(analysed(program).program)}
+    assert shares["0…3 × 4"] == shares["s.linear"] == shares["linear"] == 0.5
 
 
 def test_frozen_weights_and_no_weights() -> None:

@@ -5,9 +5,9 @@ const nodes = data.nodes;
 nodes.forEach((node, i) => {
   node.i = i;
   node.children = [];
-  const parent = node.parent >= 0 ? nodes[node.parent] : null;
-  node.depth = parent ? parent.depth + 1 : 0;
-  if (parent) parent.children.push(node);
+  node.around = nodes[node.parent] || null;
+  node.depth = node.around ? node.around.depth + 1 : 0;
+  if (node.around) node.around.children.push(node);
 });
 
 const byId = (id) => document.getElementById(id);
@@ -43,22 +43,18 @@ const range = (pair, digits = 4) => {
   return first === last ? first : `${first} … ${last}`;
 };
 const counted = (count) => count.toLocaleString("en");
-const titled = (node) => (node.count > 1 ? `${node.name} × ${counted(node.count)}` : node.name);
 const shownPath = (node) => node.path ? node.path.replace(/\{0\}/g, "*").replace(/[{}]/g, "") : node.name;
 
-function isWithin(node, around) {
-  for (let at = node; at; at = at.parent >= 0 ? nodes[at.parent] : null) {
-    if (at === around) return true;
-  }
-  return false;
+// A part, what is around it, and so on.
+function upward(node) {
+  return node ? [node, ...upward(node.around)] : [];
 }
+const isWithin = (node, around) => upward(node).includes(around);
 
 // A part is selected in one place for all views; `from` tells a view that it did it itself.
 let selected = nodes[0];
 const watchers = [];
-function onSelect(watcher) {
-  watchers.push(watcher);
-}
+const onSelect = (watcher) => watchers.push(watcher);
 function select(node, from) {
   selected = node;
   for (const watcher of watchers) watcher(node, from);
@@ -104,10 +100,8 @@ function moveTab(all, item) {
 
 function whenResized(box, draw) {
   let width = 0;
-  new ResizeObserver(() => {
-    if (box.clientWidth && box.clientWidth !== width) {
-      width = box.clientWidth;
-      draw(width - 24);
-    }
+  new ResizeObserver(([entry]) => {
+    const found = Math.floor(entry.contentRect.width);
+    if (found && found !== width) draw((width = found));
   }).observe(box);
 }

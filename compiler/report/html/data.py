@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from modnorm.codegen.plan import records
-from modnorm.passes.program import Program
 from modnorm.report.checked import Findings
+from modnorm.report.extras import Extras
+from modnorm.report.model import Part, Report
 from modnorm.report.monitor import MEASURES, Monitored
-from modnorm.report.nodes import Node
-from modnorm.report.paths import Finder
 
 DIGITS = 6
 BUDGET = 120_000
 """Numbers of a run's record that a page holds; of a longer one, every so many steps are kept."""
 LEAST = 2
+INDEX = re.compile(r"\d+|\{\d*\}|\*")
+"""A segment of a path that numbers copies."""
+
+
+def payload(found: Report, extras: Extras, files: dict[str, int]) -> str:
+    """All of it as JSON that can stand in a page: nothing in it can end the element around it.
+
+    `files` are the numbers of the files that the page shows.
+    """
+    finder = Finder(found.parts)
+    payload = {
+        "nodes": node_records(found, finder, files, extras.checked),
+        "depth": depth_series(found),
+        "run": run_record(extras.run, finder) if extras.run is not None else None,
+        "checked": extras.checked is not None,
+    }
+    text = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
 
 
 def rounded(value: float | None, digits: int = DIGITS) -> float | None:
@@ -28,78 +48,76 @@ def rounded(value: float | None, digits: int = DIGITS) -> float | None:
 
 
 def node_records(
-    nodes: list[Node], files: dict[str, int], checked: Findings | None
+    found: Report, finder: Finder, files: dict[str, int], checked: Findings | None
 ) -> list[dict[str, Any]]:
     """A record for each part; what is empty is left out. `parent` is a number in the list."""
-    measured = _measured(nodes, checked)
-    found = []
-    for node in nodes:
+    measured = _measured(found, finder, checked) if checked is not None else {}
+    records = []
+    for part in found.parts:
+        file, line = part.where.get("file", ""), part.where["line"]
         record = {
-            "parent": node.parent,
-            "name": node.name,
-            "kind": node.kind,
-            "op": node.op,
-            "call": node.call,
-            "path": node.path,
-            "count": node.count,
-            "copies": node.copies,
-            "mass": rounded(node.mass),
-            "share": rounded(node.share),
-            "declared": rounded(node.sensitivity),
-            "certified": rounded(node.certified),
-            "targets": [*map(rounded, node.targets)] if node.targets else None,
-            "shape": list(node.shape),
-            "norm": _norm(node),
-            "at": f"L{files.get(node.file, 0)}-{node.line}",
-            "where": f"{node.file}:{node.line}" if node.file else f"line {node.line}",
+            "parent": part.around.number if part.around else -1,
+            "name": part.name,
+            "kind": part.kind,
+            "op": part.op,
+            "call": part.call,
+            "path": part.path,
+            "count": part.count,
+            "copies": part.copies,
+            "mass": rounded(part.mass),
+            "share": rounded(part.share),
+            "declared": rounded(part.sensitivity),
+            "certified": rounded(part.certified),
+            "targets": [*map(rounded, part.targets)] if part.targets else None,
+            "shape": list(part.weight.op.weight_shape) if part.weight else [],
+            "norm": str(part.norm or ""),
+            "at": f"L{files.get(str(file), 0)}-{line}",
+            "where": f"{file}:{line}" if file else f"line {line}",
+            **measured.get(part.number, {}),
         }
-        record |= measured.get(node.number, {})
-        found.append({key: value for key, value in record.items() if value not in (None, "", [])})
-    return found
+        records.append({key: value for key, value in record.items() if value not in (None, "", [])})
+    return records
 
 
-def _norm(node: Node) -> list[Any] | None:
-    if not node.norm:
-        return None
-    low, high = node.norm.get("low"), node.norm.get("high")
-    return [node.norm.get("kind") or "", rounded(low), rounded(high)]
-
-
-def _measured(nodes: list[Node], checked: Findings | None) -> dict[int, dict[str, Any]]:
+def _measured(found: Report, finder: Finder, checked: Findings) -> dict[int, dict[str, Any]]:
     """The largest measured sensitivity of each part, over its copies, with its verdict."""
-    found: dict[int, dict[str, Any]] = {}
-    if checked is None:
-        return found
-    finder = Finder(nodes)
+    largest: dict[int, dict[str, Any]] = {}
     for i, module in enumerate(checked.modules):
-        node = finder.module(module.path, module.kind) if module.path else None
-        if node is None and i == 0:
-            node = nodes[0]  # the model itself comes first, under its own name
-        if node is None:
+        part = finder.module(module.path, module.kind) if module.path else None
+        if part is None and i == 0:
+            part = found.parts[0]  # the model itself comes first, under its own name
+        if part is None:
             continue
-        known = found.get(node.number)
+        known = largest.get(part.number)
         if known is None or (module.measured or 0.0) > (known["measured"] or 0.0):
-            found[node.number] = {"measured": rounded(module.measured), "verdict": module.verdict}
-    return found
+            measured = rounded(module.measured)
+            largest[part.number] = {"measured": measured, "verdict": module.verdict}
+    return largest
 
 
-def depth_series(program: Program, nodes: list[Node]) -> dict[str, list[Any]]:
+def depth_series(found: Report) -> dict[str, list[Any]]:
     """Every copy of every weight in execution order: its part, target, downstream sensitivity."""
-    number = {node.weight: node.number for node in nodes if node.weight}
-    series: dict[str, list[Any]] = {"node": [], "target": [], "downstream": []}
-    for record in records(program):
-        series["node"].append(number.get(record.weight.path, 0))
-        series["target"].append(rounded(record.target, 5))
-        series["downstream"].append(rounded(record.downstream, 5))
-    return series
+    number = {part.path: part.number for part in found.parts if part.weight}
+    plan = records(found.program)
+    return {
+        "node": [number.get(record.weight.path, 0) for record in plan],
+        "target": [rounded(record.target, 5) for record in plan],
+        "downstream": [rounded(record.downstream, 5) for record in plan],
+    }
 
 
-def run_record(run: Monitored, nodes: list[Node]) -> dict[str, Any]:
+def run_record(run: Monitored, finder: Finder) -> dict[str, Any]:
     """A run as the page shows it: a row of values a weight, over the steps that are kept."""
-    finder = Finder(nodes)
     rows = _thinned(run.rows, max(LEAST, BUDGET // (len(MEASURES) * max(1, len(run.weights)))))
     owners = [finder.weight(name) for name in run.weights]
-    record: dict[str, Any] = {
+    measures = {
+        measure: [
+            [rounded(value, 4) for value in values]
+            for values in zip(*(getattr(row, measure) for row in rows), strict=True)
+        ]
+        for measure in MEASURES
+    }
+    return {
         "model": run.model,
         "optimizer": run.optimizer,
         "recorded": len(run.rows),
@@ -108,13 +126,8 @@ def run_record(run: Monitored, nodes: list[Node]) -> dict[str, Any]:
         "loss": [rounded(row.loss, 4) for row in rows],
         "weights": list(run.weights),
         "node": [owner.number if owner else -1 for owner in owners],
+        **measures,
     }
-    for measure in MEASURES:
-        columns = [getattr(row, measure) for row in rows]
-        record[measure] = [
-            [rounded(column[i], 4) for column in columns] for i in range(len(run.weights))
-        ]
-    return record
 
 
 def _thinned(rows: Sequence[Any], most: int) -> list[Any]:
@@ -125,13 +138,46 @@ def _thinned(rows: Sequence[Any], most: int) -> list[Any]:
     return [rows[round(i * last / (most - 1))] for i in range(most)]
 
 
-def embedded(data: Any) -> str:
-    """Data as JSON that can stand in a page: nothing in it can end the element around it."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return escaped(text)
+class Finder:
+    """Finds the part that a path belongs to, be it that of one copy or that of all."""
+
+    def __init__(self, parts: Iterable[Part]) -> None:
+        self.known: dict[tuple[str, ...], list[Part]] = {}
+        self.turns: dict[str, int] = {}
+        for part in parts:
+            self.known.setdefault(_general(part.path), []).append(part)
+
+    def weight(self, name: str) -> Part | None:
+        """The atom of a weight's name."""
+        found = self.candidates(name.removesuffix(".weight"))
+        return next((part for part in found if part.kind == "atom"), None)
+
+    def module(self, path: str, kind: str = "") -> Part | None:
+        """The part at a path; several operations there are taken in their order."""
+        found = self.candidates(path)
+        found = [part for part in found if part.kind == kind] or found
+        if not found:
+            return None
+        turn = self.turns[path] = self.turns.get(path, -1) + 1
+        return found[min(turn, len(found) - 1)]
+
+    def candidates(self, path: str) -> list[Part]:
+        """The parts whose path this may be: of the last run that begins before its copies."""
+        found = self.known.get(_general(path), [])
+        indices = _indices(path)
+        fitting: dict[tuple[int, ...], list[Part]] = {}
+        for part in found:
+            first = _indices(part.path)
+            if all(a <= b for a, b in zip(first, indices, strict=False)):
+                fitting.setdefault(first, []).append(part)
+        return fitting[max(fitting)] if fitting else found
 
 
-def escaped(text: str) -> str:
-    for sign in "<>&":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+def _general(path: str) -> tuple[str, ...]:
+    return tuple("*" if INDEX.fullmatch(part) else part for part in path.split("."))
+
+
+def _indices(path: str) -> tuple[int, ...]:
+    """The numbers of copies in a path; those of all copies count as 0."""
+    found = [part.strip("{}*") for part in path.split(".") if INDEX.fullmatch(part)]
+    return tuple(int(part[:18]) if part else 0 for part in found)

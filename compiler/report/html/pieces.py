@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from html import escape
 from importlib.resources import files
 
-from modnorm.report.blocks import (
-    NO_BREAK,
-    Block,
-    Cell,
-    Facts,
-    Figure,
-    Notes,
-    Problems,
-    Section,
-    Table,
-    Text,
-    as_cell,
-)
+from modnorm.report import blocks
 from modnorm.report.diagnostics import clean, glyph
+
+BAR = 60
+"""Width of a bar that is full."""
 
 
 def text(value: str) -> str:
     """A text that HTML shows as it is."""
-    return escape(clean(value.replace(NO_BREAK, " ")))
+    return escape(clean(value.replace(blocks.NO_BREAK, " ")))
 
 
 def visible(value: str) -> str:
@@ -54,38 +45,22 @@ def panel(name: str, title: str, inner: str, note: str = "") -> str:
     )
 
 
-def table(shown: Table, name: str = "") -> str:
-    """A table that can be scrolled; `name` says what it is of."""
-    rows = [[inline(cell) for cell in row] for row in shown.cells()]
-    tones = [[cell.tone for cell in row] for row in shown.cells()]
-    return grid(shown.titles, rows, [t in shown.numbers for t in shown.titles], name, tones)
-
-
-def grid(
-    titles: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    numbers: Sequence[bool],
-    name: str = "",
-    tones: Iterable[Sequence[str]] | None = None,
-) -> str:
-    """A table whose cells are HTML."""
-    kinds = ["num" if number else "" for number in numbers]
+def table(shown: blocks.Table) -> str:
+    """A table that can be scrolled."""
+    kinds = ["num" if title in shown.numbers else "" for title in shown.titles]
     head = "".join(
         f'<th scope="col"{classes(kind)}>{text(title)}</th>'
-        for title, kind in zip(titles, kinds, strict=True)
+        for title, kind in zip(shown.titles, kinds, strict=True)
     )
-    rows = list(rows)
-    plain = [""] * len(kinds)
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f"<td{classes(kind, tone)}>{cell}</td>"
-            for cell, kind, tone in zip(row, kinds, own, strict=True)
+    rows = (
+        "".join(
+            f"<td{classes(kind, cell.tone)}>{inline(cell)}</td>"
+            for cell, kind in zip(row, kinds, strict=True)
         )
-        + "</tr>"
-        for row, own in zip(rows, tones or [plain] * len(rows), strict=True)
+        for row in shown.cells()
     )
-    label = f' tabindex="0" role="region" aria-label="{text(name)}"' if name else ""
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    label = f' tabindex="0" role="region" aria-label="{text(shown.name)}"' if shown.name else ""
     return (
         f'<div class="scroll"{label}><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
@@ -97,38 +72,62 @@ def classes(*names: str) -> str:
     return f' class="{shown}"' if shown else ""
 
 
-def inline(cell: Cell) -> str:
+def inline(cell: blocks.Cell) -> str:
     if cell.kind == "code":
-        return f"<code>{text(cell.text)}</code>" if cell.text else ""
-    return message(cell.text) if cell.kind == "marked" else text(cell.text)
+        shown = f"<code>{text(cell.text)}</code>" if cell.text else ""
+    else:
+        shown = message(cell.text) if cell.kind == "marked" else text(cell.text)
+    if cell.bar is None:
+        return shown
+    # as SVG, its length needs no style of its own
+    bar = f'<rect width="{BAR * cell.bar:.1f}" height="8"/>'
+    return f'{shown}<svg class="bar" width="{BAR}" height="8" aria-hidden="true">{bar}</svg>'
 
 
-def facts(shown: Facts) -> str:
+def facts(shown: blocks.Facts) -> str:
     """All but the first, which is the page's title."""
     _, *rest = shown.rows
-    rows = (f"<dt>{text(label)}</dt><dd>{inline(as_cell(v))}</dd>" for label, v in rest)
+    rows = (f"<dt>{text(label)}</dt><dd>{inline(blocks.as_cell(v))}</dd>" for label, v in rest)
     return f'<dl class="facts">{"".join(rows)}</dl>'
 
 
-def body(blocks: Iterable[Block]) -> Iterator[str]:
+def body(content: Iterable[blocks.Block]) -> Iterator[str]:
     """The blocks, one after the other; sections have the ids `part-0`, `part-1` …"""
-    for number, block in enumerate(blocks):
+    for number, block in enumerate(content):
         match block:
-            case Facts():
+            case blocks.Section():
+                inner = "".join(inside(block.blocks))
+                yield panel(f"part-{number}", inline(blocks.as_cell(block.title)), inner)
+            case blocks.Notes(items=items) if items:
+                yield panel(f"part-{number}", text(block.title), listed(block))
+            case _:
+                yield from inside([block])
+
+
+def inside(content: Iterable[blocks.Block]) -> Iterator[str]:
+    """Blocks in a panel of the page: their sections have smaller titles."""
+    for block in content:
+        match block:
+            case blocks.Facts():
                 yield facts(block)
-            case Table():
+            case blocks.Table():
                 yield table(block)
-            case Text(text=said):
-                cell = as_cell(said)
+            case blocks.Text(text=said):
+                cell = blocks.as_cell(said)
                 yield f"<p{classes(cell.tone)}>{inline(cell)}</p>"
-            case Figure():
+            case blocks.Figure():
                 yield block.svg
-            case Notes(items=items) if items:
-                listed = "".join(f"<li>{text(item)}</li>" for item in items)
-                inner = f"<ul{classes(block.tone)}>{listed}</ul>"
-                yield panel(f"part-{number}", text(block.title), inner)
-            case Problems(found=found) if found:
+            case blocks.Notes(items=items) if items:
+                kind = "error" if block.tone == "bad" else "warning"
+                title = f"<p><b>{text(block.title)}</b></p>"
+                yield f'<div class="note {kind}" role="note">{title}{listed(block)}</div>'
+            case blocks.Problems(found=found) if found:
                 raise AssertionError("a page shows what was found beside its source")
-            case Section():
-                inner = "".join(body(block.blocks))
-                yield panel(f"part-{number}", inline(as_cell(block.title)), inner)
+            case blocks.Section():
+                yield f"<h3>{inline(blocks.as_cell(block.title))}</h3>"
+                yield from inside(block.blocks)
+
+
+def listed(notes: blocks.Notes) -> str:
+    items = "".join(f"<li>{message(item)}</li>" for item in notes.items)
+    return f"<ul{classes(notes.tone)}>{items}</ul>"

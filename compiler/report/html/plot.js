@@ -36,7 +36,8 @@ function logTicks(low, high) {
 }
 
 // A frame with both axes; gives the picture and where values stand in it.
-function axes({ width, height, x, y, log, name, about, xName }) {
+function axes({ width, height, xs, y, log, name, about, xName }) {
+  const x = [xs[0], xs.at(-1)];
   let [low, high] = y;
   if (log) [low, high] = high > low * 1.0001 ? [low / 1.25, high * 1.25] : [low / 2, high * 2];
   else if (high - low < 1e-9 * Math.max(Math.abs(high), 1)) [low, high] = [low - (Math.abs(low) / 2 || 1), high + (Math.abs(high) / 2 || 1)];
@@ -123,4 +124,22 @@ function cursor(frame, xs, readout, read, pick) {
     else return;
     event.preventDefault();
   });
+}
+
+// A plot in a box, drawn anew when that gets another width: `lines` draws what depends on the part
+// that is selected, which the function returned shows again; `read` and `pick` are the cursor's.
+function chart(box, lines, read, pick, options) {
+  const drawn = svg("g");
+  let frame = null;
+  const show = () => frame && drawn.replaceChildren(...lines(frame));
+  whenResized(box, (width) => {
+    const readout = el("p", { class: "readout", "aria-live": "polite" });
+    frame = axes({ width, ...options });
+    frame.picture.append(drawn);
+    cursor(frame, options.xs, readout, read, pick);
+    box.replaceChildren(frame.picture, readout);
+    show();
+  });
+  onSelect(show);
+  return show;
 }

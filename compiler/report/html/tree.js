@@ -3,19 +3,27 @@
 const tree = byId("tree");
 const search = byId("search");
 const OPEN_ROWS = 60;
-const open = new Set(nodes.filter((n) => n.children.length && (nodes.length <= OPEN_ROWS || n.depth < 3)));
+const folding = nodes.filter((node) => node.children.length);
+const open = new Set(folding.filter((node) => nodes.length <= OPEN_ROWS || node.depth < 3));
 let query = "";
 let hits = new Set();
 let rows = []; // [node, its element], in the order shown
 
-if (data.checked) byId("parts").classList.add("measured");
-byId("tree-head").append(
-  el("span", {}, "part"),
-  el("span", {}, "mass"),
-  ...["declared", "certified", ...(data.checked ? ["measured"] : []), "target"].map((name) =>
-    el("span", { class: "num" }, name)
-  )
-);
+const num = (text, style, title) => el("span", { class: style ? `num ${style}` : "num", title }, text);
+const COLUMNS = [
+  ["part", nameCell],
+  ["mass", shareCell],
+  ["declared", (node) => num(fmt(node.declared))],
+  ["certified", (node) => num(fmt(node.certified), node.certified > node.declared * (1 + 1e-9) && "warn")],
+  ["target", (node) => num(range(node.targets, 3))],
+];
+if (data.checked) {
+  byId("parts").classList.add("measured");
+  const shown = (node) => (known(node.measured) ? fmt(node.measured) : "");
+  const measured = (node) => num(shown(node), node.verdict === "violated" && "bad", node.verdict);
+  COLUMNS.splice(4, 0, ["measured", measured]);
+}
+byId("tree-head").append(...COLUMNS.map(([name], i) => el("span", { class: i > 1 && "num" }, name)));
 
 const words = (node) => [node.name, node.op, node.call, node.path, shownPath(node)].filter(Boolean);
 const matches = (node, text) => words(node).some((word) => word.toLowerCase().includes(text));
@@ -57,19 +65,8 @@ function shareCell(node) {
   return el("span", {}, bar, el("span", { class: "share" }, node.share ? percent(node.share) : ""));
 }
 
-function certifiedCell(node) {
-  const above = known(node.certified) && node.certified > node.declared * (1 + 1e-9);
-  return el("span", { class: above ? "num warn" : "num" }, fmt(node.certified));
-}
-
-function measuredCell(node) {
-  const bad = node.verdict === "violated";
-  const title = node.verdict || null;
-  return el("span", { class: bad ? "num bad" : "num", title }, known(node.measured) ? fmt(node.measured) : "");
-}
-
-function row(node) {
-  const made = el(
+function row(node, siblings) {
+  return el(
     "div",
     {
       class: `row ${node.kind}`,
@@ -77,32 +74,20 @@ function row(node) {
       id: `n${node.i}`,
       "aria-level": node.depth + 1,
       "aria-expanded": node.children.length ? String(Boolean(isOpen(node))) : null,
+      "aria-setsize": siblings.length,
+      "aria-posinset": siblings.indexOf(node) + 1,
       "aria-selected": String(node === selected),
       tabindex: node === selected ? "0" : "-1",
     },
-    nameCell(node),
-    shareCell(node),
-    el("span", { class: "num" }, fmt(node.declared)),
-    certifiedCell(node)
+    ...COLUMNS.map(([, cell]) => cell(node))
   );
-  if (data.checked) made.append(measuredCell(node));
-  made.append(el("span", { class: "num" }, node.targets ? range(node.targets, 3) : ""));
-  return made;
 }
 
 function render() {
   const held = tree.contains(document.activeElement);
   const shown = visible();
-  const siblings = new Map();
-  for (const node of shown) siblings.set(node.parent, (siblings.get(node.parent) || 0) + 1);
-  const turn = new Map();
-  rows = shown.map((node) => {
-    const made = row(node);
-    turn.set(node.parent, (turn.get(node.parent) || 0) + 1);
-    made.setAttribute("aria-setsize", siblings.get(node.parent));
-    made.setAttribute("aria-posinset", turn.get(node.parent));
-    return [node, made];
-  });
+  const groups = Map.groupBy(shown, (node) => node.around);
+  rows = shown.map((node) => [node, row(node, groups.get(node.around))]);
   if (!rows.some(([node]) => node === selected) && rows.length) rows[0][1].setAttribute("tabindex", "0");
   tree.replaceChildren(...rows.map(([, made]) => made));
   if (held) focusRow(selected);
@@ -126,16 +111,19 @@ function go(node) {
   focusRow(node);
 }
 
-tree.addEventListener("click", (event) => {
+function clicked(event) {
   const made = event.target.closest("[role=treeitem]");
-  if (!made) return;
-  const node = nodes[Number(made.id.slice(1))];
+  return made ? nodes[Number(made.id.slice(1))] : null;
+}
+tree.addEventListener("click", (event) => {
+  const node = clicked(event);
+  if (!node) return;
   if (event.target.closest(".twist")) toggle(node);
   go(node);
 });
 tree.addEventListener("dblclick", (event) => {
-  const made = event.target.closest("[role=treeitem]");
-  if (made && !event.target.closest(".twist")) toggle(nodes[Number(made.id.slice(1))]);
+  const node = clicked(event);
+  if (node && !event.target.closest(".twist")) toggle(node);
 });
 
 tree.addEventListener("keydown", (event) => {
@@ -153,14 +141,12 @@ tree.addEventListener("keydown", (event) => {
     else if (node.children.length) to(at + 1);
   } else if (event.key === "ArrowLeft") {
     if (node.children.length && isOpen(node) && !query) toggle(node, false);
-    else if (node.parent >= 0) go(nodes[node.parent]);
+    else if (node.around) go(node.around);
   } else if (event.key === "Enter" || event.key === " ") {
     toggle(node);
     go(node);
   } else if (event.key === "*") {
-    for (const sibling of node.parent >= 0 ? nodes[node.parent].children : [node]) {
-      if (sibling.children.length) open.add(sibling);
-    }
+    for (const sibling of folding) if (sibling.around === node.around) open.add(sibling);
     render();
   } else if (event.key.length === 1 && event.key !== "/") {
     const letter = event.key.toLowerCase();
@@ -175,17 +161,9 @@ tree.addEventListener("keydown", (event) => {
 
 function find(text) {
   query = text.trim().toLowerCase();
-  hits = new Set();
-  let count = 0;
-  if (query) {
-    for (const node of nodes) {
-      if (!matches(node, query)) continue;
-      count += 1;
-      for (let at = node; at; at = at.parent >= 0 ? nodes[at.parent] : null) hits.add(at);
-    }
-    hits.add(nodes[0]);
-  }
-  byId("hits").textContent = query ? `${count} found` : "";
+  const found = query ? nodes.filter((node) => matches(node, query)) : [];
+  hits = new Set([nodes[0], ...found.flatMap(upward)]);
+  byId("hits").textContent = query ? `${found.length} found` : "";
   render();
 }
 search.addEventListener("input", () => find(search.value));
@@ -208,19 +186,15 @@ document.addEventListener("keydown", (event) => {
   search.select();
 });
 byId("expand").addEventListener("click", () => {
-  nodes.filter((node) => node.children.length).forEach((node) => open.add(node));
+  folding.forEach((node) => open.add(node));
   render();
 });
 byId("collapse").addEventListener("click", () => {
   open.clear();
   open.add(nodes[0]);
-  select(rowOf(selected) ? topmost(selected) : nodes[0], "tree");
+  select(rowOf(selected) ? upward(selected).find((node) => node.depth <= 1) : nodes[0], "tree");
   render();
 });
-function topmost(node) {
-  while (node.depth > 1) node = nodes[node.parent];
-  return node;
-}
 
 // --- the selected part ----------------------------------------------------------------------
 
@@ -235,7 +209,7 @@ function details(node) {
     ["measured", known(node.measured) ? fmt(node.measured) : ""],
     ["verdict", node.verdict || ""],
     ["target", node.targets ? (node.targets[1] === 0 ? "0 (frozen)" : range(node.targets)) : ""],
-    ["output norm", node.norm ? bounds(node.norm) : ""],
+    ["output norm", node.norm || ""],
   ];
   const list = el("dl");
   for (const [name, value] of facts) {
@@ -245,24 +219,15 @@ function details(node) {
   list.append(el("div", {}, el("dt", {}, "source"), el("dd", {}, place)));
   byId("details").replaceChildren(el("h3", {}, shownPath(node) + (node.call ? `: ${node.call}` : "")), list);
 }
-function bounds([kind, low, high]) {
-  const from = low ? `${fmt(low)} ≤ ` : "";
-  return `${from}${kind}${known(high) ? ` ≤ ${fmt(high)}` : ""}`;
-}
 
 onSelect((node) => {
-  let hidden = false;
-  for (let at = node; at.parent >= 0; at = nodes[at.parent]) {
-    if (!isOpen(nodes[at.parent])) {
-      open.add(nodes[at.parent]);
-      hidden = true;
-    }
-  }
+  const folded = upward(node.around).filter((around) => !isOpen(around));
+  folded.forEach((around) => open.add(around));
   if (query && !hits.has(node)) {
     search.value = "";
     find("");
   }
-  if (hidden) render();
+  if (folded.length) render();
   for (const [other, made] of rows) {
     made.setAttribute("aria-selected", String(other === node));
     made.setAttribute("tabindex", other === node ? "0" : "-1");

@@ -62,7 +62,7 @@ function drawMap(width) {
     const whole = sorted.reduce((sum, child) => sum + child.share, 0);
     const areas = sorted.map((child) => (child.share / whole) * w * h);
     squarified(areas, x, y, w, h).forEach((box, i) => place(sorted[i], ...box));
-    if (inner.length > 1 && node.parent >= 0) {
+    if (inner.length > 1 && node.around) {
       const size = { x, y, width: Math.max(w, 0), height: Math.max(h, 0) };
       frames.prepend(svg("rect", { ...size, class: node.depth > 1 ? "frame" : "outer frame" }));
     }
@@ -77,11 +77,9 @@ function drawMap(width) {
 function fitting(path, width) {
   const room = Math.floor((width - 8) / 6.7);
   const parts = path.split(".").filter((part) => part !== "*");
-  for (let i = 0; i < parts.length; i += 1) {
-    const text = parts.slice(i).join(".");
-    if (text.length <= room) return text;
-  }
-  return room >= 4 ? `…${path.slice(1 - room)}` : "";
+  const ends = parts.map((_, i) => parts.slice(i).join("."));
+  const shown = ends.find((text) => text.length <= room);
+  return shown ?? (room >= 4 ? `…${path.slice(1 - room)}` : "");
 }
 
 function tile(node, x, y, w, h) {
@@ -108,9 +106,9 @@ map.addEventListener("click", (event) => {
 roving(map, tilesOf, (box) => select(nodeOf(box), "map"));
 
 function ring(box, style) {
-  const [x, y, width, height] = ["x", "y", "width", "height"].map((name) => box.querySelector("rect").getAttribute(name));
-  const inset = { x: Number(x) + 2, y: Number(y) + 2, width: Math.max(width - 4, 0), height: Math.max(height - 4, 0) };
-  return svg("rect", { ...inset, class: style });
+  const { x, y, width, height } = box.querySelector("rect").getBBox();
+  const size = { width: Math.max(width - 4, 0), height: Math.max(height - 4, 0) };
+  return svg("rect", { x: x + 2, y: y + 2, ...size, class: style });
 }
 
 function showMap(node) {
@@ -120,13 +118,12 @@ function showMap(node) {
   rings.replaceChildren(...inside.map((box) => ring(box, "ring")));
   if (all.length && !map.contains(document.activeElement)) moveTab(all, inside[0] || all[0]);
 }
+const unfocused = () => rings.querySelectorAll(".focus").forEach((old) => old.remove());
 map.addEventListener("focusin", (event) => {
-  for (const old of rings.querySelectorAll(".focus")) old.remove();
+  unfocused();
   if (event.target.matches(".tile-box:focus-visible")) rings.append(ring(event.target, "ring focus"));
 });
-map.addEventListener("focusout", () => {
-  for (const old of rings.querySelectorAll(".focus")) old.remove();
-});
+map.addEventListener("focusout", unfocused);
 onSelect(showMap);
 
 if (levels.length) {
