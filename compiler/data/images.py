@@ -18,14 +18,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from modnorm.data.fetch import (
-    DataError,
-    cache_folder,
-    keep,
-    reason,
-    run,
-    scratch_folder,
-)
+from modnorm.data.fetch import DataError, cache_folder, keep, reason, run, scratch_folder
 
 FASHION_PACKAGE = "dataset-fashion-mnist"
 FASHION_SYSTEM = Path("/usr/share/datasets/fashion-mnist")
@@ -120,7 +113,7 @@ def fashion_mnist() -> Images:
     contents = read_fashion(cached) or read_fashion(FASHION_SYSTEM)
     if contents is None:
         with scratch_folder() as folder:
-            unpacked = fetch_fashion(folder)
+            unpacked = fetch_fashion(Path(folder))
             contents = read_fashion(unpacked)
             if contents is None:
                 raise DataError(f"{FASHION_PACKAGE} holds other files than expected (checksums)")
