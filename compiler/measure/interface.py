@@ -1,4 +1,4 @@
-"""Checks from Python, and what they share with the command line."""
+"""`modnorm check` and `modnorm.check`, up to what is printed."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PICTURES = ("png", "svg", "pdf")
 """What a coordinate check is drawn as."""
+LONGEST = 36
+"""Characters of what is being measured."""
 
 
 class Check:
@@ -71,14 +73,7 @@ class Check:
         return picture(self.findings.coordinates, format)
 
     def __str__(self) -> str:
-        if self.format == "json":
-            from modnorm.report.checked import dumps
-
-            return dumps(self.json).rstrip("\n")
-        from modnorm.measure.document import document
-        from modnorm.report.terminal import render
-
-        return render(document(self.findings)).rstrip("\n")
+        return rendered(self.findings, self.format).rstrip("\n")
 
     __repr__ = __str__
 
@@ -99,6 +94,18 @@ class Check:
         return view(document(self.findings))
 
 
+def rendered(findings: Findings, form: str, width: int = 80, color: bool = False) -> str:
+    """The findings in a format, "text" or "json"; ends in a newline."""
+    if form == "json":
+        from modnorm.report.checked import dumps
+
+        return dumps(findings.to_json())
+    from modnorm.measure.document import document
+    from modnorm.report.terminal import render
+
+    return render(document(findings), width=width, color=color)
+
+
 def check_file(
     path: FilePath, importer: Callable[[Program], ModuleType], options: CheckOptions
 ) -> Check:
@@ -110,20 +117,33 @@ def check_file(
         ValueError: for sizes, or values of params, that there cannot be.
     """
     _expect_sound(options)
-    data, checkpoint = options.data, options.checkpoint
-    options = options.but(
-        data=None if data is None else os.fspath(data),
-        checkpoint=None if checkpoint is None else os.fspath(checkpoint),
-    )
+    files = {name: getattr(options, name) for name in ("data", "checkpoint")}
+    options = options.but(**{name: given and os.fspath(given) for name, given in files.items()})
+    return measured(lambda changed: analyse(path, options.varied(changed)), importer, options)
 
-    def variation(changed: Mapping[str, object]) -> Analysis:
-        return analyse(path, options.varied(changed))
 
+def measured(
+    variation: Callable[[Mapping[str, Any]], Analysis],
+    importer: Callable[[Program], ModuleType],
+    options: CheckOptions,
+    progress: bool = False,
+) -> Check:
+    """Measure a model. `variation` analyses it with some params changed, `progress` shows a bar.
+
+    Raises:
+        ModnormError: with every mistake found in the file.
+        CheckError: if the model cannot be measured as asked.
+    """
     analysis = variation({})
     with torch_at_hand():
         from modnorm.measure.check import check
+        from modnorm.measure.plot import require_matplotlib
 
-        return Check(check(analysis, importer, variation, options), options.format, analysis)
+        if options.plot is not None:
+            require_matplotlib()
+        with _bar(progress) as tick:
+            findings = check(analysis, importer, variation, options, tick)
+        return Check(findings, options.format, analysis)
 
 
 def _expect_sound(options: CheckOptions) -> None:
@@ -157,3 +177,27 @@ def torch_at_hand() -> Iterator[None]:
         if (error.name or "torch").partition(".")[0] == "torch":
             raise NoTorch from error
         raise
+
+
+@contextmanager
+def _bar(show: bool) -> Iterator[Callable[[int, int, str], None]]:
+    """A function that is told how many of how many things are done, and what is done now."""
+    if not show:
+        yield lambda done, total, what: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("")
+
+        def update(done: int, total: int, what: str) -> None:
+            progress.update(task, completed=done, total=total, description=what[-LONGEST:])
+
+        yield update

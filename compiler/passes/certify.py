@@ -115,6 +115,7 @@ class _Certifier:
             self.parts,
             {path: self.weight(path) for path in self.kappas},
             certified_sharpness(program, self.frames, frame, out),
+            self.frames.whole,
         )
 
     def find_outer(self) -> None:

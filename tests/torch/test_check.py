@@ -17,7 +17,7 @@ from modnorm.codegen.plan import records
 from modnorm.diagnostics import ModnormError
 from modnorm.measure.check import check
 from modnorm.measure.options import CheckOptions
-from modnorm.measure.updates import measure_changes
+from modnorm.measure.search import measure_changes
 from modnorm.ops.edges import Measure
 from modnorm.ops.elementwise import Tanh
 from modnorm.pipeline import analyse_text

@@ -339,12 +339,13 @@ def test_the_same_bond_certified_rightly_passes() -> None:
 
 def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[bool] = []
+    found = modnorm.check("net.mod")
 
-    def measured(*_: Any, progress: bool, **__: Any) -> tuple[str, bytes, tuple[str, ...]]:
+    def measured(*_: Any, progress: bool) -> modnorm.Check:
         shown.append(progress)
-        return "", b"", ()
+        return found
 
-    monkeypatch.setattr("modnorm.measure.command.measured", measured)
+    monkeypatch.setattr("modnorm.measure.interface.measured", measured)
     for arguments in ([], ["-q"]):
         for terminal in (False, True):
             monkeypatch.setattr("modnorm.cli._is_terminal", lambda answer=terminal: answer)
