@@ -245,14 +245,12 @@ def check(file: str, options: CheckOptions) -> None:
         raise click.UsageError("--plot draws the coordinate check: give --vary NAME=V1,V2,… too.")
     work = _Work(file, options, "data", "checkpoint")
     gc.enable()
-    from modnorm.api import imported
     from modnorm.measure.interface import measured, rendered
     from modnorm.pipeline import CERTIFIED
 
     work.expect_writable()
     found = measured(
         lambda changed: work.analyse(CERTIFIED, changed),
-        lambda program: imported(program, PurePath(file).stem),
         options,
         progress=not options.quiet and _is_terminal(),
     )

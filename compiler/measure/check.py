@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from types import ModuleType
 
 import torch
 
@@ -14,7 +13,7 @@ from modnorm.diagnostics import Diagnostics
 from modnorm.graph.modules import Leaf
 from modnorm.measure import weights as own
 from modnorm.measure.certificates import Certificates
-from modnorm.measure.coordinates import coordinate_check, star
+from modnorm.measure.coordinates import Variation, coordinate_check, star
 from modnorm.measure.inputs import Batch, batch_for
 from modnorm.measure.interpreter import agreement, copies, weight_name
 from modnorm.measure.options import CheckOptions
@@ -30,10 +29,6 @@ from modnorm.report.checked import Findings, ModuleFinding, WeightFinding
 from modnorm.report.words import as_float
 from modnorm.stack import room
 
-Importer = Callable[[Program], ModuleType]
-"""Gives the module that a program compiles to."""
-Variation = Callable[[Mapping[str, object]], Analysis]
-"""Analyses the same file with some of its params changed."""
 Progress = Callable[[int, int, str], None]
 """Told the number of things done, of all things to do, and what is done now."""
 
@@ -43,7 +38,6 @@ SAME = 1e-6
 
 def check(
     analysis: Analysis,
-    importer: Importer,
     variation: Variation,
     options: CheckOptions,
     progress: Progress = lambda done, total, what: None,
@@ -54,15 +48,12 @@ def check(
         CheckError: if the data, the checkpoint or a size does not fit the model.
     """
     with room():
-        return _Check(analysis.program, importer, options, progress).run(variation)
+        return _Check(analysis.program, options, progress).run(variation)
 
 
 class _Check:
-    def __init__(
-        self, program: Program, importer: Importer, options: CheckOptions, progress: Progress
-    ) -> None:
+    def __init__(self, program: Program, options: CheckOptions, progress: Progress) -> None:
         self.program, self.options, self.progress = program, options, progress
-        self.importer = importer
         self.plan = records(program)
         self.generator = torch.Generator().manual_seed(options.seed)
         self.done, self.total = 0, 1
@@ -81,7 +72,7 @@ class _Check:
                         f"with {param} = {value} {program.name} has no weights to train: leave out"
                         " `--vary`, or vary another param"
                     )
-        model = own.build(self.importer(program), options.seed)
+        model = own.build(own.compiled(program), options.seed)
         fixed = options.checkpoint is not None
         if options.checkpoint is not None:
             own.load(options.checkpoint, model)
@@ -137,9 +128,7 @@ class _Check:
             )
             for r in self.plan
         ]  # fmt: skip
-        training = None
-        if options.vary:
-            training = coordinate_check(variation, self.importer, options, self.tick)
+        training = coordinate_check(variation, options, self.tick) if options.vary else None
         return Findings(
             model=program.name,
             source=program.source.name,

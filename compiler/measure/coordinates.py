@@ -32,6 +32,8 @@ from modnorm.pipeline import Analysis
 from modnorm.report.checked import Coordinates, Quantity, ScalingFinding, Training
 from modnorm.report.words import as_float
 
+Variation = Callable[[Mapping[str, object]], Analysis]
+"""Analyses the same file with some of its params changed."""
 OPTIMIZER = "NormedAdam"
 QUANTITIES: tuple[Quantity, ...] = ("activation", "change")
 OUTPUT = "output"
@@ -43,10 +45,7 @@ path."""
 
 
 def coordinate_check(
-    variation: Callable[[Mapping[str, object]], Analysis],
-    importer: Callable[[Program], ModuleType],
-    options: CheckOptions,
-    tick: Callable[[str], None],
+    variation: Variation, options: CheckOptions, tick: Callable[[str], None]
 ) -> Training:
     """Train the model for a few steps at each value of each param, and fit exponents.
 
@@ -63,7 +62,7 @@ def coordinate_check(
         sizes = tuple(_size(param, value) for value in values)
         for value in values:
             program = variation({param: value}).program
-            module = importer(program)
+            module = own.compiled(program)
             runs.append([])
             for seed in range(options.seed, options.seed + options.seeds):
                 tick(f"{param} = {value}, seed {seed}")

@@ -171,7 +171,7 @@ class Stretches:
         whole = flatten(visit.x)
         x, into = [whole[i] for i in floating], [facts.into[i] for i in floating]
         balls = [facts.balls[i] for i in floating]
-        if not bounded or not all(map(Ball.is_bounded, balls, into)):
+        if not bounded or math.inf in map(Ball.radius, balls, into):
             met = [(m, groups(t, m)) for t, m in zip(x, into, strict=True)]
             balls = [Ball({m: (float(g.amin()), float(g.amax()))}) for m, g in met]
         atom, weight = None, None

@@ -1,14 +1,17 @@
-"""The generated model's weights: fresh ones on the unit ball's surface, or a checkpoint's."""
+"""The generated model and its weights: fresh ones on the unit ball's surface, or a checkpoint's."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from types import ModuleType
 from typing import Any
 
 import torch
 
+from modnorm.codegen.assemble import generate
+from modnorm.codegen.imports import import_source
 from modnorm.codegen.plan import Record, records
 from modnorm.kernels.state import plan_names
 from modnorm.kernels.weight import Weight
@@ -19,6 +22,16 @@ from modnorm.report.output import is_special
 
 HOLDERS = ("model", "state_dict")
 """Keys under which training scripts keep a state dict."""
+
+
+def compiled(program: Program) -> ModuleType:
+    """The module that a program compiles to, for running on a CPU; named after its file.
+
+    Raises:
+        ImportError: if torch is not installed.
+    """
+    stem = PurePath(program.source.name).stem.strip("<>")
+    return import_source(generate(program, "cpu"), stem)
 
 
 def build(module: ModuleType, seed: int) -> torch.nn.Module:
