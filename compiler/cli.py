@@ -46,33 +46,30 @@ class Failed(click.ClickException):
 
 
 class Commands(click.Group):
-    """Commands whose usage errors hold nothing that a terminal obeys, whatever was written.
-
-    What is wrong with the input, or with a plugin, becomes a message and status 1.
-    """
+    """Commands that say what is wrong in words that a terminal shows, whatever was written."""
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
-        with _readable():
+        with _told():
             return super().make_context(*arguments, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _readable():
-            try:
-                return super().invoke(ctx)
-            except (click.ClickException, click.exceptions.Exit, click.Abort):
-                raise
-            except Exception as error:
-                if failed := _failed(error):
-                    raise failed from error
-                raise
+        with _told():
+            return super().invoke(ctx)
 
 
 @contextmanager
-def _readable() -> Iterator[None]:
+def _told() -> Iterator[None]:
+    """Turn what is wrong with the input, or with a plugin, into a message and status 1."""
     try:
         yield
     except click.UsageError as error:
         vars(error).update(message=sentence(error.message).rstrip("\n"))
+        raise
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
+    except Exception as error:
+        if failed := _failed(error):
+            raise failed from error
         raise
 
 

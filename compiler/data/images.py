@@ -12,7 +12,6 @@ import shutil
 import zipfile
 import zlib
 from array import array
-from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -51,11 +50,6 @@ class Images:
     train: Examples
     held_out: Examples
     sha256: str
-
-
-def labels_of(values: Iterable[int]) -> bytes:
-    # a list, because array("q", bytes) would take the bytes for memory and not for numbers
-    return array("q", list(values)).tobytes()
 
 
 def parse_idx(content: bytes, name: str) -> tuple[tuple[int, ...], bytes]:
@@ -123,7 +117,8 @@ def fashion_mnist() -> Images:
     for part in ("train", "t10k"):
         shape, x = parse_idx(contents[f"{part}-images-idx3-ubyte"], f"{part}-images")
         _, y = parse_idx(contents[f"{part}-labels-idx1-ubyte"], f"{part}-labels")
-        halves.append(Examples(shape[0], x, labels_of(y)))
+        labels = array("q", list(y))  # an array takes bytes for memory, and not for numbers
+        halves.append(Examples(shape[0], x, labels.tobytes()))
     digest = hashlib.sha256("".join(FASHION_SHA256.values()).encode()).hexdigest()
     return Images("fashion-mnist", shape[1:], 10, "uint8", halves[0], halves[1], digest)
 

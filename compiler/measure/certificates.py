@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from modnorm.graph.modules import Leaf, Module, Repeat, Shared
-from modnorm.measure.interpreter import Indices, buffer_names, buffers, chosen
+from modnorm.measure.interpreter import Indices, buffers, chosen
 from modnorm.measure.values import Ball
 from modnorm.ops.edges import Edge, Measure
 from modnorm.passes.frames import Frame, Frames
@@ -57,9 +57,9 @@ class Certificates:
         for frame, indices in _copies(self.root, True):
             leaf = frame.module
             if isinstance(leaf, Leaf) and leaf.op.buffers:
-                kept = buffers(leaf, indices, state)
-                if not leaf.op.kept_by(frame.x, kept):
-                    found |= dict.fromkeys(buffer_names(leaf, indices))
+                own = buffers(leaf, indices)
+                if not leaf.op.kept_by(frame.x, {name: state[own[name]] for name in own}):
+                    found |= dict.fromkeys(own.values())
         return list(found)
 
     @property

@@ -58,41 +58,34 @@ def concrete(size: Size, sizes: Mapping[str, int]) -> int:
     return size.factor * math.prod(sizes[name] for name in size.names)
 
 
-def free_sizes(program: Program) -> dict[str, int]:
-    """The free sizes of a model's inputs, with the numbers they have by default.
-
-    A sequence is no longer than the tables that its positions are looked up in.
-    """
-    names: dict[str, int] = {}
-    for given in program.inputs:
-        for size in (*given.type.shape, given.type.bound):
-            if isinstance(size, Symbol):
-                names |= {name: DEFAULTS.get(name, OTHERS) for name in size.names}
-    for _, rows, bound in _tables(program):
-        if bound.factor == 1 and len(bound.names) == 1:
-            (name,) = bound.names
-            if name in names:
-                names[name] = min(names[name], rows)
-    return names
-
-
 def chosen_sizes(program: Program, wanted: Mapping[str, int]) -> dict[str, int]:
-    """The free sizes with the numbers that were asked for.
+    """The free sizes of a model's inputs, with the numbers that were asked for, or by default.
+
+    By default a sequence is no longer than the tables that its positions are looked up in.
 
     Raises:
         CheckError: for a name that is no size of the model's inputs, or a size below 1.
     """
-    sizes = free_sizes(program)
-    for name, size in wanted.items():
+    sizes: dict[str, int] = {}
+    for given in program.inputs:
+        for size in (*given.type.shape, given.type.bound):
+            if isinstance(size, Symbol):
+                sizes |= {name: DEFAULTS.get(name, OTHERS) for name in size.names}
+    for _, rows, bound in _tables(program):
+        if bound.factor == 1 and len(bound.names) == 1:
+            (name,) = bound.names
+            if name in sizes:
+                sizes[name] = min(sizes[name], rows)
+    for name, number in wanted.items():
         if name not in sizes:
             known = f"its free sizes are {some(list(sizes))}" if sizes else "it has none"
             hint = did_you_mean(name, sizes)
             raise CheckError(
                 f"`{name}` is no free size of the inputs of {program.name}: {hint or known}"
             )
-        if size < 1:
-            raise CheckError(f"the size `{name}` is {size}, but it must be at least 1")
-        sizes[name] = size
+        if number < 1:
+            raise CheckError(f"the size `{name}` is {number}, but it must be at least 1")
+        sizes[name] = number
     return sizes
 
 

@@ -12,7 +12,7 @@ import torch
 from modnorm.graph.modules import Leaf, Module, Repeat, Scope, Shared, children
 from modnorm.graph.place import instance
 from modnorm.measure.certificates import Certificates, Proved
-from modnorm.measure.interpreter import Indices, Interpreter, buffer_names, copies, weight_name
+from modnorm.measure.interpreter import Indices, Interpreter, buffers, copies, weight_name
 from modnorm.measure.search import Effort, Problem, largest_stretch, stretch_at
 from modnorm.measure.values import Ball, Tensors, extent, flatten, groups, pack
 from modnorm.ops.base import Atom
@@ -220,7 +220,7 @@ class Stretches:
         """The names of what a copy has or reads, all copies inside it included."""
         for inner, at in copies(module, True, indices):
             if isinstance(inner, Leaf):
-                yield from buffer_names(inner, at)
+                yield from buffers(inner, at).values()
                 if (name := weight_name(inner, at)) is not None:
                     yield name
 
