@@ -16,11 +16,9 @@ from modnorm.codegen.imports import import_source
 from modnorm.codegen.options import CompileOptions
 from modnorm.data.fetch import DataError
 from modnorm.kernels import tiles
-from modnorm.measure.interface import Check, check_file
-from modnorm.measure.options import CheckOptions
+from modnorm.measure.interface import Check, check
 from modnorm.measure.problems import CheckError
 from modnorm.options import ModelOptions, given
-from modnorm.passes.program import Program
 from modnorm.pipeline import ANALYSIS
 from modnorm.report.interface import (
     Explained,
@@ -123,50 +121,6 @@ def load(
     return import_source(generate(program), PurePath(named(path)).stem)
 
 
-def check(
-    path: FilePath,
-    /,
-    *,
-    model: str | None = None,
-    data: FilePath | None = None,
-    checkpoint: FilePath | None = None,
-    sizes: Mapping[str, int] | None = None,
-    seed: int = 0,
-    effort: int = 1,
-    every: bool = False,
-    vary: Mapping[str, Sequence[int | float]] | None = None,
-    steps: int = 5,
-    lr: float = 0.125,
-    seeds: int = 2,
-    format: Literal["text", "json"] = "text",
-    root: FilePath | None = None,
-    **params: object,
-) -> Check:
-    """Build the model of a `.mod` file and measure it against what is declared and certified.
-
-    `path`, `model`, `root` and `params` are those of `compile`.
-
-    data: a file to run it on: a text in UTF-8, of which the model gets characters as numbers, or an
-        .npz with an array an input, by its name or in order; by default a random batch.
-    checkpoint: a file with weights, a state dict of the compiled model; by default fresh ones.
-    sizes: numbers for free sizes of the inputs, by name; else batch = 4, seq = 16, others 8.
-    seed: of weights, batches and searches.
-    effort: from 1 to 3, how long to search for what is stretched most.
-    every: measure all copies of repetitions.
-    vary: two values or more of each param of a coordinate check, which trains the model at each of
-        them for `steps` steps at the learning rate `lr` (without unit: the modular norm of a step),
-        with so many `seeds`.
-    format: what the result prints as.
-
-    Raises:
-        ModnormError: with every mistake found in the file.
-        CheckError: if the data, the checkpoint or a size does not fit, or torch is not installed.
-        ValueError: for an option with a value that it cannot have.
-    """
-    stem = PurePath(named(path)).stem
-    return check_file(path, lambda p: imported(p, stem), given(CheckOptions, locals()))
-
-
 def transfer(
     path: FilePath,
     /,
@@ -233,12 +187,3 @@ def transfer(
     """
     options = given(TransferOptions, {**locals(), "quiet": not progress})
     return transfer_file(path, options)
-
-
-def imported(program: Program, stem: str) -> ModuleType:
-    """The module that a program compiles to, for running on a CPU; its name has `stem` in it.
-
-    Raises:
-        ImportError: if torch is not installed.
-    """
-    return import_source(generate(program, "cpu"), stem)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import PurePath
 from typing import IO, TYPE_CHECKING, Any, NoReturn
@@ -46,24 +46,55 @@ class Failed(click.ClickException):
 
 
 class Commands(click.Group):
-    """Commands whose usage errors hold nothing that a terminal obeys, whatever was written."""
+    """Commands that say what is wrong in words that a terminal shows, whatever was written."""
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
-        with _readable():
+        with _told():
             return super().make_context(*arguments, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _readable():
+        with _told():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _readable() -> Iterator[None]:
+def _told() -> Iterator[None]:
+    """Turn what is wrong with the input, or with a plugin, into a message and status 1."""
     try:
         yield
     except click.UsageError as error:
         vars(error).update(message=sentence(error.message).rstrip("\n"))
         raise
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
+    except Exception as error:
+        if failed := _failed(error):
+            raise failed from error
+        raise
+
+
+def _failed(error: Exception) -> Failed | None:
+    """What is said of an error that is not ours."""
+    from modnorm.data.fetch import DataError
+    from modnorm.diagnostics import Diagnostic, InternalError, ModnormError
+    from modnorm.measure.problems import CheckError
+    from modnorm.report.output import CannotWrite
+    from modnorm.report.unusable import Unusable
+
+    match error:
+        case ModnormError():
+            return Failed(_rendered(error.diagnostics))
+        case CannotWrite() | CheckError() | DataError() | InternalError() | Unusable():
+            return Failed(sentence(f"error: {error}"))
+        case RecursionError():
+            deep = Diagnostic("E104", "the model is nested too deeply to compile")
+            return Failed(_rendered([deep]))
+    from modnorm.report.plugins import culprit
+
+    plugin = culprit(error)
+    if not plugin:
+        return None
+    return Failed(sentence(f"error: {plugin} failed: {type(error).__name__}: {error}"))
 
 
 # --- commands --------------------------------------------------------------------------------
@@ -112,30 +143,30 @@ def compile_(file: str, options: CompileOptions) -> None:
         raise click.UsageError("--check writes nothing: there is nothing for --force to replace.")
     if options.check and output == "-":
         raise click.UsageError("--check compares with a file: standard output is none.")
-    with _failing():
-        from modnorm.codegen.assemble import generate
-        from modnorm.diagnostics import Diagnostics
-        from modnorm.pipeline import ANALYSIS
-        from modnorm.report.output import IMPORTED
-        from modnorm.report.words import plural
+    from modnorm.codegen.assemble import generate
+    from modnorm.diagnostics import Diagnostics
+    from modnorm.pipeline import ANALYSIS
+    from modnorm.report.output import IMPORTED, write
+    from modnorm.report.words import plural
 
-        analysis = _analyse(file, options, ANALYSIS)
-        renamed = Diagnostics()
-        text = generate(analysis.program, options.device, renamed, standalone=options.standalone)
-        say(_rendered([*analysis.diagnostics, *renamed]))
-        if output == "-":
-            emit(text)
-        elif not options.check:
-            _write({output: text}, {"": file, IMPORTED: analysis.sources}, options.force)
-        elif not _holds(output, text.encode()):
-            raise Failed(f"error: `{output}` is not what `{file}` compiles to: compile it anew\n")
-        if not options.quiet:
-            program = analysis.program
-            weights = plural(sum(weight.copies for weight in program.weights), "weight")
-            size = plural(program.entries, "parameter")
-            where = "standard output" if output == "-" else output
-            state = "up to date: " if options.check else ""
-            tell(f"{where}: {state}{program.name}, {weights}, {size}")
+    analysis = _analyse(file, options, ANALYSIS)
+    renamed = Diagnostics()
+    text = generate(analysis.program, options.device, renamed, standalone=options.standalone)
+    say(_rendered([*analysis.diagnostics, *renamed]))
+    if output == "-":
+        emit(text)
+    elif not options.check:
+        read: Read = {"": file, IMPORTED: analysis.sources}
+        write(output, text, source=read, force=options.force)
+    elif not _holds(output, text.encode()):
+        raise Failed(f"error: `{output}` is not what `{file}` compiles to: compile it anew\n")
+    if not options.quiet:
+        program = analysis.program
+        weights = plural(sum(weight.copies for weight in program.weights), "weight")
+        size = plural(program.entries, "parameter")
+        where = "standard output" if output == "-" else output
+        state = "up to date: " if options.check else ""
+        tell(f"{where}: {state}{program.name}, {weights}, {size}")
 
 
 @cli.command(short_help="Show masses, sensitivities and targets.")
@@ -154,31 +185,22 @@ def report(file: str, options: ReportOptions) -> None:
     from modnorm.report.formats import extras, refusal, render
     from modnorm.report.output import IMPORTED
 
+    work = _Work(file, options, "against", "check", "monitor")
     beside = {name: getattr(options, name) for name in ("against", "check", "monitor")}
-    read = {"": file, **{f"--{name}": path for name, path in beside.items()}}
-    form = _form(options, read)
     if options.against is None and (options.against_params or options.against_model):
         raise click.UsageError("--against-p and --against-model need --against.")
-    if refused := refusal(form, **beside):
+    if refused := refusal(work.form, **beside):
         raise click.UsageError(f"{refused[:1].upper()}{refused[1:]}.")
-    with _failing():
-        from modnorm.pipeline import reported
+    from modnorm.pipeline import reported
 
-        passes = reported(options.loss)
-        analysis, other = _analyse(file, options, passes), None
-        if options.against is not None:
-            other = _analyse(options.against, options.of_other, passes)
-        read[IMPORTED] = analysis.sources + (other.sources if other else ())
-        shown = extras(form, **{**beside, "against": other}, program=analysis.program)
-        output = None if options.output == "-" else options.output
-        width, color = _look(output)
-        text = render(analysis, form, shown, width=width, color=color)
-        if output is not None:
-            from modnorm.codegen.signature import signed
-
-            _write({output: signed(text, form)}, read, options.force)
-        else:
-            _put(text, form)
+    passes = reported(options.loss)
+    analysis, other = _analyse(file, options, passes), None
+    if options.against is not None:
+        other = _analyse(options.against, options.of_other, passes)
+    work.read[IMPORTED] = analysis.sources + (other.sources if other else ())
+    shown = extras(work.form, **{**beside, "against": other}, program=analysis.program)
+    width, color = work.look
+    work.write(render(analysis, work.form, shown, width=width, color=color))
 
 
 @cli.command(short_help="Show how a weight's target comes about.")
@@ -196,11 +218,10 @@ def explain(file: str, path: str, options: ModelOptions) -> None:
       modnorm explain gpt.mod body.block.2
       modnorm explain gpt.mod '*.attention.q.*' -p blocks=12
     """
-    with _failing():
-        from modnorm.pipeline import CERTIFIED
-        from modnorm.report.explain import explanation
+    from modnorm.pipeline import CERTIFIED
+    from modnorm.report.explain import explanation
 
-        show(explanation(_analyse(file, options, CERTIFIED).program, path))
+    show(explanation(_analyse(file, options, CERTIFIED).program, path))
 
 
 @cli.command(short_help="Run the model, and measure what is declared and certified.")
@@ -219,25 +240,21 @@ def check(file: str, options: CheckOptions) -> None:
     """
     if options.plot is not None and not options.vary:
         raise click.UsageError("--plot draws the coordinate check: give --vary NAME=V1,V2,… too.")
-    work = _Work(file, options, {"--data": options.data, "--checkpoint": options.checkpoint})
-    with _failing():
-        from modnorm.api import imported
-        from modnorm.measure.command import measured
-        from modnorm.pipeline import CERTIFIED
+    work = _Work(file, options, "data", "checkpoint")
+    gc.enable()
+    from modnorm.measure.interface import measured, rendered
+    from modnorm.pipeline import CERTIFIED
 
-        work.expect_writable()
-        text, picture, violations = measured(
-            lambda changed: work.analyse(CERTIFIED, changed),
-            options,
-            importer=lambda program: imported(program, PurePath(file).stem),
-            form=work.form,
-            plot=work.picture,
-            progress=work.is_shown,
-            look=_look(work.output),
-        )
-        work.write(text, picture)
-        if violations:
-            raise Failed("".join(sentence(f"error: {violation}") for violation in violations))
+    work.expect_writable()
+    found = measured(
+        lambda changed: work.analyse(CERTIFIED, changed),
+        options,
+        progress=not options.quiet and _is_terminal(),
+    )
+    picture = found.plot(work.picture) if work.picture is not None else b""
+    work.write(rendered(found.findings, work.form, *work.look), picture)
+    if found.violations:
+        raise Failed("".join(sentence(f"error: {said}") for said in found.violations))
 
 
 @cli.command(short_help="Find the best learning rate at several sizes, and how it drifts.")
@@ -264,27 +281,27 @@ def transfer(file: str | None, options: TransferOptions) -> None:
     for name in filter(None, (options.plot, options.output)):
         if store is not None and os.path.realpath(name) == os.path.realpath(store):
             raise click.UsageError(f"'{name}' is the --store: its runs would be lost.")
-    work = _Work(file, options, {"--data": options.data, "--from": options.finished})
+    work = _Work(file, options, "data", "finished")
+    gc.enable()
     if options.dry_run:  # which writes nothing
         work.plot = work.output = None
         work.form = "text"
     rates = rates_of(options)
-    with _failing():
-        from modnorm.pipeline import ANALYSIS
-        from modnorm.sweep.interface import transferred
+    from modnorm.pipeline import ANALYSIS
+    from modnorm.sweep.interface import transferred
 
-        work.expect_writable()
-        text, picture = transferred(
-            file,
-            options.but(store=store, force=options.force and options.store is not None),
-            rates,
-            variation=lambda changed: work.analyse(ANALYSIS, changed),
-            form=work.form,
-            picture=work.picture,
-            show=work.is_shown,
-            look=_look(work.output),
-        )
-        work.write(text, picture)
+    work.expect_writable()
+    text, picture = transferred(
+        file,
+        options.but(store=store, force=options.force and options.store is not None),
+        rates,
+        variation=lambda changed: work.analyse(ANALYSIS, changed),
+        form=work.form,
+        picture=work.picture,
+        show=not options.quiet and _is_terminal(),
+        look=work.look,
+    )
+    work.write(text, picture)
 
 
 def main() -> NoReturn:
@@ -322,6 +339,82 @@ def _run() -> int:
 # --- what the commands share -----------------------------------------------------------------
 
 
+def _analyse(file: str, options: ModelOptions, passes: tuple[Pass, ...]) -> Analysis:
+    from modnorm.pipeline import analyse
+
+    return analyse(file, options.params, options.model, passes=passes, root=options.root)
+
+
+class _Work:
+    """What a command reads, and what it writes: a text in a format, and maybe a picture.
+
+    `reads` names the options of files that are read.
+    """
+
+    def __init__(
+        self, file: str | None, options: ReportOptions | CheckOptions | TransferOptions, *reads: str
+    ) -> None:
+        self.file, self.options, known = file or "", options, declared(type(options))
+        named = {known[name].names(name)[-1]: getattr(options, name) for name in reads}
+        self.read: dict[str, Any] = {"": file, **named}
+        self.plot: str | None = getattr(options, "plot", None)
+        self.picture = _picture(self.plot, options.output)
+        self.form = self._form(known["format"].choices)
+        self.output: str | None = None if options.output == "-" else options.output
+
+    def _form(self, forms: Sequence[str]) -> str:
+        """The format to write."""
+        from modnorm.report.formats import BadEnding, chosen
+
+        output = self.options.output
+        try:
+            return chosen(output, self.options.format, forms)
+        except BadEnding as error:
+            if output is not None and _keeps_any(output, self.read):
+                return self.options.format or "text"
+            raise click.UsageError(str(error)) from None
+
+    @property
+    def look(self) -> tuple[int, bool]:
+        """How wide a text may be, and whether it has colours."""
+        if self.output is not None:
+            return WIDTH, False
+        try:
+            columns = os.get_terminal_size(sys.stdout.fileno()).columns
+        except (AttributeError, OSError, ValueError):  # no terminal
+            columns = 0
+        return min(columns or WIDTH, MAX_WIDTH), is_colored(sys.stdout)
+
+    def expect_writable(self) -> None:
+        """Refuse what cannot be written, before the work whose result it shall hold."""
+        from modnorm.report.output import expect_writable
+
+        for path in (self.plot, self.output):
+            if path is not None:
+                expect_writable(path, source=self.read, force=self.options.force)
+
+    def analyse(self, passes: tuple[Pass, ...], changed: Mapping[str, Any]) -> Analysis:
+        """The analysis with some params changed; what the file imports is not written over."""
+        from modnorm.report.output import IMPORTED
+
+        analysis = _analyse(self.file, self.options.varied(changed), passes)
+        if IMPORTED not in self.read:
+            self.read[IMPORTED] = analysis.sources
+            self.expect_writable()
+        return analysis
+
+    def write(self, text: str, picture: bytes = b"") -> None:
+        """Write what goes to files, all or none of it; then what goes to standard output."""
+        from modnorm.codegen.signature import signed
+        from modnorm.report.output import write_all
+
+        made = (self.plot, self.picture or "", picture), (self.output, self.form, text)
+        contents = {path: signed(one, form) for path, form, one in made if path is not None}
+        write_all(contents, source=self.read, force=self.options.force)
+        if self.output is None:
+            (show if self.form == "text" else emit)(text)
+
+
 def _picture(plot: str | None, output: str | None) -> str | None:
     """The format of the picture that --plot names."""
     if plot is None:
@@ -336,83 +429,6 @@ def _picture(plot: str | None, output: str | None) -> str | None:
     return drawn
 
 
-def _analyse(file: str, options: ModelOptions, passes: tuple[Pass, ...]) -> Analysis:
-    from modnorm.pipeline import analyse
-
-    return analyse(file, options.params, options.model, passes=passes, root=options.root)
-
-
-class _Work:
-    """What commands that take long have in common: what they read, and what they write."""
-
-    def __init__(
-        self, file: str | None, options: CheckOptions | TransferOptions, read: dict[str, Any]
-    ) -> None:
-        self.file, self.options, self.read = file or "", options, {"": file, **read}
-        self.plot, self.picture = options.plot, _picture(options.plot, options.output)
-        self.form = _form(options, self.read)
-        self.output = None if options.output == "-" else options.output
-        gc.enable()
-
-    @property
-    def is_shown(self) -> bool:
-        """Whether progress is shown."""
-        return not self.options.quiet and _is_terminal()
-
-    def expect_writable(self) -> None:
-        """Refuse what cannot be written, before the work whose result it shall hold."""
-        from modnorm.report.output import expect_writable
-
-        for path in filter(None, (self.plot, self.output)):
-            expect_writable(path, source=self.read, force=self.options.force)
-
-    def analyse(self, passes: tuple[Pass, ...], changed: Mapping[str, Any]) -> Analysis:
-        """The analysis with some params changed; what the file imports is not written over."""
-        from modnorm.report.output import IMPORTED
-
-        analysis = _analyse(self.file, self.options.varied(changed), passes)
-        if IMPORTED not in self.read:
-            self.read[IMPORTED] = analysis.sources
-            self.expect_writable()
-        return analysis
-
-    def write(self, text: str, picture: bytes) -> None:
-        files = (self.plot, self.picture, picture), (self.output, self.form, text)
-        _write(_signed(*files), self.read, self.options.force)
-        if self.output is None:
-            _put(text, self.form)
-
-
-@contextmanager
-def _failing() -> Iterator[None]:
-    """Turn what is wrong with the input, or with a plugin, into a message and status 1."""
-    from modnorm.data.fetch import DataError
-    from modnorm.diagnostics import Diagnostic, InternalError, ModnormError
-    from modnorm.measure.problems import CheckError
-    from modnorm.report.output import CannotWrite
-    from modnorm.report.unusable import Unusable
-
-    try:
-        yield
-    except click.ClickException:
-        raise
-    except ModnormError as error:
-        raise Failed(_rendered(error.diagnostics)) from None
-    except (CannotWrite, CheckError, DataError, InternalError, Unusable) as error:
-        raise Failed(sentence(f"error: {error}")) from None
-    except RecursionError:
-        deep = Diagnostic("E104", "the model is nested too deeply to compile")
-        raise Failed(_rendered([deep])) from None
-    except Exception as error:
-        from modnorm.report.plugins import culprit
-
-        plugin = culprit(error)
-        if not plugin:
-            raise
-        said = f"error: {plugin} failed: {type(error).__name__}: {error}"
-        raise Failed(sentence(said)) from error
-
-
 def _rendered(diagnostics: Iterable[Diagnostic]) -> str:
     from modnorm.report.diagnostics import render
 
@@ -422,35 +438,6 @@ def _rendered(diagnostics: Iterable[Diagnostic]) -> str:
 def _is_terminal() -> bool:
     """Whether stderr is a terminal."""
     return sys.stderr is not None and sys.stderr.isatty()
-
-
-def _look(output: str | None) -> tuple[int, bool]:
-    """How wide a text may be, and whether it has colours."""
-    if output is not None:
-        return WIDTH, False
-    try:
-        columns = os.get_terminal_size(sys.stdout.fileno()).columns
-    except (AttributeError, OSError, ValueError):  # no terminal
-        columns = 0
-    return min(columns or WIDTH, MAX_WIDTH), is_colored(sys.stdout)
-
-
-def _put(text: str, form: str) -> None:
-    """Write to standard output."""
-    (show if form == "text" else emit)(text)
-
-
-def _form(options: ReportOptions | CheckOptions | TransferOptions, read: Read) -> str:
-    """The format to write."""
-    from modnorm.report.formats import BadEnding, chosen
-
-    output: str | None = options.output
-    try:
-        return chosen(output, options.format, declared(type(options))["format"].choices)
-    except BadEnding as error:
-        if output is not None and _keeps_any(output, read):
-            return options.format or "text"
-        raise click.UsageError(str(error)) from None
 
 
 def _keeps_any(output: str, read: Read) -> bool:
@@ -469,16 +456,3 @@ def _holds(path: str, content: bytes) -> bool:
             return file.read(len(content) + 1) == content
     except (OSError, ValueError):  # ValueError: a NUL in the name
         return False
-
-
-def _signed(*outputs: tuple[str | None, str | None, str | bytes]) -> dict[str, str | bytes]:
-    """The contents of files by their names: what is made, in its format, with its mark."""
-    from modnorm.codegen.signature import signed
-
-    return {path: signed(made, form) for path, form, made in outputs if path and form}
-
-
-def _write(contents: Mapping[str, str | bytes], source: Read, force: bool) -> None:
-    from modnorm.report.output import write_all
-
-    write_all(contents, source=source, force=force)

@@ -50,7 +50,7 @@ def _decorator(name: str, option: Option) -> Decorator:
         facts.update(is_flag=False, flag_value=option.bare)
     if reads := _positive if option.positive else option.reads:
         facts.update(callback=_callback(reads))
-    return click.option(*(option.flags or [f"--{name.replace('_', '-')}"]), name, **facts)
+    return click.option(*option.names(name), name, **facts)
 
 
 def _type(option: Option) -> Any:

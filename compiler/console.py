@@ -9,10 +9,14 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import IO
 
 COLOR = re.compile(r"(\x1b\[[\d;]*m)")
 """What renderers paint with."""
+LONGEST = 36
+"""Characters beside a progress bar."""
 
 
 def sentence(text: str) -> str:
@@ -89,3 +93,28 @@ def _put(text: str, encoding: str | None) -> None:
         # nothing may be left to flush at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise CannotWrite("standard output", (error.strerror or str(error)).lower()) from None
+
+
+@contextmanager
+def bar(show: bool) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar on stderr: a function that is told how many of how many things are done, and
+    what is done now."""
+    if not show:
+        yield lambda done, total, what: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("")
+
+        def update(done: int, total: int, what: str) -> None:
+            progress.update(task, completed=done, total=total, description=what[-LONGEST:])
+
+        yield update

@@ -45,6 +45,10 @@ class Option:
         self.default, self.help = default, help
         vars(self).update(facts)
 
+    def names(self, name: str) -> Sequence[str]:
+        """What it is called on the command line."""
+        return self.flags or [f"--{name.replace('_', '-')}"]
+
     def broken(self, name: str, value: object) -> str:
         """What a keyword must be and is not, or nothing."""
         if value is self.default:

@@ -17,7 +17,8 @@ Shown = tuple[tuple[str, str], ...]
 FUNCTIONS: Shown = (
     ("compiler/api.py", "compile load"),
     ("compiler/report/interface.py", "report explain"),
-    ("compiler/api.py", "check transfer"),
+    ("compiler/measure/interface.py", "check"),
+    ("compiler/api.py", "transfer"),
     ("compiler/report/monitor.py", "read_monitor"),
     ("compiler/report/interface.py", "analyse_text"),
 )

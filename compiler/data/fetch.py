@@ -6,15 +6,13 @@ only where their checksum is right. Every failure is a `DataError` whose message
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from modnorm.files import write_whole
 
@@ -57,19 +55,14 @@ def cache_error(error: OSError) -> DataError:
     )
 
 
-@contextlib.contextmanager
-def scratch_folder() -> Iterator[Path]:
+def scratch_folder() -> TemporaryDirectory[str]:
     """A folder inside the cache for a download; removed afterwards."""
     root = cache_folder()
     try:
         root.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.mkdtemp(dir=root, prefix=".part-")
+        return TemporaryDirectory(dir=root, prefix=".part-", ignore_cleanup_errors=True)
     except OSError as error:
         raise cache_error(error) from error
-    try:
-        yield Path(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def run(command: list[str], folder: Path) -> tuple[bool, str]:
@@ -77,16 +70,9 @@ def run(command: list[str], folder: Path) -> tuple[bool, str]:
     environment = {**os.environ, "LC_ALL": "C", "PIP_NO_INPUT": "1"}
     try:
         done = subprocess.run(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=600,
-            text=True,
-            errors="replace",
-        )
+            command, cwd=folder, env=environment, timeout=600, text=True, errors="replace",
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         return False, f"ERROR: {command[0]} did not finish in ten minutes"
     except OSError as error:

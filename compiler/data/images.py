@@ -12,20 +12,12 @@ import shutil
 import zipfile
 import zlib
 from array import array
-from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from modnorm.data.fetch import (
-    DataError,
-    cache_folder,
-    keep,
-    reason,
-    run,
-    scratch_folder,
-)
+from modnorm.data.fetch import DataError, cache_folder, keep, reason, run, scratch_folder
 
 FASHION_PACKAGE = "dataset-fashion-mnist"
 FASHION_SYSTEM = Path("/usr/share/datasets/fashion-mnist")
@@ -58,11 +50,6 @@ class Images:
     train: Examples
     held_out: Examples
     sha256: str
-
-
-def labels_of(values: Iterable[int]) -> bytes:
-    # a list, because array("q", bytes) would take the bytes for memory and not for numbers
-    return array("q", list(values)).tobytes()
 
 
 def parse_idx(content: bytes, name: str) -> tuple[tuple[int, ...], bytes]:
@@ -120,7 +107,7 @@ def fashion_mnist() -> Images:
     contents = read_fashion(cached) or read_fashion(FASHION_SYSTEM)
     if contents is None:
         with scratch_folder() as folder:
-            unpacked = fetch_fashion(folder)
+            unpacked = fetch_fashion(Path(folder))
             contents = read_fashion(unpacked)
             if contents is None:
                 raise DataError(f"{FASHION_PACKAGE} holds other files than expected (checksums)")
@@ -130,7 +117,8 @@ def fashion_mnist() -> Images:
     for part in ("train", "t10k"):
         shape, x = parse_idx(contents[f"{part}-images-idx3-ubyte"], f"{part}-images")
         _, y = parse_idx(contents[f"{part}-labels-idx1-ubyte"], f"{part}-labels")
-        halves.append(Examples(shape[0], x, labels_of(y)))
+        labels = array("q", list(y))  # an array takes bytes for memory, and not for numbers
+        halves.append(Examples(shape[0], x, labels.tobytes()))
     digest = hashlib.sha256("".join(FASHION_SHA256.values()).encode()).hexdigest()
     return Images("fashion-mnist", shape[1:], 10, "uint8", halves[0], halves[1], digest)
 

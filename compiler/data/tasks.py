@@ -107,7 +107,39 @@ class Task(ABC):
         return loss / count, right / count if self.labelled else None
 
 
-class NextCharacter(Task):
+class Sampled(Task):
+    """Batches from places in data that are there, each found by a number.
+
+    `span` is how many places there are to train on; `places` has those of the held-out set, batch
+    after batch.
+    """
+
+    batch: int
+    train: tuple[torch.Tensor, ...]
+    rest: tuple[torch.Tensor, ...]
+    span: int
+    places: torch.Tensor
+    dtype = torch.float32
+
+    @abstractmethod
+    def pick(self, part: tuple[torch.Tensor, ...], places: torch.Tensor) -> Batch:
+        """What is at these places of `train` or of `rest`."""
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.train = tuple(t.to(device) for t in self.train)
+        self.rest = tuple(t.to(device) for t in self.rest)
+
+    def draw(self, generator: torch.Generator) -> Batch:
+        places = torch.randint(self.span, (self.batch,), generator=generator)
+        return self.pick(self.train, places)
+
+    def held_out(self) -> Iterator[Batch]:
+        for places in self.places.view(-1, self.batch).unbind():
+            yield self.pick(self.rest, places)
+
+
+class NextCharacter(Sampled):
     """Windows of `context` characters, each predicting the one after it: int64 [batch, context]."""
 
     noun = "characters"
@@ -119,48 +151,35 @@ class NextCharacter(Task):
                 f"{text.name} holds out {held_out:,} characters, too few for windows of "
                 f"{context} and the one after: give a longer text or a smaller --context"
             )
-        self.classes = len(text.symbols)
-        self.batch, self.context, self.held_out_count = batch, context, eval_batches * batch
-        ids = torch.frombuffer(
-            bytearray(text.ids), dtype=torch.uint8 if text.width == 1 else torch.int32
-        )
-        self.train, self.rest = ids[: text.train_length], ids[text.train_length :]
+        self.classes, self.batch, self.context = len(text.symbols), batch, context
+        stored = torch.uint8 if text.width == 1 else torch.int32
+        ids = torch.frombuffer(bytearray(text.ids), dtype=stored)
+        self.train, self.rest = (ids[: text.train_length],), (ids[text.train_length :],)
+        self.span = text.train_length - context
+        generator = torch.Generator().manual_seed(HELD_OUT_SEED)
+        count = eval_batches * batch
+        self.places = torch.randint(held_out - context, (count,), generator=generator)
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        self.train, self.rest = self.train.to(device), self.rest.to(device)
-
-    def windows(self, ids: torch.Tensor, starts: torch.Tensor) -> Batch:
-        places = starts[:, None] + torch.arange(self.context + 1)
+    def pick(self, part: tuple[torch.Tensor, ...], places: torch.Tensor) -> Batch:
+        (ids,) = part
+        places = places[:, None] + torch.arange(self.context + 1)
         found = ids[places.to(ids.device)].long()
         return found[:, :-1], found[:, 1:]
 
-    def draw(self, generator: torch.Generator) -> Batch:
-        """One batch of training windows at random places."""
-        starts = torch.randint(len(self.train) - self.context, (self.batch,), generator=generator)
-        return self.windows(self.train, starts)
 
-    def held_out(self) -> Iterator[Batch]:
-        """The same windows of the held-out part every time, in batches."""
-        generator = torch.Generator().manual_seed(HELD_OUT_SEED)
-        starts = torch.randint(
-            len(self.rest) - self.context, (self.held_out_count,), generator=generator
-        )
-        for part in starts.view(-1, self.batch).unbind():
-            yield self.windows(self.rest, part)
-
-
-class Classification(Task):
+class Classification(Sampled):
     """Images [batch, *shape], shifted and scaled to mean 0 and RMS 1 over the training set."""
 
     def __init__(
         self, images: Images, shape: tuple[int, ...], batch: int, eval_batches: int
     ) -> None:
-        if images.held_out.count < batch:
+        held_out = images.held_out.count
+        if held_out < batch:
             raise DataError(
-                f"{images.name} holds out {images.held_out.count:,} images, fewer than one batch: "
-                f"give a --batch of at most {images.held_out.count}"
+                f"{images.name} holds out {held_out:,} images, fewer than one batch: "
+                f"give a --batch of at most {held_out}"
             )
-        self.classes, self.batch = images.classes, batch
+        self.classes, self.batch, self.span = images.classes, batch, images.train.count
         stored = torch.uint8 if images.dtype == "uint8" else torch.float32
 
         def tensors(part: Examples) -> Batch:
@@ -168,40 +187,24 @@ class Classification(Task):
             return x, torch.frombuffer(bytearray(part.y), dtype=torch.int64)
 
         self.train, self.rest = tensors(images.train), tensors(images.held_out)
-        self.dtype = torch.float32
-        values = self.train[0].to(torch.float64) if stored is not torch.uint8 else None
-        if values is None:  # exact, and without a copy eight times the size
-            counts = torch.bincount(self.train[0].flatten(), minlength=256).double()
+        x = self.train[0]
+        if stored is torch.uint8:  # exact, and without a copy eight times the size
+            counts = torch.bincount(x.flatten(), minlength=256).double()
             grid = torch.arange(256, dtype=torch.float64)
             self.mean = float((counts * grid).sum() / counts.sum())
             spread = (counts * (grid - self.mean) ** 2).sum() / counts.sum()
         else:
-            self.mean, spread = float(values.mean()), values.var(correction=0)
+            self.mean, spread = float(x.double().mean()), x.double().var(correction=0)
         self.scale = 1 / (math.sqrt(float(spread)) or 1.0)
         # whole batches only, spread over the held-out set by a fixed shuffle
-        count = min(eval_batches, images.held_out.count // batch) * batch
+        count = min(eval_batches, held_out // batch) * batch
         generator = torch.Generator().manual_seed(HELD_OUT_SEED)
-        self.held_out_places = torch.randperm(images.held_out.count, generator=generator)[:count]
+        self.places = torch.randperm(held_out, generator=generator)[:count]
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        self.train = (self.train[0].to(device), self.train[1].to(device))
-        self.rest = (self.rest[0].to(device), self.rest[1].to(device))
-
-    def pick(self, part: Batch, places: torch.Tensor) -> Batch:
-        places = places.to(part[0].device)
-        x = (part[0][places].float() - self.mean) * self.scale
-        return x.to(self.dtype), part[1][places]
-
-    def draw(self, generator: torch.Generator) -> Batch:
-        """One batch of training images at random."""
-        places = torch.randint(len(self.train[1]), (self.batch,), generator=generator)
-        return self.pick(self.train, places)
-
-    def held_out(self) -> Iterator[Batch]:
-        """The same held-out images every time, in batches."""
-        for places in self.held_out_places.view(-1, self.batch).unbind():
-            yield self.pick(self.rest, places)
+    def pick(self, part: tuple[torch.Tensor, ...], places: torch.Tensor) -> Batch:
+        x, y = part
+        places = places.to(x.device)
+        return ((x[places].float() - self.mean) * self.scale).to(self.dtype), y[places]
 
 
 class Drawn(Task):
@@ -215,9 +218,10 @@ class Drawn(Task):
         self.function, self.spec, self.batch = function, spec, batch
         self.device, self.dtype = torch.device("cpu"), torch.float32
         self.classes = None
+        self.kept: list[Batch] = []
         generator = torch.Generator().manual_seed(HELD_OUT_SEED)
-        self.kept = [self.call("held_out", generator, first=True)]
-        self.kept += [self.call("held_out", generator) for _ in range(eval_batches - 1)]
+        for _ in range(eval_batches):
+            self.kept.append(self.call("held_out", generator))
         for split in ("train", "held_out"):
             first, again = (
                 self.call(split, torch.Generator().manual_seed(HELD_OUT_SEED)) for _ in range(2)
@@ -228,23 +232,22 @@ class Drawn(Task):
                     "run could be repeated: draw with the generator that it is given"
                 )
 
-    def call(self, split: str, generator: torch.Generator, first: bool = False) -> Batch:
+    def call(self, split: str, generator: torch.Generator) -> Batch:
         """One batch of the function, on the CPU. Raises DataError where it does not fit."""
         found = self.function(split, self.batch, generator)
         name = f"{self.function.name}({split!r}, {self.batch}, generator)"
-        if not (
-            isinstance(found, tuple | list)
-            and len(found) == 2
-            and all(isinstance(t, torch.Tensor) and t.layout == torch.strided for t in found)
-        ):
-            kinds = [type(t).__name__ for t in found] if isinstance(found, tuple | list) else []
-            of = f" of {', '.join(kinds)}" if kinds else ""
+        several = found if isinstance(found, tuple | list) else []
+        fits = [isinstance(t, torch.Tensor) and t.layout == torch.strided for t in several]
+        if fits != [True, True]:
+            of = f" of {', '.join(type(t).__name__ for t in several)}" if several else ""
             raise DataError(
                 f"{name} returned {type(found).__name__}{of}, "
                 "but it has to return two tensors: (input, target)"
             )
-        x, y = (t.detach().cpu() for t in found)
-        x = self.checked_input(name, x)
+        x, y = (t.detach().cpu() for t in several)
+        return self.checked_input(name, x), self.checked_target(name, y)
+
+    def checked_target(self, name: str, y: torch.Tensor) -> torch.Tensor:
         labelled = whole(y)
         if not (labelled or y.is_floating_point()) or not y.ndim or y.shape[0] != self.batch:
             raise DataError(
@@ -252,7 +255,7 @@ class Drawn(Task):
                 f"floats of shape ({self.batch}, …)"
             )
         y = checked_values(f"{name} returned a target", y)
-        if first:
+        if not self.kept:  # the first batch says what targets are
             self.labelled = labelled
         if labelled != self.labelled:
             kind = "integers" if self.labelled else "floats"
@@ -262,7 +265,7 @@ class Drawn(Task):
                 f"{name} returned a target of class {int(y.max())}, "
                 f"but the model's output has {self.classes} classes, from 0"
             )
-        return x, y
+        return y
 
     def checked_input(self, name: str, x: torch.Tensor) -> torch.Tensor:
         ints = self.spec.dtype == "int"
@@ -293,11 +296,9 @@ class Drawn(Task):
         return x.to(self.dtype) if x.is_floating_point() else x, y
 
     def draw(self, generator: torch.Generator) -> Batch:
-        """What the function draws to train on."""
         return self.placed(self.call("train", generator))
 
     def held_out(self) -> Iterator[Batch]:
-        """The batches that were drawn at first."""
         return map(self.placed, self.kept)
 
     def fit(self, output: Any, target: torch.Tensor) -> None:
@@ -460,26 +461,20 @@ def probe(module: ModuleType, model: torch.nn.Module, task: Task) -> None:
     It is run in `eval()`, so that it changes nothing.
     """
     with evaluating(model):
-        _probe(module, model, task)
-
-
-def _probe(module: ModuleType, model: torch.nn.Module, task: Task) -> None:
-    spec = module.INPUTS[0]
-    x, y = task.draw(torch.Generator().manual_seed(0))
-    if not isinstance(spec.shape[0], int):
-        x, y = x[:1], y[:1]
-    error = refusal(model, x)
-    if error is not None and isinstance(task, NextCharacter):
-        rows = {weight.shape[0] for weight in module.PLAN if weight.atom == "Embed"}
-        for size in sorted((n for n in rows if n < task.context), reverse=True):
-            if refusal(model, x[:, :size]) is None:
-                raise DataError(
-                    f"the model's position table holds {size} places, fewer than the context of "
-                    f"{task.context}: give --context {size}, or compile a longer table"
-                )
-    if error is not None:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"the model does not take an input of shape {tuple(x.shape)}: {first}")
-    with torch.no_grad():
-        output = model(x)
-    task.fit(output, y)
+        x, y = task.draw(torch.Generator().manual_seed(0))
+        if not isinstance(module.INPUTS[0].shape[0], int):
+            x, y = x[:1], y[:1]
+        error = refusal(model, x)
+        if error is not None and isinstance(task, NextCharacter):
+            rows = {weight.shape[0] for weight in module.PLAN if weight.atom == "Embed"}
+            for size in sorted((n for n in rows if n < task.context), reverse=True):
+                if refusal(model, x[:, :size]) is None:
+                    raise DataError(
+                        f"the model's position table holds {size} places, fewer than the context "
+                        f"of {task.context}: give --context {size}, or compile a longer table"
+                    )
+        if error is not None:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise DataError(f"the model does not take an input of shape {tuple(x.shape)}: {first}")
+        with torch.no_grad():
+            task.fit(model(x), y)

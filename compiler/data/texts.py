@@ -160,7 +160,7 @@ def shakespeare() -> Text:
     content = read_checked(cached, SHAKESPEARE_SHA256)
     if content is None:
         with scratch_folder() as folder:
-            archive = fetch_archive(folder)
+            archive = fetch_archive(Path(folder))
             try:
                 content = clean_archive(archive).encode("ascii")
             except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:

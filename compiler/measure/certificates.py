@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from modnorm.graph.modules import Leaf, Module, Repeat, Shared
-from modnorm.measure.interpreter import Indices, buffer_names, buffers, chosen
+from modnorm.measure.interpreter import Indices, buffers, chosen
 from modnorm.measure.values import Ball
-from modnorm.ops.edges import Edge, Measure, letter
-from modnorm.passes.certificate import Certificate
+from modnorm.ops.edges import Edge, Measure
 from modnorm.passes.frames import Frame, Frames
 from modnorm.passes.program import Program
 
@@ -36,34 +35,21 @@ class Certificates:
 
     def __init__(self, program: Program, every: bool) -> None:
         assert program.certificate is not None, "the certificate has not been made yet"
-        self.program = program
-        self.certificate: Certificate = program.certificate
-        self.frames, self.root = self._frames()
+        tree = program.tree
+        self.tree, self.certificate = tree, program.certificate
+        self.frames = Frames(program, self.certificate.by_image)
+        self.root = self.frames.frame(tree, self.frames.entry(program.types[tree.id][0]))
         self._copies: dict[tuple[int, Indices], Frame] = {}
         for frame, indices in _copies(self.root, every):
             self._copies.setdefault((frame.module.id, indices), frame)
 
-    def _frames(self) -> tuple[Frames, Frame]:
-        """The frames that the certificate was made from: images are spoken of in P, or in R."""
-        tree = self.program.tree
-        for whole in (False, True):
-            frames = Frames(self.program, whole)
-            root = frames.frame(tree, frames.entry(self.program.types[tree.id][0]))
-            if all(self._spoken(frames, frame) for frame in _all(root)):
-                break
-        return frames, root
-
-    def _spoken(self, frames: Frames, frame: Frame) -> bool:
-        letters = [letter(frames.natural(e), e.type) for e in frame.x]
-        return " + ".join(dict.fromkeys(letters)) == self.source(frame.module)
-
     def at(self, module: Module, indices: Indices) -> Proved:
         """What is proved about a copy."""
         frame = self._copies[module.id, indices]
-        out = self._natural(frame.y)
-        if module.id == self.program.tree.id:
+        into, out = (tuple(map(self.frames.natural, edges)) for edges in (frame.x, frame.y))
+        if module.id == self.tree.id:
             out = self.certificate.outputs
-        return Proved(self._natural(frame.x), out, _balls(frame.x), _balls(frame.y))
+        return Proved(into, out, _balls(frame.x), _balls(frame.y))
 
     def strange(self, state: Mapping[str, torch.Tensor]) -> list[str]:
         """The buffers that, at some use, no inputs within their bounds can have left."""
@@ -71,29 +57,10 @@ class Certificates:
         for frame, indices in _copies(self.root, True):
             leaf = frame.module
             if isinstance(leaf, Leaf) and leaf.op.buffers:
-                kept = buffers(leaf, indices, state)
-                if not leaf.op.kept_by(frame.x, kept):
-                    found |= dict.fromkeys(buffer_names(leaf, indices))
+                own = buffers(leaf, indices)
+                if not leaf.op.kept_by(frame.x, {name: state[own[name]] for name in own}):
+                    found |= dict.fromkeys(own.values())
         return list(found)
-
-    def _natural(self, edges: Iterable[Edge]) -> tuple[Measure, ...]:
-        return tuple(map(self.frames.natural, edges))
-
-    def source(self, module: Module) -> str:
-        """The letters of the norms of a part's input."""
-        return self.certificate.parts[module.id].source
-
-    def norm(self, module: Module) -> str:
-        """The letters of the norms of a part's output."""
-        return self.certificate.parts[module.id].norm
-
-    def certified(self, module: Module) -> float | str:
-        """The bound on a part's sensitivity, of all its copies; or the reason why there is none."""
-        return self.certificate.parts[module.id].sensitivity
-
-    @property
-    def kappa(self) -> float | None:
-        return self.certificate.kappa
 
     @property
     def reason(self) -> str:
@@ -117,34 +84,18 @@ def _balls(edges: Iterable[Edge]) -> tuple[Ball, ...]:
     )
 
 
-def _all(frame: Frame) -> Iterator[Frame]:
-    stack = [frame]
-    while stack:
-        one = stack.pop()
-        yield one
-        stack.extend(part for part, _ in one.parts)
-
-
 def _copies(frame: Frame, every: bool, indices: Indices = ()) -> Iterator[tuple[Frame, Indices]]:
     """The frame that covers each copy that is looked at, in execution order."""
     yield frame, indices
     module = frame.module
     if isinstance(module, Repeat):
+        covering = [part for part, count in frame.parts for _ in range(count)]
         start = 0
         for run in module.runs:
             for index in chosen(run, every):
-                yield from _copies(_covering(frame, start + index), every, (*indices, index))
+                yield from _copies(covering[start + index], every, (*indices, index))
             start += run.count
         return
     inner = () if isinstance(module, Shared) else indices  # its paths begin at the root again
     for part, _ in frame.parts:
         yield from _copies(part, every, inner)
-
-
-def _covering(frame: Frame, copy: int) -> Frame:
-    """The look that covers a copy of a repetition, counted over all its runs."""
-    for part, count in frame.parts:
-        if copy < count:
-            return part
-        copy -= count
-    raise AssertionError("the frames of a repetition cover all its copies")

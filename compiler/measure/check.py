@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from types import ModuleType
 
 import torch
 
 from modnorm.codegen.plan import records
 from modnorm.diagnostics import Diagnostics
 from modnorm.graph.modules import Leaf
+from modnorm.graph.paths import starred
 from modnorm.measure import weights as own
 from modnorm.measure.certificates import Certificates
-from modnorm.measure.coordinates import coordinate_check, star
-from modnorm.measure.inputs import Batch, chosen_sizes, random_batch, read_batch
+from modnorm.measure.coordinates import Variation, coordinate_check
+from modnorm.measure.inputs import Batch, batch_for
 from modnorm.measure.interpreter import agreement, copies, weight_name
 from modnorm.measure.options import CheckOptions
 from modnorm.measure.problems import CheckError, some
-from modnorm.measure.search import EFFORTS
-from modnorm.measure.stretches import TOLERANCE, Stretches, Visit, reported, visits
-from modnorm.measure.updates import Changes, measure_changes
+from modnorm.measure.search import EFFORTS, Changes, measure_changes
+from modnorm.measure.stretches import TOLERANCE, Stretches, Visit, rows, visits
 from modnorm.measure.values import Ball, flatten
 from modnorm.passes.certificate import Certificate
 from modnorm.passes.certify import Certify
 from modnorm.passes.program import Program, run_passes
 from modnorm.pipeline import Analysis
-from modnorm.report.checked import Findings, ModuleFinding, Training, WeightFinding
+from modnorm.report.checked import Findings, ModuleFinding, WeightFinding
 from modnorm.report.words import as_float
 from modnorm.stack import room
 
-Importer = Callable[[Program], ModuleType]
-"""Gives the module that a program compiles to."""
-Variation = Callable[[Mapping[str, object]], Analysis]
-"""Analyses the same file with some of its params changed."""
 Progress = Callable[[int, int, str], None]
 """Told the number of things done, of all things to do, and what is done now."""
 
@@ -44,7 +39,6 @@ SAME = 1e-6
 
 def check(
     analysis: Analysis,
-    importer: Importer,
     variation: Variation,
     options: CheckOptions,
     progress: Progress = lambda done, total, what: None,
@@ -55,15 +49,13 @@ def check(
         CheckError: if the data, the checkpoint or a size does not fit the model.
     """
     with room():
-        return _Check(analysis.program, importer, options, progress).run(variation)
+        return _Check(analysis.program, options, progress).run(variation)
 
 
 class _Check:
-    def __init__(
-        self, program: Program, importer: Importer, options: CheckOptions, progress: Progress
-    ) -> None:
+    def __init__(self, program: Program, options: CheckOptions, progress: Progress) -> None:
         self.program, self.options, self.progress = program, options, progress
-        self.importer = importer
+        self.plan = records(program)
         self.generator = torch.Generator().manual_seed(options.seed)
         self.done, self.total = 0, 1
 
@@ -81,76 +73,63 @@ class _Check:
                         f"with {param} = {value} {program.name} has no weights to train: leave out"
                         " `--vary`, or vary another param"
                     )
-        model = own.build(self.importer(program), options.seed, torch.float64)
+        model = own.build(own.compiled(program), options.seed)
         fixed = options.checkpoint is not None
         if options.checkpoint is not None:
             own.load(options.checkpoint, model)
         model.requires_grad_(False).eval()
         weights = own.values(program, model)
-        batch = self.batch(program, self.generator, torch.float64)
+        batch = batch_for(program, options, self.generator)
         found, off = self.traced(model, weights, batch)
-        norms = own.norms(program, weights)
-        outside = frozenset(w.record.name for w in norms if w.norm > 1 + TOLERANCE)
+        norms = own.norms(self.plan, weights)
         certificates = Certificates(program, options.every)
-        root = certificates.at(program.tree, ())
+        root, kappa = certificates.at(program.tree, ()), certificates.certificate.kappa
         notes, trusted = self.notes(norms, batch, root.balls)
+        outside = frozenset(name for name, norm in norms.items() if norm > 1 + TOLERANCE)
         if strange := certificates.strange(weights) if fixed else []:
             notes.append(
                 f"{some(strange)} cannot come of inputs as large as the certificate assumes, so"
                 " what is certified need not hold behind"
             )
             outside, trusted = outside.union(strange), False
-        rows = reported(program)
+        at_norms = self.at_norms(norms) if fixed else None
+        reported = rows(program)
         alone = self.alone(weights)
-        self.total = sum(len(found[i]) for i in rows if i in found) + len(alone) + 2
+        self.total = sum(len(found[i]) for i in reported) + len(alone) + 2
         self.total += sum(len(v) for v in options.vary.values()) * options.seeds
         effort = EFFORTS[options.effort]
         stretches = Stretches(
-            program,
-            certificates,
-            weights,
-            effort,
-            self.generator,
-            fixed,
-            outside,
-            trusted,
-            self.tick,
-        )
+            program, certificates, weights, effort,
+            self.generator, fixed, outside, trusted, self.tick,
+        )  # fmt: skip
         modules: list[ModuleFinding] = []
         violations: list[str] = []  # by operations first: they are what is at fault around them
         around: list[str] = []
-        for row in rows.values():
+        for row in reported.values():
             finding, wrong = stretches.measure(row, found[row.module.id])
+            if at_norms is not None:
+                sensitivity = proved(at_norms.parts[row.module.id].sensitivity)
+                finding = replace(finding, certified_at_norms=sensitivity)
             modules.append(finding)
             (violations if isinstance(row.module, Leaf) else around).extend(wrong)
         violations += around
-        at_norms = self.at_norms(norms) if fixed else None
-        if at_norms is not None:
-            pairs = zip(rows.values(), modules, strict=True)
-            modules = [
-                replace(m, certified_at_norms=proved(at_norms.parts[row.module.id].sensitivity))
-                for row, m in pairs
-            ]
         changes = measure_changes(
-            program.tree, records(program), weights, batch.value,
+            program.tree, self.plan, weights, batch.value,
             root.out, self.generator, effort.here, alone, self.tick,
         )  # fmt: skip
+        if trusted and not outside:
+            violations += breach(changes, kappa)
+            violations += self.breaches_alone(changes, certificates)
+        if trusted and at_norms is not None:
+            violations += breach(changes, at_norms.kappa, " for weights of these norms")
         per_weight = [
             WeightFinding(
-                w.record.name,
-                w.norm,
-                w.record.target,
-                changes.alone.get(w.record.name),
-                certificates.part_of_kappa(w.record.weight.path),
-                w.record.weight.copies,
+                r.name, norms[r.name], r.target, changes.alone.get(r.name),
+                certificates.part_of_kappa(r.weight.path), r.weight.copies,
             )
-            for w in norms
-        ]
-        if trusted and not outside:
-            violations += self.update_breaches(changes, certificates)
-        if trusted and at_norms is not None:
-            violations += self.breach(changes, at_norms.kappa, " for weights of these norms")
-        training = self.coordinates(variation) if options.vary else None
+            for r in self.plan
+        ]  # fmt: skip
+        training = coordinate_check(variation, options, self.tick) if options.vary else None
         return Findings(
             model=program.name,
             source=program.source.name,
@@ -160,7 +139,7 @@ class _Check:
             sizes=dict(batch.sizes),
             checkpoint=options.checkpoint,
             agreement=off,
-            kappa=certificates.kappa,
+            kappa=kappa,
             kappa_reason=certificates.reason,
             random_kappa=changes.random,
             measured_kappa=changes.steepest,
@@ -174,12 +153,6 @@ class _Check:
         )
 
     # -- what is measured on ----------------------------------------------------------------
-
-    def batch(self, program: Program, generator: torch.Generator, dtype: torch.dtype) -> Batch:
-        options = self.options
-        if options.data is not None:
-            return read_batch(options.data, program, options.sizes, generator, dtype)
-        return random_batch(program, chosen_sizes(program, options.sizes), generator, dtype)
 
     def traced(
         self, model: torch.nn.Module, weights: Mapping[str, torch.Tensor], batch: Batch
@@ -212,79 +185,66 @@ class _Check:
         return found, off
 
     def notes(
-        self, norms: list[own.WeightNorm], batch: Batch, balls: Sequence[Ball]
+        self, norms: Mapping[str, float], batch: Batch, balls: Sequence[Ball]
     ) -> tuple[list[str], bool]:
         """Where the certificate's assumptions do not hold; and whether the batch meets them."""
         notes = []
-        over = [w for w in norms if w.norm > 1 + TOLERANCE]
-        if over:
-            worst = max(over, key=lambda w: w.norm)
+        worst = max(norms, key=norms.__getitem__, default="")
+        if over := sum(norm > 1 + TOLERANCE for norm in norms.values()):
             notes.append(
-                f"{len(over)} of {len(norms)} weights are outside their balls, {worst.record.name}"
-                f" with norm {worst.norm:.3g}: what is certified holds inside of them"
+                f"{over} of {len(norms)} weights are outside their balls, {worst}"
+                f" with norm {norms[worst]:.3g}: what is certified holds inside of them"
             )
-        trusted = True
-        for given, x, ball in zip(self.program.inputs, batch.inputs, balls, strict=True):
-            if x.is_floating_point() and not ball.has(x):
-                trusted = False
-                notes.append(
-                    f"the input `{given.name}` is larger than what the certificate assumes"
-                )
-        return notes, trusted
+        larger = [
+            f"the input `{given.name}` is larger than what the certificate assumes"
+            for given, x, ball in zip(self.program.inputs, batch.inputs, balls, strict=True)
+            if x.is_floating_point() and not ball.has(x)
+        ]
+        return [*notes, *larger], not larger
 
     def alone(self, weights: Mapping[str, torch.Tensor]) -> list[str]:
         """The weights whose updates are measured each for itself: those of copies looked at."""
-        names: dict[str, None] = {}
-        for module, indices in copies(self.program.tree, self.options.every):
-            if isinstance(module, Leaf) and (name := weight_name(module, indices)) is not None:
-                names[name] = None
-        return [name for name in names if name in weights]
+        looked_at = copies(self.program.tree, self.options.every)
+        leaves = [(leaf, indices) for leaf, indices in looked_at if isinstance(leaf, Leaf)]
+        names = dict.fromkeys(weight_name(leaf, indices) for leaf, indices in leaves)
+        return [name for name in names if name and name in weights]
 
-    def update_breaches(self, changes: Changes, certificates: Certificates) -> list[str]:
-        """Updates that move the output further than what is certified."""
-        found = self.breach(changes, certificates.kappa)
+    def breaches_alone(self, changes: Changes, certificates: Certificates) -> Iterator[str]:
+        """Updates of single weights that move the output further than what is certified."""
         alone: dict[str, float] = {}
-        for record in records(self.program):
+        for record in self.plan:
             path = record.weight.path
             alone[path] = alone.get(path, 0.0) + changes.alone.get(record.name, 0.0)
         for path, change in alone.items():
             part = certificates.part_of_kappa(path)
             if part is not None and change > part * (1 + TOLERANCE):
-                found.append(
-                    f"updates of {star(path)} alone move the output by {change:.6g}, which is more"
-                    f" than their certified part of κ {part:.6g}"
+                yield (
+                    f"updates of {starred(path)} alone move the output by {change:.6g}, which is"
+                    f" more than their certified part of κ {part:.6g}"
                 )
-        return found
 
-    def breach(self, changes: Changes, kappa: float | None, what: str = "") -> list[str]:
-        """An update that moves the output further than a κ."""
-        if kappa is None or changes.steepest <= kappa * (1 + TOLERANCE):
-            return []
-        return [
-            f"an update of modular norm 1 moves the output by {changes.steepest:.6g}, which is"
-            f" more than the certified κ {kappa:.6g}{what}"
-        ]
-
-    def at_norms(self, norms: list[own.WeightNorm]) -> Certificate:
+    def at_norms(self, norms: Mapping[str, float]) -> Certificate:
         """What is certified where every weight's norm is at most the measured one.
 
         Copies of a repetition have one bound, the largest of theirs.
         """
         largest: dict[str, float] = {}
-        for found in norms:
-            path = found.record.weight.path
-            largest[path] = max(largest.get(path, 0.0), found.norm * (1 + TOLERANCE))
+        for record in self.plan:
+            path = record.weight.path
+            largest[path] = max(largest.get(path, 0.0), norms[record.name] * (1 + TOLERANCE))
         certified = run_passes(self.program, (Certify(largest),), Diagnostics()).certificate
         assert certified is not None
         return certified
 
-    def coordinates(self, variation: Variation) -> Training:
-        """The coordinate check, at every value on the same data."""
 
-        def batch(program: Program, dtype: torch.dtype) -> Batch:
-            return self.batch(program, torch.Generator().manual_seed(self.options.seed), dtype)
-
-        return coordinate_check(variation, self.importer, self.options, batch, self.tick)
+def breach(changes: Changes, kappa: float | None, what: str = "") -> list[str]:
+    """An update that moves the output further than a κ."""
+    if kappa is None or changes.steepest <= kappa * (1 + TOLERANCE):
+        return []
+    return [
+        f"an update of modular norm 1 moves the output by {changes.steepest:.6g}, which is"
+        f" more than the certified κ {kappa:.6g}{what}"
+    ]
 
 
 def proved(value: float | str) -> float | None:

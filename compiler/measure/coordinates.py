@@ -9,19 +9,19 @@ exponent for each: the slope of log size over log param.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 
 from modnorm.graph.modules import Leaf, Module, Repeat, Scope, Shared
+from modnorm.graph.paths import starred
 from modnorm.measure import weights as own
-from modnorm.measure.fits import power_law
-from modnorm.measure.inputs import Batch
+from modnorm.measure.inputs import Batch, batch_for
 from modnorm.measure.options import CheckOptions
 from modnorm.measure.problems import CheckError
 from modnorm.measure.stretches import path_of, rows, visits
@@ -33,31 +33,24 @@ from modnorm.report.checked import Coordinates, Quantity, ScalingFinding, Traini
 from modnorm.report.words import as_float
 from modnorm.train import train
 
+Variation = Callable[[Mapping[str, object]], Analysis]
+"""Analyses the same file with some of its params changed."""
 OPTIMIZER = "NormedAdam"
 QUANTITIES: tuple[Quantity, ...] = ("activation", "change")
 OUTPUT = "output"
 """What stands for the whole model among the paths."""
 
-Sizes = dict[str, float]
-"""RMS by path."""
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """What one model showed, with one seed: RMS of activations after training, and of changes."""
-
-    activation: Sizes
-    change: Sizes
+Shown = dict[Quantity, dict[str, float]]
+"""What one model showed, with one seed: RMS of activations after training, and of changes, each by
+path."""
 
 
 def coordinate_check(
-    variation: Callable[[Mapping[str, object]], Analysis],
-    importer: Callable[[Program], ModuleType],
-    options: CheckOptions,
-    batch: Callable[[Program, torch.dtype], Batch],
-    tick: Callable[[str], None],
+    variation: Variation, options: CheckOptions, tick: Callable[[str], None]
 ) -> Training:
     """Train the model for a few steps at each value of each param, and fit exponents.
+
+    The data are the same at every value.
 
     Raises:
         CheckError: if a model does not run or does not train.
@@ -66,17 +59,17 @@ def coordinate_check(
     params: list[Coordinates] = []
     loss = ""
     for param, values in options.vary.items():
-        runs: list[list[_Measured]] = []
+        runs: list[list[Shown]] = []
         sizes = tuple(_size(param, value) for value in values)
         for value in values:
             program = variation({param: value}).program
-            module = importer(program)
+            module = own.compiled(program)
             runs.append([])
             for seed in range(options.seed, options.seed + options.seeds):
                 tick(f"{param} = {value}, seed {seed}")
-                data = batch(program, torch.float64)
-                loss, measured = _trained(program, module, data, options, seed)
-                runs[-1].append(measured)
+                batch = batch_for(program, options, torch.Generator().manual_seed(options.seed))
+                loss, shown = _trained(program, module, batch, options, seed)
+                runs[-1].append(shown)
         params.append(Coordinates(param, sizes, tuple(_fits(sizes, runs))))
     return Training(OPTIMIZER, options.lr, options.steps, options.seeds, loss, tuple(params))
 
@@ -92,9 +85,9 @@ def _size(param: str, value: object) -> float:
 
 def _trained(
     program: Program, module: ModuleType, batch: Batch, options: CheckOptions, seed: int
-) -> tuple[str, _Measured]:
+) -> tuple[str, Shown]:
     """The loss's name, and what a model shows before and after a few steps on one batch."""
-    model = own.build(module, seed, torch.float64)
+    model = own.build(module, seed)
     optimizer = getattr(module, OPTIMIZER)(model.named_parameters(), lr=options.lr, missing="skip")
     before = _activations(program, model, batch)
     objective = Objective(batch, torch.Generator().manual_seed(seed))
@@ -116,8 +109,11 @@ def _trained(
             " choose a smaller one with `--lr`"
         )
     after = _activations(program, model, batch)
-    change = {key: [a - b for a, b in zip(after[key], before[key], strict=True)] for key in after}
-    return objective.name, _Measured(_sizes(after), _sizes(change))
+    pairs = {label: zip(new, before[label], strict=True) for label, new in after.items()}
+    return objective.name, {
+        "activation": {label: _rms(new) for label, new in after.items()},
+        "change": {label: _rms([a - b for a, b in found]) for label, found in pairs.items()},
+    }
 
 
 class Objective:
@@ -144,8 +140,11 @@ class Objective:
     def _target(self, y: torch.Tensor, single: bool) -> torch.Tensor:
         if single and y.ndim in (2, 3) and y.shape[-1] > 1:
             following = self.batch.following
-            fits = following is not None and following.shape == y.shape[:-1]
-            if following is not None and fits and int(following.max()) < y.shape[-1]:
+            if (
+                following is not None
+                and following.shape == y.shape[:-1]
+                and int(following.max()) < y.shape[-1]
+            ):
                 self.name = "cross-entropy to the next entry"
                 return following
             self.name = "cross-entropy to random classes"
@@ -162,80 +161,112 @@ class Objective:
 # --- activations ----------------------------------------------------------------------------
 
 
-def _activations(
-    program: Program, model: torch.nn.Module, batch: Batch
-) -> dict[tuple[str, str], Tensors]:
-    """The outputs of named parts and atoms: by their path, and that of the copy."""
+def _activations(program: Program, model: torch.nn.Module, batch: Batch) -> dict[str, Tensors]:
+    """The outputs of named parts and atoms by their path: of copies the last one's, where depth has
+    added up."""
     weights = own.values(program, model)
     try:
         found, _ = visits(program, weights, batch.value, every=False)
     except (RuntimeError, IndexError) as error:
         said = str(error).strip().split("\n")[0]
         raise CheckError(f"{program.name} does not run on this batch: {said}") from error
-    result: dict[tuple[str, str], Tensors] = {}
-    for row in rows(program):
-        label = _label(program, row.module)
-        if label is None:
-            continue
-        for visit in found[row.module.id]:
-            outputs = [t for t in flatten(visit.y) if t.is_floating_point()]
-            if outputs:
-                result[label, path_of(row.module, visit.indices)] = outputs
+    result: dict[str, Tensors] = {}
+    for number, row in rows(program).items():
+        if label := _label(program, row.module):
+            for visit in found[number]:
+                if outputs := [t for t in flatten(visit.y) if t.is_floating_point()]:
+                    result[label] = outputs
     return result
 
 
-def _label(program: Program, module: Module) -> str | None:
-    """The path of a named part or an atom, `*` for the copy; None for what is not shown."""
+def _label(program: Program, module: Module) -> str:
+    """The path of a named part or an atom, `*` for the copy; empty for what is not shown."""
     if module is program.tree:
         return OUTPUT
     match module:
         case Leaf(op=Atom(), path=path) | Scope(path=path):
-            return star(path)
+            return starred(path)
         case Shared() | Repeat():
-            return path_of(module, ()) or None
+            return path_of(module, ())
         case _:
-            return None
+            return ""
 
 
-def star(template: str) -> str:
-    """A path with `*` for the indices of repetitions."""
-    head, *rest = template.split("{")
-    return head + "".join("*" + part.partition("}")[2] for part in rest)
+def _rms(tensors: Tensors) -> float:
+    squares = sum(float(t.double().square().sum()) for t in tensors)
+    return math.sqrt(squares / max(sum(t.numel() for t in tensors), 1))
 
 
-def _sizes(found: Mapping[tuple[str, str], Tensors]) -> Sizes:
-    """RMS over all entries; of a repetition's copies the last one's, where depth has added up."""
-    sizes: Sizes = {}
-    for (label, _), tensors in found.items():
-        entries = sum(t.numel() for t in tensors)
-        squares = sum(float(t.double().square().sum()) for t in tensors)
-        sizes[label] = math.sqrt(squares / max(entries, 1))
-    return sizes
+# --- exponents ------------------------------------------------------------------------------
+
+Verdict = Literal["flat", "grows", "shrinks", "unclear", "zero"]
+
+FLAT = 0.15
+"""An exponent up to this size counts as flat.
+
+What scales wrongly does so with exponents of 1/2 and 1; what scales rightly still drifts by up to
+0.1 at widths below a thousand.
+"""
+SURE = 2.0
+"""Standard errors by which an exponent has to be beyond `FLAT` before it counts as not flat."""
 
 
-def _fits(sizes: tuple[float, ...], runs: list[list[_Measured]]) -> list[ScalingFinding]:
+@dataclass(frozen=True)
+class Fit:
+    """y ~ c·xᵃ by least squares of log y on log x: the exponent a, and its standard error."""
+
+    slope: float
+    error: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Flat: no further from 0 than `FLAT`. Grows or shrinks: further, by `SURE` errors."""
+        if abs(self.slope) <= FLAT:
+            return "flat" if self.error <= FLAT else "unclear"
+        if abs(self.slope) - SURE * self.error <= FLAT:
+            return "unclear"
+        return "grows" if self.slope > 0 else "shrinks"
+
+
+def power_law(xs: Sequence[float], ys: Sequence[float]) -> Fit | None:
+    """The power law through points; None where a value is 0 or not finite.
+
+    The points' scatter about the line gives the standard error; two points give an error of 0.
+
+    Raises:
+        ValueError: for fewer than two different xs.
+    """
+    if len(set(xs)) < 2:
+        raise ValueError("a power law needs two different sizes")
+    if any(not (y > 0 and math.isfinite(y)) for y in ys):
+        return None
+    u, v = [math.log(x) for x in xs], [math.log(y) for y in ys]
+    n = len(u)
+    mean_u, mean_v = math.fsum(u) / n, math.fsum(v) / n
+    spread = math.fsum((a - mean_u) ** 2 for a in u)
+    slope = math.fsum((a - mean_u) * (b - mean_v) for a, b in zip(u, v, strict=True)) / spread
+    rest = math.fsum((b - mean_v - slope * (a - mean_u)) ** 2 for a, b in zip(u, v, strict=True))
+    error = math.sqrt(rest / (n - 2) / spread) if n > 2 else 0.0
+    return Fit(slope, error)
+
+
+def _fits(sizes: tuple[float, ...], runs: list[list[Shown]]) -> Iterator[ScalingFinding]:
     """A power law for every part that is there at every size, through all seeds' points."""
-    labels = [
-        label for label in runs[0][0].change if all(label in r.change for run in runs for r in run)
-    ]
-    found: list[ScalingFinding] = []
-    for label in labels:
+    every = [shown["change"] for run in runs for shown in run]
+    for label in (label for label in every[0] if all(label in found for found in every)):
         for quantity in QUANTITIES:
-            points = [[getattr(r, quantity)[label] for r in run] for run in runs]
+            points = [[shown[quantity][label] for shown in run] for run in runs]
             means = tuple(
-                math.exp(math.fsum(math.log(y) for y in ys) / len(ys)) if min(ys) > 0 else 0.0
+                math.exp(math.fsum(map(math.log, ys)) / len(ys)) if min(ys) > 0 else 0.0
                 for ys in points
             )
             xs = [x for x, ys in zip(sizes, points, strict=True) for _ in ys]
             fit = power_law(xs, [y for ys in points for y in ys])
-            found.append(
-                ScalingFinding(
-                    path=label,
-                    quantity=quantity,
-                    values=means,
-                    slope=None if fit is None else fit.slope,
-                    error=None if fit is None else fit.error,
-                    verdict="zero" if fit is None else fit.verdict,
-                )
+            yield ScalingFinding(
+                path=label,
+                quantity=quantity,
+                values=means,
+                slope=None if fit is None else fit.slope,
+                error=None if fit is None else fit.error,
+                verdict="zero" if fit is None else fit.verdict,
             )
-    return found

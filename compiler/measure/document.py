@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from modnorm.graph.numbers import show
-from modnorm.measure.fits import FLAT, SURE
+from modnorm.measure.coordinates import FLAT, SURE
 from modnorm.report.blocks import (
     NONE,
     Block,
@@ -19,14 +19,7 @@ from modnorm.report.blocks import (
     Text,
     Tone,
 )
-from modnorm.report.checked import (
-    Coordinates,
-    Findings,
-    ModuleFinding,
-    ScalingFinding,
-    Training,
-    WeightFinding,
-)
+from modnorm.report.checked import Extent, Findings, ScalingFinding, Training, WeightFinding
 from modnorm.report.words import plural, short
 
 MOST_WEIGHTS = 10
@@ -66,12 +59,14 @@ def _facts(findings: Findings) -> Iterator[tuple[str, str]]:
     yield "model", findings.model
     yield "source", findings.source
     if findings.params:
-        shown = (f"{k} = {_constant(v)}" for k, v in findings.params.items())
-        yield "params", ", ".join(shown)
+        shown = {
+            name: f"{value:.6g}" if isinstance(value, float) else show(value)
+            for name, value in findings.params.items()
+        }
+        yield "params", _pairs(shown)
     yield "weights", findings.checkpoint or f"fresh, seed {findings.seed}"
-    sizes = ", ".join(f"{name} = {size}" for name, size in findings.sizes.items())
-    seed = f", seed {findings.seed}"
-    yield "data", f"{findings.data}{seed}{': ' if sizes else ''}{sizes}"
+    sizes = _pairs(findings.sizes)
+    yield "data", f"{findings.data}, seed {findings.seed}{': ' if sizes else ''}{sizes}"
     kappa = findings.kappa
     yield "κ", (
         f"{short(kappa)} certified" if kappa is not None
@@ -91,30 +86,37 @@ def _facts(findings: Findings) -> Iterator[tuple[str, str]]:
     )
 
 
-def _constant(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else show(value)
+def _pairs(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in values.items())
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return NONE if value is None else short(value, digits)
 
 
 # --- parts ----------------------------------------------------------------------------------
 
 
 def _modules(findings: Findings) -> Iterator[Block]:
-    shown = [m for m in findings.modules if not _is_plain(m)]
+    """All but the bonds that have nothing to say: measured and within what is declared."""
     trained = findings.checkpoint is not None
     extra = ("at norms",) if trained else ()
-    numbers = ("input", "declared", "certified", *extra, "measured", "here")
+    titles = ("input", "declared", "certified", *extra, "measured", "here")
     rows: list[tuple[str | Cell, ...]] = []
-    for module in shown:
-        mark, tone, _ = MARKS.get(module.verdict, ("", "", ""))
-        bold: Tone = "strong" if module.kind == "atom" else ""
-        guide = "  " * module.depth
-        name = Cell(_title(module), bold, guide=guide, depth=module.depth)
-        *before, measured, here = map(_number, _values(module, trained))
-        values: Sequence[str | Cell] = (_extent(module), *before, Cell(measured, tone), here)
-        rows.append((name, Cell(mark, tone), *values))
-    yield Table(("part", "", *numbers), rows, frozenset(numbers), cut="part")
+    for m in findings.modules:
+        if m.kind == "bond" and m.verdict in ("ok", "not measured"):
+            continue
+        mark, tone, _ = MARKS.get(m.verdict, ("", "", ""))
+        title = m.path.rpartition(".")[2] if m.kind == "atom" else m.name
+        bold: Tone = "strong" if m.kind == "atom" else ""
+        name = Cell(title, bold, guide="  " * m.depth, depth=m.depth)
+        at_norms = (_number(m.certified_at_norms),) if trained else ()
+        bounds = (_number(m.declared), _number(m.certified), *at_norms)
+        found = (Cell(_number(m.measured), tone), _number(m.here))
+        rows.append((name, Cell(mark, tone), _extent(m.input), *bounds, *found))
+    yield Table(("part", "", *titles), rows, frozenset(titles), cut="part")
     about = []
-    if hidden := len(findings.modules) - len(shown):
+    if hidden := len(findings.modules) - len(rows):
         said = f"{plural(hidden, 'bond')} not shown: at most as steep as declared"
         about.append(Text(Cell(said, "dim")))
     marked = {m.verdict for m in findings.modules}
@@ -127,32 +129,12 @@ def _modules(findings: Findings) -> Iterator[Block]:
         yield Section("", about)
 
 
-def _is_plain(module: ModuleFinding) -> bool:
-    """Whether a bond has nothing to say: measured and within what is declared."""
-    return module.kind == "bond" and module.verdict in ("ok", "not measured")
-
-
-def _title(module: ModuleFinding) -> str:
-    if module.kind == "atom":
-        return module.path.rpartition(".")[2]
-    return module.name
-
-
-def _values(module: ModuleFinding, trained: bool) -> tuple[float | None, ...]:
-    at_norms = (module.certified_at_norms,) if trained else ()
-    return module.declared, module.certified, *at_norms, module.measured, module.here
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return NONE if value is None else short(value, digits)
-
-
-def _extent(module: ModuleFinding) -> str:
-    low, high = module.input.low, module.input.high
-    if low is None or high is None:
+def _extent(met: Extent) -> str:
+    if met.low is None or met.high is None:
         return NONE
-    same = math.isclose(low, high, rel_tol=ABOUT) or short(low, 3) == short(high, 3)
-    return short(high, 3) if same else f"{short(low, 3)} … {short(high, 3)}"
+    low, high = short(met.low, 3), short(met.high, 3)
+    same = math.isclose(met.low, met.high, rel_tol=ABOUT) or low == high
+    return high if same else f"{low} … {high}"
 
 
 # --- weights --------------------------------------------------------------------------------
@@ -160,26 +142,25 @@ def _extent(module: ModuleFinding) -> str:
 
 def _weights(weights: Sequence[WeightFinding]) -> Iterator[Block]:
     titles = ["norm", "target", "change of output"]
-    bounded = any(w.bound is not None for w in weights)
+    if bounded := any(w.bound is not None for w in weights):
+        titles.append("certified")
     rows: list[tuple[str | Cell, ...]] = []
     for w in weights[:MOST_WEIGHTS]:
-        tone: Tone = "warn" if (w.norm or 0.0) > 1 + ABOUT else ""
-        cells = (Cell(f"{_number(w.norm)} of 1", tone), _number(w.target), _number(w.change))
-        rows.append((w.weight.removesuffix(".weight"), *cells, *([_bound(w)] * bounded)))
-    titles += ["certified"] * bounded
+        norm = Cell(f"{_number(w.norm)} of 1", "warn" if (w.norm or 0.0) > 1 + ABOUT else "")
+        cells = (norm, _number(w.target), _number(w.change))
+        # a weight's part of κ; that of copies is for all of them
+        together = f" for {w.copies}" if w.bound is not None and w.copies > 1 else ""
+        bound = (f"{_number(w.bound)}{together}",) if bounded else ()
+        rows.append((w.weight.removesuffix(".weight"), *cells, *bound))
     yield Table(("weight", *titles), rows, frozenset(titles), cut="weight")
     if rest := len(weights) - len(rows):
         least = f"{_number(weights[len(rows)].norm)} at most"
         yield Text(Cell(f"{plural(rest, 'more weight')}, of norm {least}", "dim"))
 
 
-def _bound(weight: WeightFinding) -> str:
-    """A weight's part of κ; that of copies is for all of them."""
-    together = f" for {weight.copies}" if weight.bound is not None and weight.copies > 1 else ""
-    return f"{_number(weight.bound)}{together}"
-
-
 # --- the coordinate check -------------------------------------------------------------------
+
+TONES: dict[str, Tone] = {"grows": "bad", "shrinks": "warn", "unclear": "warn"}
 
 
 def _training(training: Training) -> Iterator[Block]:
@@ -187,24 +168,18 @@ def _training(training: Training) -> Iterator[Block]:
         f"coordinate check: {plural(training.steps, 'step')} of {training.optimizer} at lr"
         f" {short(training.lr)}, {plural(training.seeds, 'seed')}, {training.loss}"
     )
-    yield from map(_param, training.params)
+    for param in training.params:
+        part = f"{param.param} = {', '.join(short(size) for size in param.sizes)}"
+        rows = [
+            (path, _fit(found["activation"]), _fit(found["change"]))
+            for path, found in param.distinct().items()
+        ]
+        yield Table((part, "activation", "its change"), rows, cut=part)
     meant = (
         "exponents of RMS over the param, with standard errors;"
         f" flat: at most {FLAT:g}, grows or shrinks: more by {SURE:g} errors"
     )
     yield Text(Cell(meant, "dim"))
-
-
-TONES: dict[str, Tone] = {"grows": "bad", "shrinks": "warn", "unclear": "warn"}
-
-
-def _param(param: Coordinates) -> Table:
-    part = f"{param.param} = {', '.join(short(size) for size in param.sizes)}"
-    rows = [
-        (path, _fit(found["activation"]), _fit(found["change"]))
-        for path, found in param.distinct().items()
-    ]
-    return Table((part, "activation", "its change"), rows, cut=part)
 
 
 def _fit(found: ScalingFinding) -> Cell:

@@ -14,6 +14,7 @@ import torch
 from modnorm.diagnostics import did_you_mean
 from modnorm.graph.modules import Leaf, walk
 from modnorm.graph.paths import pattern
+from modnorm.measure.options import CheckOptions
 from modnorm.measure.problems import CheckError, some
 from modnorm.measure.values import Tensors, norm
 from modnorm.ops.base import Atom
@@ -57,41 +58,34 @@ def concrete(size: Size, sizes: Mapping[str, int]) -> int:
     return size.factor * math.prod(sizes[name] for name in size.names)
 
 
-def free_sizes(program: Program) -> dict[str, int]:
-    """The free sizes of a model's inputs, with the numbers they have by default.
-
-    A sequence is no longer than the tables that its positions are looked up in.
-    """
-    names: dict[str, int] = {}
-    for given in program.inputs:
-        for size in (*given.type.shape, given.type.bound):
-            if isinstance(size, Symbol):
-                names |= {name: DEFAULTS.get(name, OTHERS) for name in size.names}
-    for _, rows, bound in _tables(program):
-        if bound.factor == 1 and len(bound.names) == 1:
-            (name,) = bound.names
-            if name in names:
-                names[name] = min(names[name], rows)
-    return names
-
-
 def chosen_sizes(program: Program, wanted: Mapping[str, int]) -> dict[str, int]:
-    """The free sizes with the numbers that were asked for.
+    """The free sizes of a model's inputs, with the numbers that were asked for, or by default.
+
+    By default a sequence is no longer than the tables that its positions are looked up in.
 
     Raises:
         CheckError: for a name that is no size of the model's inputs, or a size below 1.
     """
-    sizes = free_sizes(program)
-    for name, size in wanted.items():
+    sizes: dict[str, int] = {}
+    for given in program.inputs:
+        for size in (*given.type.shape, given.type.bound):
+            if isinstance(size, Symbol):
+                sizes |= {name: DEFAULTS.get(name, OTHERS) for name in size.names}
+    for _, rows, bound in _tables(program):
+        if bound.factor == 1 and len(bound.names) == 1:
+            (name,) = bound.names
+            if name in sizes:
+                sizes[name] = min(sizes[name], rows)
+    for name, number in wanted.items():
         if name not in sizes:
             known = f"its free sizes are {some(list(sizes))}" if sizes else "it has none"
             hint = did_you_mean(name, sizes)
             raise CheckError(
                 f"`{name}` is no free size of the inputs of {program.name}: {hint or known}"
             )
-        if size < 1:
-            raise CheckError(f"the size `{name}` is {size}, but it must be at least 1")
-        sizes[name] = size
+        if number < 1:
+            raise CheckError(f"the size `{name}` is {number}, but it must be at least 1")
+        sizes[name] = number
     return sizes
 
 
@@ -116,14 +110,24 @@ def _tables(program: Program) -> Iterator[tuple[Leaf, int, Symbol]]:
                 yield module, module.op.weight_shape[0], x.bound
 
 
-def random_batch(
-    program: Program, sizes: Mapping[str, int], generator: torch.Generator, dtype: torch.dtype
-) -> Batch:
-    """Integers uniform below their bound; gaussian numbers, scaled to norm 1.
+def batch_for(program: Program, options: CheckOptions, generator: torch.Generator) -> Batch:
+    """The batch that is asked for: from a file, or random; real numbers are float64.
 
     Raises:
-        CheckError: for integers without a bound or beyond a table, or an input too large to hold.
+        CheckError: if the file, or a size, does not fit the inputs.
     """
+    if options.data is None:
+        return _random(program, chosen_sizes(program, options.sizes), generator)
+    if not program.inputs:
+        raise CheckError(f"{program.name} declares no input that data could be for")
+    sizes = chosen_sizes(program, options.sizes)
+    if Path(options.data).suffix == ".npz":
+        return _Arrays(options.data, program, sizes, options.sizes).batch(generator)
+    return _text(options.data, program, sizes, generator)
+
+
+def _random(program: Program, sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
+    """Integers uniform below their bound; gaussian numbers, scaled to norm 1."""
     expect_in_tables(program, sizes)
     inputs: Tensors = []
     following: torch.Tensor | None = None
@@ -136,22 +140,17 @@ def random_batch(
             )
         if given.type.dtype == "float":
             x = torch.randn(shape, generator=generator, dtype=torch.float64)
-            x = x / norm([x], [natural(given.type)]).clamp_min(1e-300)
-            inputs.append(x.to(dtype))
+            inputs.append(x / norm([x], [natural(given.type)]).clamp_min(1e-300))
             continue
         longer = [*shape[:-1], shape[-1] + 1] if shape else [2]
-        drawn = torch.randint(bound_of(given, sizes), longer, generator=generator)
+        drawn = torch.randint(_bound(given, sizes), longer, generator=generator)
         inputs.append(drawn[..., :-1] if shape else drawn[0])
         following = drawn[..., 1:] if shape else None
     return Batch(inputs, sizes, "random", following)
 
 
-def bound_of(given: ModelInput, sizes: Mapping[str, int]) -> int:
-    """The number that an input's integers are below.
-
-    Raises:
-        CheckError: if the file does not say.
-    """
+def _bound(given: ModelInput, sizes: Mapping[str, int]) -> int:
+    """The number that an input's integers are below."""
     if given.type.bound is None:
         raise CheckError(
             f"integers of the input `{given.name}` have no bound, so none can be drawn: write"
@@ -160,32 +159,10 @@ def bound_of(given: ModelInput, sizes: Mapping[str, int]) -> int:
     return concrete(given.type.bound, sizes)
 
 
-# --- data from files -------------------------------------------------------------------------
-
-
-def read_batch(
-    path: str,
-    program: Program,
-    wanted: Mapping[str, int],
-    generator: torch.Generator,
-    dtype: torch.dtype,
-) -> Batch:
-    """A batch from a file: an .npz with an array an input, or a text read as characters.
-
-    Raises:
-        CheckError: if the file cannot be read, or what is in it does not fit the inputs.
-    """
-    if not program.inputs:
-        raise CheckError(f"{program.name} declares no input that data could be for")
-    sizes = chosen_sizes(program, wanted)
-    if Path(path).suffix == ".npz":
-        return _arrays(path, program, sizes, wanted, generator, dtype)
-    return _text(path, program, sizes, generator)
-
-
 def _text(
     path: str, program: Program, sizes: Mapping[str, int], generator: torch.Generator
 ) -> Batch:
+    """Stretches of a text, its characters numbered."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -203,10 +180,10 @@ def _text(
         )
     expect_in_tables(program, sizes)
     symbols = sorted(set(text))
-    if given.type.bound is not None and len(symbols) > bound_of(given, sizes):
+    if given.type.bound is not None and len(symbols) > _bound(given, sizes):
         raise CheckError(
             f"the data `{path}` have {len(symbols)} different characters, but `{given.name}` is"
-            f" below {bound_of(given, sizes)}: raise that bound, or take other data"
+            f" below {_bound(given, sizes)}: raise that bound, or take other data"
         )
     *lead, length = (concrete(size, sizes) for size in given.type.shape)
     if len(text) < length + 1:
@@ -227,120 +204,114 @@ def _reason(error: Exception) -> str:
     return reason[:1].lower() + reason[1:]
 
 
-def _arrays(
-    path: str,
-    program: Program,
-    sizes: dict[str, int],
-    wanted: Mapping[str, int],
-    generator: torch.Generator,
-    dtype: torch.dtype,
-) -> Batch:
-    found = _load(path)
-    names = [given.name for given in program.inputs]
-    missing = [name for name in names if name not in found]
-    if missing and (len(found) != len(names) or len(missing) < len(names)):
-        raise CheckError(
-            f"the data `{path}` have arrays {some(list(found))}, but the inputs are {some(names)}"
-        )
-    arrays = list(found.values()) if missing else [found[name] for name in names]
-    tensors = [
-        _fitting(path, given, array, sizes, wanted, dtype)
-        for given, array in zip(program.inputs, arrays, strict=True)
-    ]
-    _agree(path, program, tensors)
-    rows = {str(given.type.shape[0]): len(t) for given, t in _with_rows(program, tensors)}
-    if len(set(rows.values())) > 1:
-        counts = ", ".join(f"{n} for {name}" for name, n in rows.items())
-        raise CheckError(f"the data `{path}` have different numbers of examples: {counts}")
-    for name, count in rows.items():
-        if count > sizes[name]:
-            picked = torch.randperm(count, generator=generator)[: sizes[name]]
-            tensors = [
-                t[picked] if t.ndim and str(given.type.shape[0]) == name else t
-                for given, t in zip(program.inputs, tensors, strict=True)
-            ]
-        elif count < wanted.get(name, 0):
+@dataclass
+class _Arrays:
+    """An .npz with an array an input. Its own sizes count where none are `wanted`."""
+
+    path: str
+    program: Program
+    sizes: dict[str, int]
+    wanted: Mapping[str, int]
+
+    def batch(self, generator: torch.Generator) -> Batch:
+        """As many rows of every array as are wanted, the same ones of each."""
+        pairs = zip(self.program.inputs, self.arrays(), strict=True)
+        read = [(given, self.fitting(given, array)) for given, array in pairs]
+        self.expect_alike(read)
+        rows = {
+            str(given.type.shape[0]): len(tensor)
+            for given, tensor in read
+            if given.type.shape and isinstance(given.type.shape[0], Symbol)
+        }
+        if len(set(rows.values())) > 1:
+            counts = ", ".join(f"{n} for {name}" for name, n in rows.items())
+            raise CheckError(f"the data `{self.path}` have different numbers of examples: {counts}")
+        for name, count in rows.items():
+            if count > self.sizes[name]:
+                picked = torch.randperm(count, generator=generator)[: self.sizes[name]]
+                read = [
+                    (g, t[picked] if t.ndim and str(g.type.shape[0]) == name else t)
+                    for g, t in read
+                ]
+            elif count < self.wanted.get(name, 0):
+                raise CheckError(
+                    f"the data `{self.path}` have {count} along `{name}`, fewer than"
+                    f" {self.wanted[name]}"
+                )
+            else:
+                self.sizes[name] = count
+        expect_in_tables(self.program, self.sizes)
+        return Batch([tensor for _, tensor in read], self.sizes, self.path)
+
+    def arrays(self) -> list[numpy.ndarray[Any, Any]]:
+        """The arrays, in the order of the inputs."""
+        try:
+            import numpy
+        except ImportError:
+            raise CheckError("reading an .npz needs numpy: `pip install numpy`") from None
+        path, names = self.path, [given.name for given in self.program.inputs]
+        try:
+            with numpy.load(path, allow_pickle=False) as archive:
+                if not hasattr(archive, "files"):
+                    raise CheckError(f"the data `{path}` are one array: save them with numpy.savez")
+                found = {name: archive[name] for name in archive.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise CheckError(f"cannot read the data `{path}`: {_reason(error)}") from None
+        if found.keys() >= set(names):
+            return [found[name] for name in names]
+        if len(found) != len(names) or not found.keys().isdisjoint(names):
             raise CheckError(
-                f"the data `{path}` have {count} along `{name}`, fewer than {wanted[name]}"
+                f"the data `{path}` have arrays {some(list(found))}, but the inputs are"
+                f" {some(names)}"
             )
-        else:
-            sizes[name] = count
-    expect_in_tables(program, sizes)
-    return Batch(tensors, sizes, path)
+        return list(found.values())
 
+    def expect_alike(self, read: list[tuple[ModelInput, torch.Tensor]]) -> None:
+        """The first axes of one name are equally long in all arrays, and so are the others."""
+        known: dict[tuple[bool, str], tuple[int, str]] = {}
+        for given, tensor in read:
+            for axis, (size, have) in enumerate(zip(given.type.shape, tensor.shape, strict=True)):
+                other, first = known.setdefault((axis > 0, str(size)), (have, given.name))
+                if have != other:
+                    raise CheckError(
+                        f"the arrays in `{self.path}` differ along `{size}`: {other} for `{first}`,"
+                        f" {have} for `{given.name}`"
+                    )
 
-def _agree(path: str, program: Program, tensors: Tensors) -> None:
-    """The first axes of one name are equally long in all arrays, and so are the others."""
-    known: dict[tuple[bool, str], tuple[int, str]] = {}
-    for given, tensor in zip(program.inputs, tensors, strict=True):
-        for axis, (size, have) in enumerate(zip(given.type.shape, tensor.shape, strict=True)):
-            other, first = known.setdefault((axis > 0, str(size)), (have, given.name))
-            if have != other:
-                raise CheckError(
-                    f"the arrays in `{path}` differ along `{size}`: {other} for `{first}`, {have}"
-                    f" for `{given.name}`"
-                )
-
-
-def _with_rows(program: Program, tensors: Tensors) -> list[tuple[ModelInput, torch.Tensor]]:
-    pairs = zip(program.inputs, tensors, strict=True)
-    return [(g, t) for g, t in pairs if g.type.shape and isinstance(g.type.shape[0], Symbol)]
-
-
-def _load(path: str) -> dict[str, numpy.ndarray[Any, Any]]:
-    try:
-        import numpy
-    except ImportError:
-        raise CheckError("reading an .npz needs numpy: `pip install numpy`") from None
-    try:
-        with numpy.load(path, allow_pickle=False) as archive:
-            if not hasattr(archive, "files"):
-                raise CheckError(f"the data `{path}` are one array: save them with numpy.savez")
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise CheckError(f"cannot read the data `{path}`: {_reason(error)}") from None
-
-
-def _fitting(
-    path: str,
-    given: ModelInput,
-    array: numpy.ndarray[Any, Any],
-    sizes: dict[str, int],
-    wanted: Mapping[str, int],
-    dtype: torch.dtype,
-) -> torch.Tensor:
-    """An array as the tensor of an input; free sizes but the first are taken from it."""
-    what = f"the array for `{given.name}` in `{path}`"
-    if array.ndim != len(given.type.shape):
-        raise CheckError(f"{what} has the shape {array.shape}, but the input is {given.type}")
-    for axis, size in enumerate(given.type.shape):
-        if isinstance(size, int):
-            if array.shape[axis] != size:
-                raise CheckError(
-                    f"{what} has the shape {array.shape}, but the input is {given.type}"
-                )
-        elif axis and len(size.names) == 1 and size.factor == 1:
-            (name,) = size.names
+    def fitting(self, given: ModelInput, array: numpy.ndarray[Any, Any]) -> torch.Tensor:
+        """An array as the tensor of an input; free sizes but the first are taken from it."""
+        what, type = f"the array for `{given.name}` in `{self.path}`", given.type
+        misfit = CheckError(f"{what} has the shape {array.shape}, but the input is {type}")
+        if array.ndim != len(type.shape):
+            raise misfit
+        for axis, size in enumerate(type.shape):
             have = array.shape[axis]
-            if name in wanted and have < wanted[name]:
-                raise CheckError(f"{what} has {have} along `{name}`, fewer than {wanted[name]}")
-            sizes[name] = wanted.get(name, have)
-            array = array.take(range(sizes[name]), axis=axis)
-    if not array.size:
-        raise CheckError(f"{what} is empty: its shape is {array.shape}")
-    kind = array.dtype.kind
-    if given.type.dtype == "float":
-        if kind not in "fiub":
-            raise CheckError(f"{what} holds {array.dtype}, not real numbers")
-        x = torch.from_numpy(array.astype("float64"))
-        if not bool(x.isfinite().all()):
-            raise CheckError(f"{what} holds NaN or infinity")
-        return x.to(dtype)
-    if kind not in "iu":
-        raise CheckError(f"{what} holds {array.dtype}, but the input is {given.type}")
-    ids = torch.from_numpy(array.astype("int64"))
-    if given.type.bound is not None:
-        low, high, bound = int(array.min()), int(array.max()), bound_of(given, sizes)
-        if low < 0 or high >= bound:
-            raise CheckError(f"{what} holds {low} … {high}, but must be 0 … {bound - 1}")
-    return ids
+            if isinstance(size, int):
+                if have != size:
+                    raise misfit
+            elif axis and len(size.names) == 1 and size.factor == 1:
+                (name,) = size.names
+                if have < self.wanted.get(name, 0):
+                    raise CheckError(
+                        f"{what} has {have} along `{name}`, fewer than {self.wanted[name]}"
+                    )
+                self.sizes[name] = self.wanted.get(name, have)
+                array = array.take(range(self.sizes[name]), axis=axis)
+        if not array.size:
+            raise CheckError(f"{what} is empty: its shape is {array.shape}")
+        kind = array.dtype.kind
+        if type.dtype == "float":
+            if kind not in "fiub":
+                raise CheckError(f"{what} holds {array.dtype}, not real numbers")
+            x = torch.from_numpy(array.astype("float64"))
+            if not bool(x.isfinite().all()):
+                raise CheckError(f"{what} holds NaN or infinity")
+            return x
+        if kind not in "iu":
+            raise CheckError(f"{what} holds {array.dtype}, but the input is {type}")
+        ids = torch.from_numpy(array.astype("int64"))
+        if type.bound is not None:
+            low, high, bound = int(array.min()), int(array.max()), _bound(given, self.sizes)
+            if low < 0 or high >= bound:
+                raise CheckError(f"{what} holds {low} … {high}, but must be 0 … {bound - 1}")
+        return ids

@@ -1,4 +1,4 @@
-"""Checks from Python, and what they share with the command line."""
+"""`modnorm check` and `modnorm.check`, up to what is printed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import numbers
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
+from modnorm.console import bar
 from modnorm.measure.options import CheckOptions
 from modnorm.measure.problems import CheckError, NoTorch
-from modnorm.options import is_count
-from modnorm.passes.program import Program
+from modnorm.options import given, is_count
 from modnorm.pipeline import Analysis
 from modnorm.report.interface import FilePath, analyse
 
@@ -71,14 +70,7 @@ class Check:
         return picture(self.findings.coordinates, format)
 
     def __str__(self) -> str:
-        if self.format == "json":
-            from modnorm.report.checked import dumps
-
-            return dumps(self.json).rstrip("\n")
-        from modnorm.measure.document import document
-        from modnorm.report.terminal import render
-
-        return render(document(self.findings)).rstrip("\n")
+        return rendered(self.findings, self.format).rstrip("\n")
 
     __repr__ = __str__
 
@@ -99,31 +91,86 @@ class Check:
         return view(document(self.findings))
 
 
-def check_file(
-    path: FilePath, importer: Callable[[Program], ModuleType], options: CheckOptions
+def rendered(findings: Findings, form: str, width: int = 80, color: bool = False) -> str:
+    """The findings in a format, "text" or "json"; ends in a newline."""
+    if form == "json":
+        from modnorm.report.checked import dumps
+
+        return dumps(findings.to_json())
+    from modnorm.measure.document import document
+    from modnorm.report.terminal import render
+
+    return render(document(findings), width=width, color=color)
+
+
+def check(
+    path: FilePath,
+    /,
+    *,
+    model: str | None = None,
+    data: FilePath | None = None,
+    checkpoint: FilePath | None = None,
+    sizes: Mapping[str, int] | None = None,
+    seed: int = 0,
+    effort: int = 1,
+    every: bool = False,
+    vary: Mapping[str, Sequence[int | float]] | None = None,
+    steps: int = 5,
+    lr: float = 0.125,
+    seeds: int = 2,
+    format: Literal["text", "json"] = "text",
+    root: FilePath | None = None,
+    **params: object,
 ) -> Check:
-    """Measure the model of a file; `modnorm.check` says what of.
+    """Build the model of a `.mod` file and measure it against what is declared and certified.
+
+    `path`, `model`, `root` and `params` are those of `compile`.
+
+    data: a file to run it on: a text in UTF-8, of which the model gets characters as numbers, or an
+        .npz with an array an input, by its name or in order; by default a random batch.
+    checkpoint: a file with weights, a state dict of the compiled model; by default fresh ones.
+    sizes: numbers for free sizes of the inputs, by name; else batch = 4, seq = 16, others 8.
+    seed: of weights, batches and searches.
+    effort: from 1 to 3, how long to search for what is stretched most.
+    every: measure all copies of repetitions.
+    vary: two values or more of each param of a coordinate check, which trains the model at each of
+        them for `steps` steps at the learning rate `lr` (without unit: the modular norm of a step),
+        with so many `seeds`.
+    format: what the result prints as.
+
+    Raises:
+        ModnormError: with every mistake found in the file.
+        CheckError: if the data, the checkpoint or a size does not fit, or torch is not installed.
+        ValueError: for an option with a value that it cannot have.
+    """
+    options = given(CheckOptions, locals())
+    _expect_sound(options)
+    files = {"data": data and os.fspath(data), "checkpoint": checkpoint and os.fspath(checkpoint)}
+    options = options.but(**files)
+    return measured(lambda changed: analyse(path, options.varied(changed)), options)
+
+
+def measured(
+    variation: Callable[[Mapping[str, Any]], Analysis],
+    options: CheckOptions,
+    progress: bool = False,
+) -> Check:
+    """Measure a model. `variation` analyses it with some params changed, `progress` shows a bar.
 
     Raises:
         ModnormError: with every mistake found in the file.
         CheckError: if the model cannot be measured as asked.
-        ValueError: for sizes, or values of params, that there cannot be.
     """
-    _expect_sound(options)
-    data, checkpoint = options.data, options.checkpoint
-    options = options.but(
-        data=None if data is None else os.fspath(data),
-        checkpoint=None if checkpoint is None else os.fspath(checkpoint),
-    )
-
-    def variation(changed: Mapping[str, object]) -> Analysis:
-        return analyse(path, options.varied(changed))
-
     analysis = variation({})
     with torch_at_hand():
-        from modnorm.measure.check import check
+        from modnorm.measure import check
+        from modnorm.measure.plot import require_matplotlib
 
-        return Check(check(analysis, importer, variation, options), options.format, analysis)
+        if options.plot is not None:
+            require_matplotlib()
+        with bar(progress) as tick:
+            findings = check.check(analysis, variation, options, tick)
+        return Check(findings, options.format, analysis)
 
 
 def _expect_sound(options: CheckOptions) -> None:

@@ -38,19 +38,9 @@ def weight_name(leaf: Leaf, indices: Indices) -> str | None:
     return None if leaf.weight is None else f"{instance(leaf.weight, indices)}.weight"
 
 
-def buffer_names(leaf: Leaf, indices: Indices) -> list[str]:
-    """The names in `state_dict` of the buffers that a copy of an operation keeps."""
-    return [f"{instance(leaf.path, indices)}.{name}" for name in leaf.op.buffers]
-
-
-def buffers(
-    leaf: Leaf, indices: Indices, state: Mapping[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """The buffers that a copy of an operation keeps, by the names that it gives them."""
-    return {
-        name: state[path]
-        for name, path in zip(leaf.op.buffers, buffer_names(leaf, indices), strict=True)
-    }
+def buffers(leaf: Leaf, indices: Indices) -> dict[str, str]:
+    """The names in `state_dict` of the buffers that a copy of an operation keeps, by its own."""
+    return {name: f"{instance(leaf.path, indices)}.{name}" for name in leaf.op.buffers}
 
 
 @dataclass(frozen=True)
@@ -71,7 +61,8 @@ class Interpreter:
         match module:
             case Leaf(op=op):
                 if op.buffers:
-                    return op.reference(x, buffers(module, indices, self.weights))
+                    own = buffers(module, indices).items()
+                    return op.reference(x, {name: self.weights[path] for name, path in own})
                 name = weight_name(module, indices)
                 return op.reference(x) if name is None else op.reference(x, self.weights[name])
             case Compose(steps=steps):

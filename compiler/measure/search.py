@@ -1,21 +1,37 @@
-"""Searches for what stretches a function most: directions, inputs and weights.
+"""Searches for what stretches a function most, and for the update that moves a model most.
 
 What is sought is the largest ‖J(x, w)·h‖/‖h‖ of the derivative J in x. It is convex in h, and in w
 for what is linear in w: so h and w go to the steepest point of their balls, which never makes the
 ratio smaller (a power iteration between norms: Boyd 1974; Higham 1992). In x there is no such step;
 x goes along the gradient and is brought back into its ball. Every ratio that is met on the way is a
 lower bound of the Lipschitz constant on that ball.
+
+An update of modular norm 1 moves every weight by its target at most, in that weight's norm (Large
+et al. 2024, arXiv 2405.14813). The output's change is linear in the update, so the steepest one is
+sought in the same way.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
-from modnorm.measure.values import Ball, Tensors, derivative, norm, smooth_norm, steepest_all
+from modnorm.codegen.plan import Record
+from modnorm.graph.modules import Module
+from modnorm.measure.interpreter import Interpreter
+from modnorm.measure.values import (
+    Ball,
+    Tensors,
+    derivative,
+    flatten,
+    norm,
+    smooth_norm,
+    steepest_all,
+)
 from modnorm.ops.base import Atom
 from modnorm.ops.edges import Measure
 
@@ -88,7 +104,9 @@ def _start(problem: Problem, number: int) -> Tensors:
 def _climb(problem: Problem, xs: Tensors, steps: int, *, moving: bool) -> float:
     """The largest ratio met on a way uphill from some inputs."""
     xs = [x.detach().clone().requires_grad_() for x in xs]
-    hs = _direction(problem, xs)
+    hs = [torch.randn(x.shape, generator=problem.generator, dtype=x.dtype) for x in xs]
+    size = norm(hs, problem.into)
+    hs = [h / size for h in hs]
     weight = problem.weight
     scales = [max(float(x.detach().abs().amax()), 1e-3) if x.numel() else 1.0 for x in xs]
     ascent = Ascent([(x, RATE * s) for x, s in zip(xs, scales, strict=True)])
@@ -101,7 +119,7 @@ def _climb(problem: Problem, xs: Tensors, steps: int, *, moving: bool) -> float:
         ratio = float(norm([c.detach() for c in changes], problem.out))
         if not math.isfinite(ratio):
             return best
-        if not moving or _inside(problem, xs):
+        if not moving or all(b.has(x.detach()) for b, x in zip(problem.balls, xs, strict=True)):
             best = max(best, ratio)
         # to the end for the largest group alone, before that for all of them
         objective = (smooth_norm if 3 * step < 2 * steps else norm)(changes, problem.out)
@@ -154,12 +172,83 @@ class Ascent:
             x.addcdiv_(mean, size, value=rate * part / (1 - one**self.steps))
 
 
-def _inside(problem: Problem, xs: Tensors) -> bool:
-    return all(ball.has(x.detach()) for ball, x in zip(problem.balls, xs, strict=True))
+# --- updates --------------------------------------------------------------------------------
 
 
-def _direction(problem: Problem, xs: Tensors) -> Tensors:
-    """A random direction of norm 1 that moves every input."""
-    hs = [torch.randn(x.shape, generator=problem.generator, dtype=x.dtype) for x in xs]
-    size = norm(hs, problem.into)
-    return [h / size for h in hs]
+@dataclass(frozen=True)
+class Changes:
+    """First-order changes of the output by updates, over the size of the update.
+
+    `random` is the largest for updates of random directions, `steepest` that for the steepest
+    found; `alone` has what each weight does alone, its update being of its target's size.
+    """
+
+    random: float
+    steepest: float
+    alone: Mapping[str, float]
+
+
+def measure_changes(
+    tree: Module,
+    plan: Sequence[Record],
+    weights: Mapping[str, torch.Tensor],
+    x: Any,
+    out: Sequence[Measure],
+    generator: torch.Generator,
+    steps: int,
+    alone: Collection[str],
+    tick: Callable[[str], None],
+) -> Changes:
+    """The changes of the output by random and by the steepest updates, at a batch x.
+
+    `alone` names the weights that are measured each for itself.
+    """
+    moving = {record.name: record for record in plan if record.target}
+    if not moving:
+        return Changes(0.0, 0.0, {})
+
+    def change(deltas: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The norm of the outputs' derivative along changes of weights."""
+        at = {name: weights[name].detach().requires_grad_() for name in deltas}
+        y = Interpreter({**weights, **at}).run(tree, x)
+        return norm(derivative(flatten(y), list(at.values()), list(deltas.values())), out)
+
+    def steepest(name: str, gradient: torch.Tensor) -> torch.Tensor:
+        """The update of the target's size along a gradient; none for a gradient of 0."""
+        if not bool(gradient.any()):
+            return torch.zeros_like(gradient)
+        return moving[name].target * moving[name].weight.op.dualize(gradient)
+
+    def drawn(name: str) -> torch.Tensor:
+        w = weights[name]
+        return steepest(name, torch.randn(w.shape, generator=generator, dtype=w.dtype))
+
+    def climb(deltas: dict[str, torch.Tensor]) -> float:
+        """The largest change met on the way to the steepest update."""
+        best = 0.0
+        for step in range(steps):
+            deltas = {name: d.detach().requires_grad_() for name, d in deltas.items()}
+            size = change(deltas)
+            reached = float(size.detach())
+            best = max(best, reached)
+            if step == steps - 1 or not size.requires_grad or not reached:
+                break
+            slopes = torch.autograd.grad(size, list(deltas.values()), allow_unused=True)
+            deltas = {
+                name: steepest(name, torch.zeros_like(d) if g is None else g)
+                for (name, d), g in zip(deltas.items(), slopes, strict=True)
+            }
+        return best
+
+    tick("updates of all weights")
+    random = best = 0.0
+    for _ in range(2):
+        start = {name: drawn(name) for name in moving}
+        random = max(random, float(change(start).detach()))
+        best = max(best, climb(start))
+    found: dict[str, float] = {}
+    for name in moving:
+        if name in alone:
+            tick(name)
+            found[name] = climb({name: drawn(name)})
+    return Changes(random, max(best, random), found)

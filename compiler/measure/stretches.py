@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
 from modnorm.graph.modules import Leaf, Module, Repeat, Scope, Shared, children
 from modnorm.graph.paths import instance
 from modnorm.measure.certificates import Certificates, Proved
-from modnorm.measure.interpreter import Indices, Interpreter, buffer_names, copies, weight_name
+from modnorm.measure.interpreter import Indices, Interpreter, buffers, copies, weight_name
 from modnorm.measure.search import Effort, Problem, largest_stretch, stretch_at
 from modnorm.measure.values import Ball, Tensors, extent, flatten, groups, pack
 from modnorm.ops.base import Atom
-from modnorm.ops.edges import Measure, slots
-from modnorm.ops.types import Symbol, Tensor
+from modnorm.ops.edges import slots
+from modnorm.ops.types import Symbol
 from modnorm.passes.program import Program
 from modnorm.report.checked import Extent, ModuleFinding, Verdict
 from modnorm.report.words import as_float, place, shared_name, shared_path
 
 TOLERANCE = 1e-6
 """By how much, relatively, a measurement in float64 may exceed a certified value by rounding."""
-Copy: TypeAlias = tuple[int, Indices]
-"""A position's id, and the copy of each enclosing repetition."""
-Tick: TypeAlias = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -38,34 +35,31 @@ class Visit:
     x: Any
     y: Any
 
+    @property
+    def path(self) -> str:
+        return path_of(self.module, self.indices)
+
 
 @dataclass(frozen=True)
 class Row:
-    """A position that is reported, and the named parts around it."""
+    """A position that is reported, and the number of named parts around it."""
 
     module: Module
     depth: int
 
 
-def rows(program: Program) -> list[Row]:
-    """The model, its named parts and its operations, in execution order, each once."""
-    found: list[Row] = [Row(program.tree, 0)]
+def rows(program: Program) -> dict[int, Row]:
+    """The model, its named parts and its operations by id, in execution order."""
+    found = {program.tree.id: Row(program.tree, 0)}
     stack = [(program.tree, 1)]
-    seen: set[int] = {program.tree.id}
     while stack:
         module, depth = stack.pop()
         named = isinstance(module, Scope | Shared | Repeat | Leaf)
-        if named and module.id not in seen:
-            seen.add(module.id)
-            found.append(Row(module, depth))
+        if named:
+            found.setdefault(module.id, Row(module, depth))
         inner = depth + (named and not isinstance(module, Repeat))
         stack.extend((child, inner) for child in reversed(children(module)))
     return found
-
-
-def reported(program: Program) -> dict[int, Row]:
-    """The reported positions by id."""
-    return {row.module.id: row for row in rows(program)}
 
 
 def visits(
@@ -102,57 +96,61 @@ class Stretches:
     fixed: bool
     outside: frozenset[str]
     trusted: bool
-    tick: Tick = lambda what: None
+    tick: Callable[[str], None] = lambda what: None
     _known: dict[Hashable, float] = field(default_factory=dict)
 
     def measure(self, row: Row, found: Sequence[Visit]) -> tuple[ModuleFinding, list[str]]:
         """What was found about a position, and in words what breaks its certificate."""
         module = row.module
-        certified = self.certificates.certified(module)
-        proved = [self.certificates.at(module, v.indices) for v in found]
-        types = slots(self.program.types[module.id][0])
-        floating = [i for i, t in enumerate(types) if t.dtype == "float"]
-        base = ModuleFinding(
-            path=path_of(module, found[0].indices),
-            name=_name(self.program, module),
-            kind=_kind(self.program, module),
+        bound = self.certificates.certificate.parts[module.id]
+        into, out = (slots(type) for type in self.program.types[module.id])
+        name, kind = _named(self.program, module)
+        where = place(module.span, self.program)
+        finding = ModuleFinding(
+            path=found[0].path,
+            name=name,
+            kind=kind,
             depth=row.depth,
             line=module.span.line,
-            file=_file(self.program, module),
-            norm=self.certificates.source(module),
-            output_norm=self.certificates.norm(module),
+            file=str(where["file"]) if "file" in where else None,
+            norm=bound.source,
+            output_norm=bound.norm,
             declared=as_float(self.program.sensitivities[module.id]),
-            certified=None if isinstance(certified, str) else certified,
-            reason=certified if isinstance(certified, str) else "",
+            certified=None if isinstance(bound.sensitivity, str) else bound.sensitivity,
+            reason=bound.sensitivity if isinstance(bound.sensitivity, str) else "",
             copies=len(found),
             verdict="not measured",
         )
-        sizes = self._sizes(proved, found, base)
-        outs = slots(self.program.types[module.id][1])
-        if not floating or any(t.dtype != "float" for t in outs):
+        proved = [self.certificates.at(module, visit.indices) for visit in found]
+        wrong = self._broken_sizes(finding, found, proved)
+        floating = [i for i, t in enumerate(into) if t.dtype == "float"]
+        ticked = finding.path or name
+        if not floating or any(t.dtype != "float" for t in out):
             for _ in found:
-                self.tick(base.path or base.name)
-            return base, sizes
-        into = [proved[0].into[i] for i in floating]
-        seen = [[flatten(v.x)[i] for i in floating] for v in found]
-        ranges = [extent(x, into) for x in seen]
-        met = Extent(min(r[0] for r in ranges), max(r[1] for r in ranges))
-        best = replace(base, input=met)
-        for visit, x, facts in zip(found, seen, proved, strict=True):
-            self.tick(base.path or base.name)
-            balls = [facts.balls[i] for i in floating]
-            if base.certified is None or not all(map(Ball.is_bounded, balls, into)):
-                balls = [_around(t, m) for t, m in zip(x, into, strict=True)]
-            problem = self._problem(visit, facts, floating, balls, x)
+                self.tick(ticked)
+            return finding, wrong
+        ranges = []
+        for visit, facts in zip(found, proved, strict=True):
+            self.tick(ticked)
+            problem = self._problem(visit, facts, floating, finding.certified is not None)
+            x = [flatten(visit.x)[i] for i in floating]
+            ranges.append(extent(x, problem.into))
             here = stretch_at(replace(problem, weight=None), x, self.effort)
             measured = self._searched(problem, visit)
-            if all(b.has(t) for b, t in zip(balls, x, strict=True)):
+            if all(ball.has(t) for ball, t in zip(problem.balls, x, strict=True)):
                 measured = max(measured, here)
-            if best.measured is None or measured > best.measured:
-                best = replace(best, path=path_of(module, visit.indices), measured=measured)
-            best = replace(best, here=max(best.here or 0.0, here))
-        best = replace(best, verdict=self._verdict(best, found))
-        return best, [*self._breach(best), *sizes]
+            if finding.measured is None or measured > finding.measured:
+                finding = replace(finding, path=visit.path, measured=measured)
+            finding = replace(finding, here=max(finding.here or 0.0, here))
+        met = Extent(min(low for low, _ in ranges), max(high for _, high in ranges))
+        finding = replace(finding, input=met, verdict=self._verdict(finding, found))
+        if finding.verdict == "violated":
+            stretched = (
+                f"{_what(finding)} stretches an input by {finding.measured:.6g}, which is more than"
+                f" its certified sensitivity {finding.certified:.6g}"
+            )
+            wrong = [stretched, *wrong]
+        return finding, wrong
 
     def _searched(self, problem: Problem, visit: Visit) -> float:
         """The largest stretch found; searches that would be the same are made once."""
@@ -166,17 +164,22 @@ class Stretches:
             self._known[key] = largest_stretch(problem, self.effort)
         return self._known[key]
 
-    def _problem(
-        self, visit: Visit, facts: Proved, floating: list[int], balls: list[Ball], x: Tensors
-    ) -> Problem:
+    def _problem(self, visit: Visit, facts: Proved, floating: list[int], bounded: bool) -> Problem:
+        """What is sought for a copy. Its inputs are kept where the certificate, if there is a bound
+        in it, has them; else between the smallest and the largest group met."""
         module, type = visit.module, self.program.types[visit.module.id][0]
-        interpreter = Interpreter(self.weights)
+        whole = flatten(visit.x)
+        x, into = [whole[i] for i in floating], [facts.into[i] for i in floating]
+        balls = [facts.balls[i] for i in floating]
+        if not bounded or math.inf in map(Ball.radius, balls, into):
+            met = [(m, groups(t, m)) for t, m in zip(x, into, strict=True)]
+            balls = [Ball({m: (float(g.amin()), float(g.amax()))}) for m, g in met]
         atom, weight = None, None
         if isinstance(module, Leaf) and isinstance(module.op, Atom) and not self.fixed:
             name = weight_name(module, visit.indices)
             assert name is not None
             atom, weight = module.op, self.weights[name]
-        whole = flatten(visit.x)
+        interpreter = Interpreter(self.weights)
 
         def function(parts: Tensors, sought: torch.Tensor | None) -> Tensors:
             if atom is not None and sought is not None:
@@ -186,26 +189,18 @@ class Stretches:
                 values[i : i + 1] = [part]
             return flatten(interpreter.run(module, pack(type, values), visit.indices))
 
-        return Problem(
-            function,
-            [facts.into[i] for i in floating],
-            facts.out,
-            balls,
-            self._first(floating, type, x) if len(floating) == len(whole) else x,
-            atom,
-            weight,
-            self.generator,
-        )
+        like = self._first(type, x) if len(floating) == len(whole) else x
+        return Problem(function, into, facts.out, balls, like, atom, weight, self.generator)
 
-    def _first(self, floating: list[int], type: Any, x: Tensors) -> Tensors:
+    def _first(self, type: Any, x: Tensors) -> Tensors:
         """The first example alone: no part mixes examples, so one is as good as all of them."""
-        if not self.program.inputs or not self.program.inputs[0].type.shape:
+        inputs = self.program.inputs
+        batch = inputs[0].type.shape[:1] if inputs else ()
+        if not batch or not isinstance(batch[0], Symbol):
             return x
-        batch = self.program.inputs[0].type.shape[0]
-        types = slots(type)
-        if not isinstance(batch, Symbol):
-            return x
-        return [t[:1] if _leads(types[i], batch) else t for i, t in zip(floating, x, strict=True)]
+        return [
+            t[:1] if one.shape[:1] == batch else t for one, t in zip(slots(type), x, strict=True)
+        ]
 
     # -- verdicts ----------------------------------------------------------------------------
 
@@ -221,57 +216,38 @@ class Stretches:
             return "outside the ball"
         return "above declared" if largest > found.declared * (1 + TOLERANCE) else "ok"
 
-    def _uses(self, module: Module, indices: Indices) -> set[str]:
+    def _uses(self, module: Module, indices: Indices) -> Iterator[str]:
         """The names of what a copy has or reads, all copies inside it included."""
-        names = set[str]()
         for inner, at in copies(module, True, indices):
             if isinstance(inner, Leaf):
-                names.update(buffer_names(inner, at))
+                yield from buffers(inner, at).values()
                 if (name := weight_name(inner, at)) is not None:
-                    names.add(name)
-        return names
+                    yield name
 
-    def _breach(self, found: ModuleFinding) -> list[str]:
-        if found.verdict != "violated":
-            return []
-        return [
-            f"{_what(found)} stretches an input by {found.measured:.6g}, which is more than its"
-            f" certified sensitivity {found.certified:.6g}"
-        ]
-
-    def _sizes(
-        self, proved: Sequence[Proved], found: Sequence[Visit], base: ModuleFinding
+    def _broken_sizes(
+        self, finding: ModuleFinding, found: Sequence[Visit], proved: Sequence[Proved]
     ) -> list[str]:
         """Outputs of an operation that break what is proved about them, its inputs being proper."""
-        module = base.kind in ("atom", "bond")
-        if self.outside or not self.trusted or not module:
+        if self.outside or not self.trusted or finding.kind not in ("atom", "bond"):
             return []
         for visit, facts in zip(found, proved, strict=True):
-            inputs = zip(flatten(visit.x), facts.balls, strict=True)
-            if not all(ball.has(t) for t, ball in inputs if t.is_floating_point()):
+            if not all(ball.has(t) for t, ball in _bounded(visit.x, facts.balls)):
                 continue
-            outputs = zip(flatten(visit.y), facts.reached, strict=True)
-            for tensor, ball in ((t, b) for t, b in outputs if t.is_floating_point()):
-                if (broken := ball.broken(tensor, TOLERANCE)) is None:
-                    continue
-                (low, high), sizes = ball.bounds[broken], groups(tensor, broken)
-                path = path_of(visit.module, visit.indices)
-                return [
-                    f"{_what(replace(base, path=path))} gives values of norm"
-                    f" {float(sizes.amin()):.6g} … {float(sizes.amax()):.6g}, but"
-                    f" {low:.6g} … {high:.6g} is certified"
-                ]
+            for tensor, ball in _bounded(visit.y, facts.reached):
+                if (broken := ball.broken(tensor, TOLERANCE)) is not None:
+                    (low, high), sizes = ball.bounds[broken], groups(tensor, broken)
+                    return [
+                        f"{_what(replace(finding, path=visit.path))} gives values of norm"
+                        f" {float(sizes.amin()):.6g} … {float(sizes.amax()):.6g}, but"
+                        f" {low:.6g} … {high:.6g} is certified"
+                    ]
         return []
 
 
-def _around(x: torch.Tensor, measure: Measure) -> Ball:
-    """Where inputs may be for lack of a bound: between the smallest and the largest group met."""
-    sizes = groups(x, measure)
-    return Ball({measure: (float(sizes.amin()), float(sizes.amax()))})
-
-
-def _leads(type: Tensor, batch: Symbol) -> bool:
-    return bool(type.shape) and type.shape[0] == batch
+def _bounded(value: Any, balls: Sequence[Ball]) -> list[tuple[torch.Tensor, Ball]]:
+    """The real tensors of a value, each with its ball."""
+    pairs = zip(flatten(value), balls, strict=True)
+    return [(tensor, ball) for tensor, ball in pairs if tensor.is_floating_point()]
 
 
 def _what(found: ModuleFinding) -> str:
@@ -279,12 +255,6 @@ def _what(found: ModuleFinding) -> str:
     where = f" at line {found.line}" if not found.file else f" at {found.file}:{found.line}"
     path = f" ({found.path})" if found.path and found.path != found.name else ""
     return f"{found.name}{path}{where}"
-
-
-def _file(program: Program, module: Module) -> str | None:
-    """The file that a module stands in, where that is not the model's own."""
-    file = place(module.span, program).get("file")
-    return None if file is None else str(file)
 
 
 def path_of(module: Module, indices: Indices) -> str:
@@ -298,29 +268,19 @@ def path_of(module: Module, indices: Indices) -> str:
             return ""
 
 
-def _name(program: Program, module: Module) -> str:
+def _named(program: Program, module: Module) -> tuple[str, str]:
+    """The name and the kind of a position."""
     if module is program.tree:
-        return program.name
+        return program.name, "model"
+    kind = type(module).__name__.lower()
     match module:
         case Leaf(op=op):
-            return op.label
-        case Scope(name=name):
-            return name
+            return op.label, "atom" if isinstance(op, Atom) else "bond"
+        case Scope():
+            return module.name, module.kind
         case Shared():
-            return shared_name(module)
+            return shared_name(module), kind
         case Repeat(path=path):
-            return f"{path.rpartition('.')[2] or 'repetition'} × {module.count}"
+            return f"{path.rpartition('.')[2] or 'repetition'} × {module.count}", kind
         case _:
-            return type(module).__name__.lower()
-
-
-def _kind(program: Program, module: Module) -> str:
-    if module is program.tree:
-        return "model"
-    match module:
-        case Leaf(op=op):
-            return "atom" if isinstance(op, Atom) else "bond"
-        case Scope(kind=kind):
-            return kind
-        case _:
-            return type(module).__name__.lower()
+            return kind, kind

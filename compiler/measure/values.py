@@ -155,10 +155,6 @@ class Ball:
                 return measure
         return None
 
-    def is_bounded(self, measure: Measure) -> bool:
-        """Whether there is an upper bound in a measure."""
-        return math.isfinite(self.radius(measure))
-
     def radius(self, measure: Measure) -> float:
         """The upper bound in one measure; infinite where there is none."""
         return self.bounds.get(measure, (0.0, math.inf))[1]

@@ -1,21 +1,22 @@
-"""The generated model's weights: fresh ones on the unit ball's surface, or a checkpoint's."""
+"""The generated model and its weights: fresh ones on the unit ball's surface, or a checkpoint's."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from types import ModuleType
 from typing import Any
 
 import torch
 
+from modnorm.codegen.assemble import generate
+from modnorm.codegen.imports import import_source
 from modnorm.codegen.plan import Record, records
 from modnorm.kernels.state import plan_names
 from modnorm.kernels.weight import Weight
 from modnorm.measure.problems import CheckError, some
 from modnorm.measure.seal import Broken, is_sealed
-from modnorm.ops.base import Atom
 from modnorm.passes.program import Program
 from modnorm.report.output import is_special
 
@@ -23,22 +24,20 @@ HOLDERS = ("model", "state_dict")
 """Keys under which training scripts keep a state dict."""
 
 
-@dataclass(frozen=True)
-class WeightNorm:
-    """A weight's exact norm, its ball's radius being 1, and its target."""
+def compiled(program: Program) -> ModuleType:
+    """The module that a program compiles to, for running on a CPU; named after its file.
 
-    record: Record
-    norm: float
-
-    @property
-    def op(self) -> Atom:
-        return self.record.weight.op
+    Raises:
+        ImportError: if torch is not installed.
+    """
+    stem = PurePath(program.source.name).stem.strip("<>")
+    return import_source(generate(program, "cpu"), stem)
 
 
-def build(module: ModuleType, seed: int, dtype: torch.dtype) -> torch.nn.Module:
-    """The generated model, with weights drawn by a seed."""
+def build(module: ModuleType, seed: int) -> torch.nn.Module:
+    """The generated model in float64, with weights drawn by a seed."""
     made: torch.nn.Module = getattr(module, module.MODEL)(
-        dtype=dtype, generator=torch.Generator().manual_seed(seed)
+        dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
     )
     return made
 
@@ -53,13 +52,10 @@ def values(program: Program, model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
-def norms(program: Program, weights: Mapping[str, torch.Tensor]) -> list[WeightNorm]:
-    """The norm of every weight, in execution order."""
-    with torch.no_grad():
-        return [
-            WeightNorm(r, float(r.weight.op.weight_norm(weights[r.name].double())))
-            for r in records(program)
-        ]
+@torch.no_grad()
+def norms(plan: Sequence[Record], weights: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """The exact norm of every weight by its name, in execution order; its ball's radius is 1."""
+    return {r.name: float(r.weight.op.weight_norm(weights[r.name].double())) for r in plan}
 
 
 def load(path: str, model: torch.nn.Module) -> None:
@@ -74,22 +70,21 @@ def load(path: str, model: torch.nn.Module) -> None:
     known = [Weight(name, "", (), "", 0.0, 0.0) for name in own]  # only names are looked at
     names = plan_names(list(found), known)  # by the rule of the optimizers
     named = dict(zip(names, found.values(), strict=True))
-    wrong: list[str] = []
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        wrong.append(f"it has {some(twice)} more than once, under names of wrappers")
     missing = [name for name in own if name not in named]
     unknown = [name for name in named if name not in own]
-    if missing:
-        wrong.append(f"it lacks {some(missing)}")
-    if unknown:
-        wrong.append(f"it has {some(unknown)}, which the model has not")
+    twice = [name for name, count in Counter(names).items() if count > 1]
     odd = [
         f"{name} {tuple(named[name].shape)} for {tuple(own[name].shape)}"
         for name in own
         if name in named and named[name].shape != own[name].shape
     ]
-    if odd:
-        wrong.append(f"these have other shapes: {some(odd)}")
+    complaints = {
+        "it has {} more than once, under names of wrappers": twice,
+        "it lacks {}": missing,
+        "it has {}, which the model has not": unknown,
+        "these have other shapes: {}": odd,
+    }
+    wrong = [said.format(some(names)) for said, names in complaints.items() if names]
     if wrong:
         raise CheckError(f"the checkpoint `{path}` does not fit the model: {'; '.join(wrong)}")
     broken = [name for name, tensor in named.items() if not bool(tensor.isfinite().all())]

@@ -65,7 +65,8 @@ class Certificate:
 
     It holds while every weight's norm is at most 1 and every input's, in `source`, too. None where
     there is no bound; `reasons` says why. `parts` is by id of the module tree, `weights` by the
-    template of a weight's path. `inputs` and `outputs` are the measures of the model's tensors.
+    template of a weight's path. `inputs` and `outputs` are the measures of the model's tensors;
+    `by_image`: those of images are R, and not P.
     `sharpness` bounds the second derivatives in the same norms, for updates of modular norm 1 and
     inputs that move by 1; infinite where there is no bound.
     """
@@ -80,6 +81,7 @@ class Certificate:
     parts: Mapping[int, PartBound]
     weights: Mapping[str, WeightBound]
     sharpness: Sharpness
+    by_image: bool
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,7 @@ class _Certifier:
             self.parts,
             {path: self.weight(path) for path in self.kappas},
             sharpness,
+            self.frames.whole,
         )
 
     def find_outer(self) -> None:

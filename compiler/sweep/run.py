@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
+from modnorm.console import LONGEST, bar
 from modnorm.data.fetch import DataError
 from modnorm.measure.interface import torch_at_hand
 from modnorm.measure.problems import NoTorch
-from modnorm.measure.progress import LONGEST, bar
 from modnorm.report.diagnostics import clean
 from modnorm.sweep.plan import Curve, Plan, Run
 from modnorm.sweep.pool import WORK, Cluster, Job, Pool, Processes, stoppable

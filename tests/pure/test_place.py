@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from modnorm.codegen.plan import records
 from modnorm.diagnostics import Diagnostics, Source, Span
 from modnorm.graph.modules import Leaf, Module, Repeat, Scope, walk
-from modnorm.graph.paths import instance
+from modnorm.graph.paths import (
+    depth,
+    first,
+    indices,
+    instance,
+    last_copy,
+    pattern,
+    starred,
+    template,
+)
 from modnorm.graph.place import (
     MAX_LOOPS,
     MAX_WEIGHTS,
@@ -232,6 +241,23 @@ def test_camel_case() -> None:
 def test_instances() -> None:
     assert instance("a.linear", ()) == "a.linear"
     assert instance("a.{0}.b.{3}_1.linear", (1, 2)) == "a.1.b.5_1.linear"
+    assert indices("a.{0}.b.{3}_1.linear", "a.1.b.5_1.linear") == (1, 2)
+    assert first("a.{0}.b.{3}_1.linear") == "a.0.b.3_1.linear"
+
+
+def test_patterns() -> None:
+    """An index that says which of several runs it is stays; with `starred` none does."""
+    assert starred("a.{0}.b.{3}_1.linear") == "a.*.b.*_1.linear"
+    assert pattern("a.{0}.b.{3}_1.linear") == "a.*.b.3_1.linear"
+    assert starred("linear") == pattern("linear") == "linear"
+
+
+def test_templates_are_read_as_they_are_written() -> None:
+    path = template("a.{0}.b", 3, "_1")
+    assert (path, depth(path)) == ("a.{0}.b.{3}_1", 2)
+    assert last_copy(path) == (3, "_1")
+    assert template("", 0) == "{0}"
+    assert last_copy("a.{0}.linear") is None
 
 
 @pytest.mark.parametrize("word", ["forward", "lambda", "train", "self", "class", "parameters"])

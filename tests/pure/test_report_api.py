@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+import inspect
 import io
 import json
+import pydoc
 import subprocess
 import sys
 from fractions import Fraction
@@ -259,6 +261,14 @@ def test_every_name_is_there() -> None:
         assert getattr(modnorm, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         _ = modnorm.nonsense
+
+
+def test_the_package_has_the_functions_help() -> None:
+    function = modnorm.report.__wrapped__  # type: ignore[attr-defined]
+    assert inspect.signature(modnorm.report) == inspect.signature(function)
+    shown = pydoc.plain(pydoc.render_doc(modnorm.report))
+    assert "report(path: 'FilePath', /, *, model: 'str | None' = None" in shown
+    assert '"mse" or "cross_entropy", to be told how smooth' in shown
 
 
 @pytest.mark.parametrize(

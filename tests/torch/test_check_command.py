@@ -339,12 +339,13 @@ def test_the_same_bond_certified_rightly_passes() -> None:
 
 def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[bool] = []
+    found = modnorm.check("net.mod")
 
-    def measured(*_: Any, progress: bool, **__: Any) -> tuple[str, bytes, tuple[str, ...]]:
+    def measured(*_: Any, progress: bool) -> modnorm.Check:
         shown.append(progress)
-        return "", b"", ()
+        return found
 
-    monkeypatch.setattr("modnorm.measure.command.measured", measured)
+    monkeypatch.setattr("modnorm.measure.interface.measured", measured)
     for arguments in ([], ["-q"]):
         for terminal in (False, True):
             monkeypatch.setattr("modnorm.cli._is_terminal", lambda answer=terminal: answer)
@@ -356,10 +357,9 @@ def test_everything_is_counted_once() -> None:
     """The bar ends full: as many things are done as were announced."""
     seen: list[tuple[int, int]] = []
     analysis = modnorm.report("lm.mod").analysis
-    net = modnorm.load("lm.mod")
     options = CheckOptions(vary={"d": (8, 9)}, seeds=2)
     check(
-        analysis, lambda _: net, lambda _: analysis, options, lambda *a: seen.append(a[:2])
+        analysis, lambda _: analysis, options, lambda *a: seen.append(a[:2])
     )  # fmt: skip
     done, total = seen[-1]
     assert done == total - 1

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import modnorm
-from modnorm.measure.coordinates import Objective, star
+from modnorm.measure.coordinates import Objective
 from modnorm.measure.inputs import Batch
 from modnorm.report.checked import ScalingFinding
 
@@ -142,11 +142,6 @@ def test_training_that_diverges_is_told(file: Any) -> None:
 def test_values_that_do_not_compile_are_told(file: Any) -> None:
     with pytest.raises(modnorm.ModnormError, match="width"):
         modnorm.check(file(MLP), vary={"width": (8, 8.5)})
-
-
-def test_star() -> None:
-    assert star("block.{0}.mlp.{3}.linear") == "block.*.mlp.*.linear"
-    assert star("linear") == "linear"
 
 
 def test_the_loss_fits_the_output() -> None:

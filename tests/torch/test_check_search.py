@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modnorm.measure.fits import Fit, power_law
+from modnorm.measure.coordinates import Fit, power_law
 from modnorm.measure.search import EFFORTS, Ascent, Problem, largest_stretch, stretch_at
 from modnorm.measure.values import (
     Ball,

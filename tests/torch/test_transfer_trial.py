@@ -14,10 +14,10 @@ import torch
 
 import modnorm
 from modnorm import pipeline
-from modnorm.api import imported
 from modnorm.data import tasks
 from modnorm.data.fetch import DataError
 from modnorm.data.texts import load
+from modnorm.measure.weights import compiled
 from modnorm.sweep import trial
 from modnorm.sweep.axes import read_label
 from modnorm.sweep.optimizers import build
@@ -175,7 +175,7 @@ def test_masses_change_the_steps_of_normed_optimizers(file: Path, text: Path) ->
 def test_body_masses_are_those_of_a_file_with_them(mass: float) -> None:
     def plan(first: float, body: float) -> Any:
         program = pipeline.analyse_text(GPT.replace("FIRST", str(first)).replace("BODY", str(body)))
-        return imported(program.program, "gpt").PLAN
+        return compiled(program.program).PLAN
 
     found, wanted = with_body_mass(plan(2, 5), mass), plan(1, mass)
     assert [record.name for record in found] == [record.name for record in wanted]
@@ -279,7 +279,7 @@ def test_muon_takes_the_body_and_adamw_the_rest(file: Path) -> None:
 
 
 def test_muon_moves_kernels_as_matrices() -> None:
-    module = imported(pipeline.analyse_text(CNN).program, "net")
+    module = compiled(pipeline.analyse_text(CNN).program)
     model = module.Net(generator=torch.Generator().manual_seed(0))
     muon, _ = build(module, model, read_label("muon"), 0.25)
     names = [record.name for record in module.PLAN][1:-1]
