@@ -26,7 +26,8 @@ class Cell:
 
     A plain text is shown as it is, `code` as code, and in a `marked` one what stands between
     backquotes is code. `brief` stands for it where there is no room. `guide` is drawn before it in
-    a terminal, and elsewhere it is indented by `depth`. `bar` is a part of 1, drawn as a bar.
+    a terminal, and elsewhere it is indented by `depth`. `bar` is a part of 1, drawn as a bar where
+    there is room.
     """
 
     text: str
@@ -73,7 +74,10 @@ class Table:
         """The table without a column, or with brief cells."""
         rows = self.cells()
         if title == BRIEF:
-            brief = [[replace(c, text=c.brief or c.text, brief="") for c in row] for row in rows]
+            brief = [
+                [replace(c, text=c.brief or c.text, brief="", bar=None) for c in row]
+                for row in rows
+            ]
             return replace(self, rows=brief)
         at = self.titles.index(title)
         titles = self.titles[:at] + self.titles[at + 1 :]
@@ -94,15 +98,21 @@ class Column(Generic[Row]):
 
 
 def table_of(
-    columns: Sequence[Column[Row]], rows: Iterable[Row], *, cut: str = "", name: str = ""
+    columns: Sequence[Column[Row]],
+    rows: Iterable[Row],
+    *,
+    spare: tuple[str, ...] = (),
+    cut: str = "",
+    name: str = "",
 ) -> Table:
     """A table with a row for each of some things."""
     return Table(
         tuple(column.title for column in columns),
         [[column.cell(row) for column in columns] for row in rows],
         frozenset(column.title for column in columns if column.number),
-        cut=cut,
-        name=name,
+        spare,
+        cut,
+        name,
     )
 
 

@@ -15,6 +15,7 @@ from modnorm.passes.program import Program, Weight
 from modnorm.passes.sensitivity import power
 from modnorm.pipeline import Analysis
 from modnorm.report.blocks import (
+    BRIEF,
     NO_BREAK,
     NONE,
     Block,
@@ -53,7 +54,7 @@ def document(analysis: Analysis) -> Document:
     program = analysis.program
     blocks: list[Block] = [
         Facts([*_facts(program)]),
-        table_of(PARTS, rows(program), cut="part"),
+        table_of(PARTS, rows(program), spare=(BRIEF,), cut="part"),
         Section("Weights", [table_of(WEIGHTS, program.weights)], detail=True),
     ]
     if program.certificate is not None and program.certificate.weights:
@@ -240,10 +241,15 @@ def shown_target(weight: Weight | None) -> str:
     return between(*targets(weight)) if weight.target else "0 (frozen)"
 
 
+def _share(share: float) -> Cell:
+    text = percent(share)
+    return Cell(text, bar=share, brief=f"{text:>6}")
+
+
 # A column more is a line more: what it says is shown in a terminal and in Markdown.
 PARTS: tuple[Column[Row], ...] = (
     Column("part", _name),
-    Column("share of mass", lambda row: Cell(percent(row.part.share), bar=row.part.share)),
+    Column("share of mass", lambda row: _share(row.part.share)),
     Column("sensitivity", lambda row: number(row.sensitivity), number=True),
     Column("certified", _proof, number=True),
     Column("target", lambda row: shown_target(row.part.weight)),

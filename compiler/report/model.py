@@ -6,7 +6,7 @@ JSON, text, pages and comparisons are views of it. A repetition is there once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -80,6 +80,7 @@ class Part:
         and other mentions of it have none, and no parts.
     count: how many copies a repetition has.
     run: how many copies a run of one has.
+    parameters: how many numbers the weights in it have, of all copies.
     where: its line, and its file where that is not the model's own.
     number: its place in `Report.parts`, -1 where it has none.
     """
@@ -99,8 +100,14 @@ class Part:
     count: int = 1
     run: int = 1
     weight: Weight | None = None
+    parameters: int = 0
     number: int = -1
     inner: list[Part] = field(default_factory=list)
+
+    def holds(self, inner: Iterable[Part]) -> None:
+        """Take in the parts directly inside."""
+        self.inner = [*inner]
+        self.parameters += sum(part.parameters for part in self.inner)
 
     @property
     def mass(self) -> float:
@@ -282,7 +289,7 @@ class _Tree:
     def model(self) -> Part:
         tree = self.program.tree
         root = self.part(tree, "model", self.program.name, "", None, 1)
-        root.inner = [self.at(tree, root, 1)]
+        root.holds([self.at(tree, root, 1)])
         return root
 
     def at(self, module: Module, outer: Part, times: int) -> Part:
@@ -299,12 +306,13 @@ class _Tree:
                 kind, name, path, times = "shared", shared_name(module), shared_path(module), 1
             case Repeat(count=count):
                 part = self.part(module, "repeat", name or f"0…{count - 1}", path, outer, times)
-                part.count, part.inner = count, [*self.runs(module, part)]
+                part.count = count
+                part.holds(self.runs(module, part))
                 return part
             case _:
                 kind = type(module).__name__.lower()
         part = self.part(module, kind, name, path, outer, times)
-        part.inner = [self.at(inner, part, times) for inner in self.inside(module)]
+        part.holds(self.at(inner, part, times) for inner in self.inside(module))
         return part
 
     def runs(self, repeat: Repeat, part: Part) -> Iterator[Part]:
@@ -316,7 +324,7 @@ class _Tree:
             times = 1 if isinstance(run.body, Shared) else part.times * run.count
             copies = self.part(run.body, "copies", name, run.path, part, times)
             copies.run = run.count
-            copies.inner = [self.at(run.body, copies, times)]
+            copies.holds([self.at(run.body, copies, times)])
             yield copies
             start += run.count
 
@@ -338,6 +346,7 @@ class _Tree:
         counted = module.body if isinstance(module, Shared) else module
         each = finite(program.masses.get(counted.id, 0))
         bound = certified(program).parts.get(module.id)
+        weight = self.weights[path] if kind == "atom" else None
         return Part(
             module=module,
             kind=kind,
@@ -351,5 +360,6 @@ class _Tree:
             certified=finite(bound.sensitivity) if bound else None,
             norm=norm(program, module.id),
             where=words.place(module.span, program),
-            weight=self.weights[path] if kind == "atom" else None,
+            weight=weight,
+            parameters=math.prod(weight.op.weight_shape) * times if weight else 0,
         )

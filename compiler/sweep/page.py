@@ -12,12 +12,12 @@ main { padding: 16px; max-width: 1280px; margin: 0 auto; }
 .panel { display: grid; }
 .panel > :not(header) { margin: 0 12px; }
 .panel > h1 { padding-top: 8px; }
-td:first-child:not(.num) { overflow-wrap: anywhere; min-width: 7.5em; }
+td:first-child:not(.num) { overflow-wrap: anywhere; min-width: 5.5em; }
 .curves { display: flex; flex-wrap: wrap; gap: 8px 16px; }
 .curves svg { stroke-linejoin: round; max-width: 100%; height: auto; }
 .curves text { fill: var(--text); font-family: inherit !important; }
 """
-WITHOUT = "The pictures of the curves need matplotlib: pip install modnorm[plot]"
+WITHOUT = 'The pictures of the curves need matplotlib: `pip install "modnorm[plot]"`'
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
@@ -28,7 +28,7 @@ def render(findings: Findings) -> str:
     try:
         pictures = {name: plot.svg(findings, name) for name in tables.optimizers(findings)}
     except CheckError:
-        without = f'<p class="dim">{WITHOUT}</p>'
+        without = f'<p class="dim">{pieces.message(WITHOUT)}</p>'
     document = tables.document(findings, pictures)
     title = pieces.text(document.title)
     facts, *blocks = document.blocks

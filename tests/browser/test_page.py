@@ -250,6 +250,26 @@ def test_measured_sensitivities(whole: Any) -> None:
     assert "violated" in whole.one("#details").text
 
 
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (390, ["part", "measured", "target"]),
+        (1280, ["part", "mass", "declared", "certified", "measured", "target"]),
+    ],
+)
+def test_a_phone_shows_targets_and_what_was_measured(
+    width: int, columns: list[str], whole: Any
+) -> None:
+    """Beside the names, of which none is cut."""
+    whole.resize(width, 900)
+    shown = """return [...document.querySelectorAll("#tree-head > span")]
+        .filter((cell) => cell.getClientRects().length).map((cell) => cell.textContent)"""
+    wide = """return [...document.querySelectorAll("#tree .row > span")]
+        .filter((cell) => cell.scrollWidth > cell.clientWidth + 1).length"""
+    assert whole.js(shown) == columns
+    assert whole.js(wide) == 0
+
+
 def test_changes(whole: Any) -> None:
     text = whole.one("#changes").text
     assert "copies 4 → 8" in text

@@ -113,6 +113,40 @@ def test_the_page_is_well_formed_and_alone(name: str) -> None:
             assert attrs.get(key) is None or attrs[key] in ids
 
 
+def test_what_is_to_be_done_comes_first(gpt: Analysis) -> None:
+    """Findings lead the panels, each with its line; a missing bound is no alarm."""
+    text = page(gpt)
+    titles = re.findall(r'<section class="panel" id="(\w+)"', text)
+    assert titles[0] == "findings"
+    (found,) = re.findall(r'id="findings".*?</section>', text, re.DOTALL)
+    assert found.count("<li ") == len(gpt.diagnostics) > 0
+    for one in gpt.diagnostics:
+        assert one.span is not None
+        assert f'href="#L0-{one.span.line}"' in found
+    (tile,) = re.findall(r'<div class="tile open">(.*?)</div>', text)
+    assert "not certified" in tile
+    assert "its input can be 0" in tile
+    assert 'id="findings"' not in page(analysed("input x: float[batch, 8]\nmodel M = Linear(8)"))
+
+
+@pytest.mark.parametrize("name", ["gpt", "rescnn", "tied", "odd"])
+def test_parts_say_what_they_give_and_how_many_parameters_they_have(name: str) -> None:
+    program = analysed(PROGRAMS[name]).program
+    found = described(program)
+    nodes = payload(page(analysed(PROGRAMS[name])))["nodes"]
+    assert nodes[0].get("parameters", 0) == program.entries
+    for part, node in zip(found.parts, nodes, strict=True):
+        assert node["output"] == str(program.types[part.module.id][1])
+    atoms = [part for part in found.parts if part.weight]
+    assert sum(part.parameters for part in atoms) == program.entries
+
+
+def test_the_words_of_the_page_are_explained(gpt: Analysis) -> None:
+    (terms,) = re.findall(r'<details class="panel" id="terms">.*?</details>', page(gpt), re.DOTALL)
+    for word in ("mass", "target", "sensitivity", "norm", "κ", "sharpness", "parameter"):
+        assert re.search(rf"<dt>[^<]*{word}", terms)
+
+
 def test_the_policy_allows_only_the_page_itself(gpt: Analysis) -> None:
     reader = Reader(page(gpt))
     (policy,) = (

@@ -204,7 +204,7 @@ def test_without_matplotlib_the_page_works_and_pictures_say_why(
     findings = found(grid(seeds=(0,)))
     shown = page.render(findings)
     assert "<svg" not in shown
-    assert shown.count("need matplotlib: pip install modnorm[plot]") == 1
+    assert shown.count("<code>pip install &quot;modnorm[plot]&quot;</code>") == 1
     assert not Checked(shown).open
     with pytest.raises(CheckError, match="matplotlib"):
         plot.picture(findings)

@@ -70,6 +70,8 @@ def node_records(
             "certified": rounded(part.certified),
             "targets": [*map(rounded, part.targets)] if part.targets else None,
             "shape": list(part.weight.op.weight_shape) if part.weight else [],
+            "parameters": part.parameters or None,
+            "output": str(found.program.types[part.module.id][1]),
             "norm": str(part.norm or ""),
             "at": f"L{files.get(str(file), 0)}-{line}",
             "where": f"{file}:{line}" if file else f"line {line}",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from modnorm.diagnostics import Diagnostic
 from modnorm.graph import paths
-from modnorm.passes.certificate import Reason
+from modnorm.passes.certificate import Certificate, Reason
 from modnorm.report import against
 from modnorm.report.blocks import Block, Cell, Column, Notes, Section, Text, Tone, table_of
 from modnorm.report.checked import Extent, Findings, ModuleFinding, ScalingFinding, WeightFinding
+from modnorm.report.diagnostics import in_order
 from modnorm.report.document import proved_weights, sharpness, smoothness
 from modnorm.report.html.pieces import inside, message, panel, table, text
 from modnorm.report.model import Facts, Report, certified
@@ -43,21 +45,20 @@ def tiles(found: Report, checked: Findings | None) -> str:
 
 def _tiles(found: Report, checked: Findings | None) -> Iterator[tuple[str, str, str, str]]:
     facts, program, proof = found.facts, found.program, certified(found.program)
+    copies = sum(weight.copies for weight in program.weights)
+    yield "weights", f"{copies:,}", plural(facts.weights, "parameter"), ""
+    yield "mass", number(facts.mass, 5), "shares of it set the targets", ""
+    yield "declared sensitivity", number(facts.sensitivity, 5), "as declared: sets the targets", ""
     kappa = "an update of norm 1 moves the output by at most this"
     stretch = "proved: change of the output over change of the input"
-    why = str(proof.reasons[0]) if proof.reasons else "not certified"
-    if len(proof.reasons) > 1:
-        why += f"; and {plural(len(proof.reasons) - 1, 'more reason')}"
     for label, value, about in (
         ("κ", facts.kappa, kappa),
         ("certified sensitivity", facts.certified_sensitivity, stretch),
     ):
         if value is not None:
             yield label, number(value, 5), about, "good" if value <= 1 + ROUNDING else ""
-        else:
-            yield label, "no bound", why, "open"
-            why = "for the same reason"
-    yield "declared sensitivity", number(facts.sensitivity, 5), "as declared: sets the targets", ""
+        elif label == "κ" or facts.kappa is not None:
+            yield label, "not certified", _why(proof), "open"
     if checked is not None:
         about = "certified for weights of the norms measured"
         for label, value, meant in (
@@ -67,9 +68,6 @@ def _tiles(found: Report, checked: Findings | None) -> Iterator[tuple[str, str, 
         ):
             if value is not None:
                 yield label, number(value, 5), meant, ""
-    yield "mass", number(facts.mass, 5), "shares of it set the targets", ""
-    copies = sum(weight.copies for weight in program.weights)
-    yield "weights", f"{copies:,}", plural(facts.weights, "parameter"), ""
     for kind, bounds, known in (
         ("declared", program.sharpness[program.tree.id], facts.sharpness),
         ("certified", proof.sharpness, facts.certified_sharpness),
@@ -78,6 +76,50 @@ def _tiles(found: Report, checked: Findings | None) -> Iterator[tuple[str, str, 
             yield f"{kind} sharpness", sharpness(bounds, 3), "second-order bounds", "long"
     if (loss := program.smoothness) is not None:
         yield f"smoothness, {loss.loss}", number(loss.smoothness, 5), smoothness(loss), ""
+
+
+def _why(proof: Certificate) -> str:
+    """Why nothing is proved: the first reason, and how many more there are."""
+    if not proof.reasons:
+        return "no finite bound was found"
+    first, *rest = map(str, proof.reasons)
+    return f"{first}; and {plural(len(rest), 'more reason')}" if rest else first
+
+
+TERMS = (
+    ("weight, parameter", "A weight is a tensor that is trained; its parameters are its numbers."),
+    ("norm", "How large a weight or a value is. An operation says how its weight is measured, and"
+     " weights begin at norm 1 as a rule."),
+    ("mass", "A part's share of the mass is its share of a step: how much of the change of the"
+     " output may come from it."),
+    ("sensitivity", "How far a part's output moves when its input moves by 1. The declared one is"
+     " typical and sets the targets; the certified one is proved, for inputs and weights of norm at"
+     " most 1."),
+    ("target", "The norm of a weight's update for a learning rate of 1: its share of the mass over"
+     " the sensitivity of all that stands behind it."),
+    ("κ", "A proof that an update of modular norm 1 moves the output by at most κ. Without one the"
+     " model trains all the same: many usual operations have no bound for every input."),
+    ("sharpness", "How fast sensitivities change themselves: α with the weights, β with weights and"
+     " input, γ with the input."),
+)  # fmt: skip
+
+
+def terms() -> str:
+    """What the words of the page mean."""
+    rows = "".join(f"<dt>{text(term)}</dt><dd>{text(about)}</dd>" for term, about in TERMS)
+    return f'<dl class="facts">{rows}</dl>'
+
+
+def problems(found: Sequence[Diagnostic], files: dict[str, int]) -> str:
+    """Warnings and advice, each with a link to its line: what there is to do."""
+    items = [
+        f'<li class="{one.severity}"><a href="#L{files.get(span.source.name, 0)}-{span.line}">'
+        f"{text(str(span))}</a>: {message(one.message)}"
+        f"{f' <span class=dim>{message(one.hint)}</span>' if one.hint else ''}</li>"
+        for one in in_order(found)
+        if (span := one.span) is not None
+    ]
+    return panel("findings", "Findings", f"<ul>{''.join(items)}</ul>") if items else ""
 
 
 def certificate(found: Report, files: dict[str, int]) -> str:

@@ -51,9 +51,9 @@ function nameCell(node) {
   const twist = node.children.length ? (isOpen(node) ? "▾" : "▸") : "";
   const title = el(node.kind === "atom" ? "b" : "span", {}, ...marked(node.name));
   const cell = el("span", { class: "name", title: shownPath(node) }, el("span", { class: "twist", "aria-hidden": "true" }, twist), title);
-  cell.style.paddingLeft = `${node.depth * 13}px`;
+  cell.style.paddingLeft = `${node.depth * 13 + 15}px`;
   if (node.count > 1) cell.append(el("span", { class: "times" }, ` × ${counted(node.count)}`));
-  if (node.call) cell.append(el("span", { class: "call" }, ...marked(node.call)));
+  if (node.call) cell.append(" ", el("span", { class: "call" }, ...marked(node.call)));
   return cell;
 }
 
@@ -202,7 +202,9 @@ function details(node) {
   const facts = [
     ["kind", node.op ? `${node.op}, ${node.kind}` : node.kind],
     ["copies", node.copies > 1 ? counted(node.copies) : ""],
-    ["shape", node.shape ? node.shape.join(" × ") : ""],
+    ["output", node.output],
+    ["weight", node.shape ? node.shape.join(" × ") : ""],
+    ["parameters", node.parameters ? counted(node.parameters) : ""],
     ["mass", node.mass ? `${fmt(node.mass)} (${percent(node.share)})` : "0"],
     ["declared", fmt(node.declared)],
     ["certified", fmt(node.certified)],
