@@ -274,7 +274,7 @@ def main(
         f"GPT, {SIZES['blocks']} blocks of width {SIZES['d_embed']}; {texts.describe(found)}; "
         f"{steps:,} steps of {BATCH} × {SIZES['context']}, lr {LR:g}, weight decay "
         f"{WEIGHT_DECAY:g}, {seeds} seed{'s' * (seeds > 1)} from 0, {starts}; held-out loss over "
-        f"{task.held_out_count:,} windows, training loss over the last tenth; "
+        f"{len(task.places):,} windows, training loss over the last tenth; "
         f"median step, {threads} thread{'s' * (threads > 1)}, CPU {platform.machine()}; "
         f"{release('modula')}, {release('modnorm')}, torch {torch.__version__}, "
         f"Python {platform.python_version()}."
