@@ -249,14 +249,22 @@ def test_compiling_and_reporting_need_no_torch(command: str, tmp_path: Path) -> 
 
 
 def test_each_act_has_one_place() -> None:
-    """What puts files in their place, and what draws tables in a terminal."""
-    users: dict[str, set[str]] = {"os.replace(": set(), "rich.table": set()}
-    for path in package():
-        text = path.read_text(encoding="utf-8")
-        for act, files in users.items():
-            if act in text:
-                files.add(str(path.relative_to(COMPILER)))
-    assert users == {
-        "os.replace(": {"files.py", "report/output.py"},
-        "rich.table": {"report/terminal.py"},
+    """What puts files in their place, draws a format's tables, shows how far it is, trains."""
+    places = {
+        r"os\.replace\(": {"files.py", "report/output.py"},
+        r"rich\.table": {"report/terminal.py"},
+        r"<table": {"report/html/pieces.py"},
+        r"-{3}:": {"report/markdown.py"},
+        r"rich\.progress": {"console.py"},
+        r"\bbackward\(loss": {"train.py"},
     }
+    texts = {
+        str(path.relative_to(COMPILER)): path.read_text(encoding="utf-8")
+        for path in package()
+        if path.is_relative_to(COMPILER)
+    }
+    for act, files in places.items():
+        assert {name for name, text in texts.items() if re.search(act, text)} == files, act
+    trains = re.compile(r"optimizer\.step\(")
+    examples = [p for p in tracked(".py") if p.is_relative_to(ROOT / "examples")]
+    assert not [p.name for p in examples if trains.search(p.read_text(encoding="utf-8"))]
