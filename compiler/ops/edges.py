@@ -141,9 +141,9 @@ class Edge:
         """The same, with the bounds that follow for every measure."""
         known = list(self.bounds.values())
         bounds: dict[Measure, Bound] = {}
-        for measure, below, above in _implied(self.type, tuple(self.bounds)):
-            low = max([known[i].low for i in below], default=0.0)
-            high = min([product(known[i].high, c) for i, c in above], default=math.inf)
+        for measure, lows, highs in _implied(self.type, tuple(self.bounds)):
+            low = max([known[i].low for i in lows], default=0.0)
+            high = min([product(known[i].high, c) for i, c in highs], default=math.inf)
             bounds[measure] = Bound(low, high)
         return Edge(self.type, bounds, True)
 

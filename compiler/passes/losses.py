@@ -15,7 +15,7 @@ from modnorm.ops.losses import LARGEST, LOSSES, Constants, Unbounded
 from modnorm.ops.types import Tensor
 from modnorm.passes.certificate import Smoothness
 from modnorm.passes.certify import Certify
-from modnorm.passes.program import Program
+from modnorm.passes.program import Program, run_passes
 
 LARGE = "it is too large for a float"
 
@@ -98,8 +98,8 @@ class Curvature:
     name: ClassVar[str] = "curvature"
 
     def run(self, program: Program, diagnostics: Diagnostics) -> Program:
-        certified = Certify(brief=True).run(program, Diagnostics())
-        found = (Loss(loss).run(certified, Diagnostics()).smoothness for loss in LOSSES)
+        certified = run_passes(program, (Certify(brief=True),), Diagnostics())
+        found = [run_passes(certified, (Loss(loss),), Diagnostics()).smoothness for loss in LOSSES]
         return replace(program, curvature=tuple(one for one in found if one is not None))
 
     def verify(self, program: Program) -> None:

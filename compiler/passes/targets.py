@@ -94,7 +94,7 @@ def _holds(weight: Weight) -> bool:
     if not (math.isfinite(most) and least > 0):
         return False
     target = float(weight.target)
-    return math.isfinite(target / least) and (target / most > 0 or target == 0)
+    return math.isfinite(target / least) and (target / most > 0 or weight.mass == 0)
 
 
 @dataclass(frozen=True)

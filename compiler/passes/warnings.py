@@ -203,13 +203,13 @@ class Warnings:
 
     def still(self, program: Program, diagnostics: Diagnostics) -> None:
         """Targets so small that updates of that size round away."""
-        still = {weight.path: _still(weight) for weight in program.weights if weight.target}
-        count = sum(still.values())
+        moving = [weight for weight in program.weights if weight.target]
+        count = sum(map(_still, moving))
         if not count:
             return
-        least, path = min(_extremes(w)[0] for w in program.weights if still.get(w.path))
+        worst = min(moving, key=lambda weight: _extremes(weight)[0])
+        least, path = _extremes(worst)[0]
         copies = sum(weight.copies for weight in program.weights)
-        worst = next(w for w in program.weights if _extremes(w)[0] == (least, path))
         share = float(divide(worst.mass, program.mass))
         diagnostics.add(
             Diagnostic(

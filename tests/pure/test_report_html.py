@@ -119,10 +119,11 @@ def test_what_is_to_be_done_comes_first(gpt: Analysis) -> None:
     titles = re.findall(r'<section class="panel" id="(\w+)"', text)
     assert titles[0] == "findings"
     (found,) = re.findall(r'id="findings".*?</section>', text, re.DOTALL)
-    assert found.count("<li ") == len(gpt.diagnostics) > 0
+    assert found.count("<li>") == len(gpt.diagnostics) > 0
     for one in gpt.diagnostics:
         assert one.span is not None
         assert f'href="#L0-{one.span.line}"' in found
+        assert f": {one.severity} {one.code}: " in found
     (tile,) = re.findall(r'<div class="tile open">(.*?)</div>', text)
     assert "not certified" in tile
     assert "its input can be 0" in tile

@@ -338,6 +338,16 @@ def test_targets_near_each_other_are_not_warned_of(body: str) -> None:
     assert not [d for d in found if d.code == "W611"]
 
 
+def test_a_target_too_small_for_a_float_is_not_taken_for_frozen() -> None:
+    """A share of 3e-42 over 1e300, which would be 0, as the target of a mass of 0 is."""
+    body = "Linear(8) @ (1e10 * Linear(8)) ** 30 @ Linear(8, mass = 1e-40)"
+    with pytest.raises(ModnormError) as caught:
+        analyse_text(f"{X}model M = {body}\n", passes=ANALYSIS)
+    (error,) = caught.value.diagnostics
+    assert error.code == "E501"
+    assert "the target of `linear` is more or less than a float can hold" in error.message
+
+
 @pytest.mark.parametrize(
     ("body", "still"),
     [

@@ -111,15 +111,17 @@ def terms() -> str:
 
 
 def problems(found: Sequence[Diagnostic], files: dict[str, int]) -> str:
-    """Warnings and advice, each with a link to its line: what there is to do."""
-    items = [
-        f'<li class="{one.severity}"><a href="#L{files.get(span.source.name, 0)}-{span.line}">'
-        f"{text(str(span))}</a>: {message(one.message)}"
-        f"{f' <span class=dim>{message(one.hint)}</span>' if one.hint else ''}</li>"
-        for one in in_order(found)
-        if (span := one.span) is not None
-    ]
-    return panel("findings", "Findings", f"<ul>{''.join(items)}</ul>") if items else ""
+    """Warnings and advice, each with a link to its line, if it has one: what there is to do."""
+    items = "".join(f"<li>{_problem(one, files)}</li>" for one in in_order(found))
+    return panel("findings", "Findings", f"<ul>{items}</ul>") if items else ""
+
+
+def _problem(one: Diagnostic, files: dict[str, int]) -> str:
+    said = f"{one.severity} {one.code}: {message(one.message)}"
+    if (span := one.span) is not None:
+        line = f"L{files.get(span.source.name, 0)}-{span.line}"
+        said = f'<a href="#{line}">{text(str(span))}</a>: {said}'
+    return f'{said} <span class="dim">{message(one.hint)}</span>' if one.hint else said
 
 
 def certificate(found: Report, files: dict[str, int]) -> str:
