@@ -11,6 +11,7 @@ from modnorm.graph.elaborate import elaborate
 from modnorm.graph.modules import Mentions
 from modnorm.passes.certify import Certify
 from modnorm.passes.counts import Counts
+from modnorm.passes.find_streams import FindStreams
 from modnorm.passes.flow import Flow
 from modnorm.passes.losses import Loss
 from modnorm.passes.masses import Masses
@@ -27,6 +28,7 @@ from modnorm.syntax.loader import Loaded, load, load_text
 ANALYSIS: tuple[Pass, ...] = (
     Shapes(),
     Masses(),
+    FindStreams(),
     Sensitivities(),
     Flow(),
     Targets(),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .plan import Norm, Plan, plan_hash
     from .rule import Rule
     from .sgd import DualizedSGD, NormedSGD
+    from .streams import residual_stream
     from .weight import Layout, Weight
 
 __all__ = [
@@ -32,9 +33,10 @@ __all__ = [
     "Rule",
     "Weight",
     "plan_hash",
+    "residual_stream",
 ]
 PARTS = (
-    *("weight", "plan", "rule", "optimizer", "dualized", "adam", "sgd", "monitor"),
+    *("streams", "weight", "plan", "rule", "optimizer", "dualized", "adam", "sgd", "monitor"),
     *("launch", "polar_launch"),  # move weights on a GPU, once they are imported
 )
 

@@ -11,7 +11,7 @@ from pathlib import PurePath
 from modnorm import __version__
 from modnorm.codegen import sections, tables
 from modnorm.codegen.classes import Model, model
-from modnorm.codegen.plan import plan_text
+from modnorm.codegen.plan import plan_text, streams_text
 from modnorm.codegen.signature import signed
 from modnorm.diagnostics import Diagnostic, Diagnostics, InternalError
 from modnorm.graph.numbers import show
@@ -50,8 +50,13 @@ IMPORTS = (
     "from modnorm.kernels import plan_hash",
 )
 """What a file imports of the runtime that is not in it."""
-BASE = ("schemes", "weight", "plan")
+STREAMS = "streams"
+"""The section that tables of residual streams need."""
+BASE = ("schemes", STREAMS, "weight", "plan")
 """The sections that a plan needs."""
+STREAM_NOTE = """\
+# How far the end of a residual stream moves with the sum behind each of its branches. Norms alone
+# read the sum, so it counts as the mean of its terms: (sensitivity, terms) of each branch."""
 DEFAULT_PLAN = "NormedOptimizer.default_plan = PLAN"
 KINDS = {
     "NormedAdam": "Adam's updates, each of its target's size",
@@ -101,14 +106,20 @@ def _generate(program: Program, device: str, diagnostics: Diagnostics, standalon
     lean = run_passes(program, LOWERING, Diagnostics())
     norms = list(dict.fromkeys(w.op.norm.name for w in program.weights))
     core = [section.name for section in sections.needed(norms)]
+    streams = streams_text(lean)
+    if not streams:
+        core.remove(STREAMS)
     runtime = _runtime()
     # A file's names are the same in both forms, and with and without kernels.
     taken = {name for part in (*core, *sections.ON_GPU) for name in sections.defines(part)}
     lines = _import_lines((*core, *sections.ON_GPU))
     taken.update(sections.bindings(ast.parse("\n".join([FUTURE, *lines, *IMPORTS, runtime]))))
-    made = model(lean, taken.union(TABLES))
+    made = model(lean, taken.union(TABLES, streams))
     _warn(program, made, diagnostics)
-    plan, inputs = _plan(lean, made.name, device), _inputs(program, made.name, made.inputs)
+    plan, inputs = (
+        _plan(lean, made.name, device, streams.values()),
+        _inputs(program, made.name, made.inputs),
+    )
     parts = [_rule("Model"), runtime, inputs, made.text]
     used = _mentioned(ast.parse(runtime)) | _mentioned(made.tree)
     if standalone:
@@ -127,6 +138,8 @@ def _generate(program: Program, device: str, diagnostics: Diagnostics, standalon
         runtime_imports = [*IMPORTS]
         if any(weight.stored for weight in program.weights):
             runtime_imports.append("from modnorm.kernels import Layout")
+        if streams:
+            runtime_imports.append("from modnorm.kernels import residual_stream")
         lines = dict.fromkeys((*MODEL_IMPORTS, *runtime_imports))
         used |= {line.split()[-1] for line in runtime_imports}
         parts = [_public(made.name), _rule("Plan"), plan, *parts, _rule("Optimizers"), *SUBCLASSES]
@@ -136,8 +149,8 @@ def _generate(program: Program, device: str, diagnostics: Diagnostics, standalon
     return f"{head}\n\n{body}\n"
 
 
-def _plan(program: Program, name: str, device: str) -> str:
-    """The table `PLAN` and its hash."""
+def _plan(program: Program, name: str, device: str, streams: Iterable[str]) -> str:
+    """The table `PLAN` and its hash, behind those of the residual streams."""
     rows = [
         *plan_text(program).split("\n"),
         f'model="{name}",',
@@ -145,7 +158,8 @@ def _plan(program: Program, name: str, device: str) -> str:
     ]
     rows += tables.choices(program, device)
     tail = (")", "PLAN_HASH = plan_hash(PLAN)")
-    return "\n".join(["PLAN = Plan(", *(f"    {row}" for row in rows), *tail])
+    plan = "\n".join(["PLAN = Plan(", *(f"    {row}" for row in rows), *tail])
+    return "\n".join([*(f"{STREAM_NOTE}\n{stream}" for stream in streams), plan])
 
 
 def _import_lines(names: Iterable[str]) -> dict[str, None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from modnorm.codegen.forward import place_of
@@ -12,6 +12,7 @@ from modnorm.kernels.weight import Layout
 from modnorm.ops.base import Atom
 from modnorm.ops.types import Real
 from modnorm.passes.program import Program, Weight
+from modnorm.passes.streams import Branch, Copies, Items, Stream
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,6 @@ class Record:
         """Where it is stored, if not in a parameter of its own."""
         stored = self.weight.stored
         return stored.op.layout(stored.part, self.parameter) if stored else None
-
-
-def later(weight: Weight, indices: tuple[int, ...]) -> float:
-    """Downstream sensitivity of a copy over that of the last copy."""
-    factor = 1.0
-    for level, index in zip(weight.levels, indices, strict=True):
-        factor *= float(level.ratio) ** (level.count - 1 - index)
-    return factor
 
 
 def records(program: Program, *, planned: bool = True) -> list[Record]:
@@ -78,7 +71,7 @@ def records(program: Program, *, planned: bool = True) -> list[Record]:
                 path = instance(weight.path, own)
                 if path not in seen:
                     seen.add(path)
-                    factor = later(weight, own)
+                    factor = weight.later(own)
                     downstream, target = float(weight.downstream), float(weight.target)
                     found.append(Record(path, weight, downstream * factor, target / factor))
             else:
@@ -102,6 +95,62 @@ def plan_text(program: Program) -> str:
     writer = _PlanWriter(weights)
     lines = writer.region(program.flow, ())
     return "\n".join(["(", *(f"    {line}" for line in lines), "),"])
+
+
+def _along(weight: Weight, variables: tuple[str, ...]) -> str:
+    """The target of a weight in a residual stream, for the copies that the variables name."""
+    last = tuple(level.count - 1 for level in weight.levels)
+    terms = weight.terms
+    if len({term.factor for term in terms}) == 1:  # the factor is in the target
+        terms = tuple(replace(term, factor=1.0) for term in terms)
+    whole = float(weight.target) * sum(term(last) for term in terms)
+    sums = []
+    for term in terms:
+        text = "" if term.factor == 1 and term.places else repr(term.factor)
+        for place in term.places:
+            parts, constant = [], place.start
+            for stride, n in zip(place.strides, place.levels, strict=True):
+                parts.append(variables[n] if stride == 1 else f"{stride} * {variables[n]}")
+                constant -= stride * weight.levels[n].start
+            index = " + ".join(parts)
+            index += f" {'-' if constant < 0 else '+'} {abs(constant)}" if constant else ""
+            entry = f"{stream_name(place.stream)}.{place.name}[{index}]"
+            text += f" * {entry}" if text else entry
+        sums.append(text)
+    single = len(terms) == len(terms[0].places) == 1
+    below = " + ".join(sums)
+    return f"{whole!r} / {below if single else f'({below})'}"
+
+
+def stream_name(number: int) -> str:
+    """The table of a residual stream in the generated file."""
+    return f"STREAM_{number}" if number else "STREAM"
+
+
+def streams_text(program: Program) -> dict[str, str]:
+    """By name, the tables of the residual streams on which targets depend."""
+    places = [p for weight in program.weights for term in weight.terms for p in term.places]
+    found = {}
+    for number in sorted({place.stream for place in places}):
+        stream, name = program.streams.streams[number], stream_name(number)
+        rows = _stream_rows(stream, stream.items)
+        head = f"{name} = residual_stream("
+        found[name] = "\n".join([head, "    (", *(f"        {row}" for row in rows), "    )", ")"])
+    return found
+
+
+def _stream_rows(stream: Stream, items: Items) -> list[str]:
+    rows: list[str] = []
+    for item in items:
+        match item:
+            case Branch(sum=sum, key=key, length=length):
+                pair = f"({stream.added[key]!r}, {float(length)!r}),"
+                rows.append(f"{pair}  # {place_of(sum.add.span)}")
+            case Copies(runs=runs):
+                for _, count, inner in runs:
+                    lines = [f"    {row}" for row in _stream_rows(stream, inner)]
+                    rows += ["*(", *lines, f") * {count},"]
+    return rows
 
 
 NEGLIGIBLE = 1e-13
@@ -179,6 +228,9 @@ class _PlanWriter:
         name, held = f"{weight.path}.weight", f"{weight.holder}.weight"
         target = repr(float(weight.target))
         room = 2 * WIDEST
+        if weight.terms:
+            target = _along(weight, own)
+            room += 2 * WIDEST
         for level, variable in zip(weight.levels, own, strict=True):
             name, held = (
                 x.replace(f"{{{level.start}}}", f"{{{variable}}}", 1) for x in (name, held)

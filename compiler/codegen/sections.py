@@ -28,7 +28,7 @@ class Section(NamedTuple):
 
 
 SECTIONS = (
-    *(Section(name) for name in ("schemes", "weight", "plan", "polar")),
+    *(Section(name) for name in ("schemes", "streams", "weight", "plan", "polar")),
     Section("spectral", "spectral"),
     Section("spectral_taps", "spectral_taps", "spectral"),
     Section("row_rms", "row_rms"),

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     import torch
 
 
+TYPICAL = Fraction(1, 3)
+"""How far attention moves with one of q, k and v where logits are scaled by 1/√d, typically."""
+
+
 @register
 @dataclass(frozen=True)
 class Attention(Bond):
@@ -68,7 +72,7 @@ class Attention(Bond):
 
     @property
     def sensitivity(self) -> Real:
-        return max(1, magnitude(self.scale))
+        return 1 if magnitude(self.scale) <= 1 else TYPICAL
 
     @property
     def certified(self) -> Real | str:

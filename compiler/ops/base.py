@@ -335,6 +335,17 @@ class Op(ABC):
         """
         return None
 
+    def degree(self, x: Type) -> int | None:
+        """k where op(a·x) = aᵏ·op(x) for every a > 0; None where there is no such k.
+
+        It is 0 for a normalization, whose eps is scaled along. This default asks `absorb`.
+        """
+        count = len(x.members) if isinstance(x, TupleType) else 1
+        found = self.absorb((2,) * count)
+        if found is None or found[0] != self:
+            return None
+        return next((degree for degree in (0, 1) if found[1] == 2**degree), None)
+
     def fuse(self, before: Op) -> Op | None:
         """One operation equal to this one after `before`, or None."""
         return None

@@ -148,6 +148,9 @@ class Normalization(AlongAxes):
             return None
         return dataclasses.replace(self, eps=eps), 1 if a > 0 else -1
 
+    def degree(self, x: Type) -> int | None:
+        return 0
+
     def trailing(self, type: Type) -> str | None:
         """The normalised shape as an expression in `{x}`, where the axes are the last ones."""
         assert isinstance(type, Tensor)

@@ -186,7 +186,7 @@ class _Certifier:
         """A repetition: one look into each of its frames, with what its copies make in sum."""
         stretches = list(frame.parts)
         for run in reversed(repeat.runs):
-            ratio = 1 / float(self.program.sensitivities[run.body.id])
+            ratio = self.program.growth(run)
             done = 0
             while done < run.count:
                 part, count = stretches.pop()
@@ -296,9 +296,10 @@ class _Certifier:
     def weight(self, path: str) -> WeightBound:
         """What is proved of a weight; its targets are summed over copies as κ is."""
         weight, high, kappa = self.weights[path], self.highs[path], self.kappas[path]
-        targets = float(weight.target)
-        for level in weight.levels:
-            targets *= float(geometric(divide(1, level.ratio), level.count))
+        targets = float(weight.target) * sum(1 / weight.later(i) for i in weight.along())
+        for n, level in enumerate(weight.levels):
+            if n not in weight.streamed:
+                targets *= float(geometric(divide(1, level.ratio), level.count))
         scale = product(targets, high)
         downstream = kappa / scale if scale and math.isfinite(kappa) else math.inf
         return WeightBound(high, downstream if targets else 0.0, kappa)

@@ -13,6 +13,7 @@ from modnorm.graph.modules import (
     Leaf,
     Module,
     Repeat,
+    Run,
     Tuple,
 )
 
@@ -39,8 +40,8 @@ class Algebra(Protocol[T]):
         """A tuple."""
         ...
 
-    def repeat(self, part: T, count: int) -> T:
-        """So many copies, composed."""
+    def repeat(self, part: T, run: Run) -> T:
+        """The copies of a run, composed."""
         ...
 
 
@@ -59,7 +60,7 @@ def fold(module: Module, algebra: Algebra[T], values: dict[int, T]) -> T:
         case Tuple(members=members):
             value = algebra.beside([*map(inner, members)])
         case Repeat(runs=runs):
-            copies = (algebra.repeat(inner(run.body), run.count) for run in runs)
+            copies = (algebra.repeat(inner(run.body), run) for run in runs)
             value = reduce(algebra.after, copies, algebra.unit)
         case Around(body=body):
             value = inner(body)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import ClassVar, Literal, Protocol
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Source, Span
 from modnorm.graph.dataflow import Region
-from modnorm.graph.modules import Module, Stored, Tare
+from modnorm.graph.modules import Module, Run, Stored, Tare
 from modnorm.graph.values import Value
 from modnorm.ops.base import Atom, Sharpness
 from modnorm.ops.types import Real, Tensor, Type
 from modnorm.passes.certificate import Certificate, Smoothness
+from modnorm.passes.streams import Streams
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,51 @@ class Level:
 
 
 @dataclass(frozen=True)
+class Place:
+    """What differs from copy to copy of a repetition in a residual stream, by the place there.
+
+    It is the entry of `table` number start + strides · (i, j, …), for the copy with the indices
+    (i, j, …) in the repetitions from the one with the number `outermost` on. The table is the
+    stream's `reach`, or its `terms`.
+    """
+
+    stream: int
+    name: Literal["reach", "terms"]
+    table: tuple[float, ...]
+    start: int
+    strides: tuple[int, ...]
+    outermost: int = 0
+
+    def __call__(self, indices: tuple[int, ...]) -> float:
+        """The entry for one copy."""
+        own = zip(self.strides, indices[self.outermost :], strict=False)
+        return self.table[self.start + sum(stride * index for stride, index in own)]
+
+    @property
+    def levels(self) -> range:
+        """The repetitions, from 0, that the strides are for."""
+        return range(self.outermost, self.outermost + len(self.strides))
+
+    def inside(self, indices: tuple[int, ...]) -> Place:
+        """The place in given copies of the outermost repetitions, numbered without these."""
+        known = indices[self.outermost :]
+        start = self.start + sum(s * i for s, i in zip(self.strides, known, strict=False))
+        left = max(self.outermost - len(indices), 0)
+        return replace(self, start=start, strides=self.strides[len(known) :], outermost=left)
+
+
+@dataclass(frozen=True)
+class Term:
+    """A part of a downstream sensitivity that differs from copy to copy of residual streams."""
+
+    factor: float
+    places: tuple[Place, ...]
+
+    def __call__(self, indices: tuple[int, ...]) -> float:
+        return self.factor * math.prod(place(indices) for place in self.places)
+
+
+@dataclass(frozen=True)
 class Tared:
     """What a `tare` does to what is in it, whose masses summed to `before`: a factor for each."""
 
@@ -51,7 +99,8 @@ class Weight:
 
     `path` is a template with one index for each of `levels`, outermost first. `downstream` is the
     sensitivity downstream of the last copy, and `target` that copy's target. `stored` is what its
-    parameter belongs to, where that is not its own.
+    parameter belongs to, where that is not its own. `terms`, of a weight in a repetition in a
+    residual stream, sum to the downstream sensitivity of each copy.
     """
 
     path: str
@@ -63,6 +112,7 @@ class Weight:
     levels: tuple[Level, ...] = ()
     uses: int = 1
     stored: Stored | None = None
+    terms: tuple[Term, ...] = ()
 
     @property
     def holder(self) -> str:
@@ -75,6 +125,31 @@ class Weight:
         for level in self.levels:
             total *= level.count
         return total
+
+    def later(self, indices: tuple[int, ...]) -> float:
+        """The downstream sensitivity of a copy over that of the last copy."""
+        factor = 1.0
+        for level, index in zip(self.levels, indices, strict=True):
+            factor *= float(level.ratio) ** (level.count - 1 - index)
+        if self.terms:
+            last = tuple(level.count - 1 for level in self.levels)
+            factor *= sum(t(indices) for t in self.terms) / sum(t(last) for t in self.terms)
+        return factor
+
+    @property
+    def streamed(self) -> frozenset[int]:
+        """The levels, from 0, that are repetitions in residual streams: their ratio is 1."""
+        places = [place for term in self.terms for place in term.places]
+        return frozenset(n for place in places for n in place.levels)
+
+    def along(self) -> Iterator[tuple[int, ...]]:
+        """Every copy in `streamed` levels, in the last copy of the others."""
+        inside = self.streamed
+        counts = [
+            range(level.count) if n in inside else (level.count - 1,)
+            for n, level in enumerate(self.levels)
+        ]
+        return product(*counts)
 
 
 @dataclass(frozen=True)
@@ -92,6 +167,7 @@ class Program:
     inputs: tuple[ModelInput, ...]
     tree: Module
     types: Mapping[int, tuple[Type, Type]] = field(default_factory=dict)
+    streams: Streams = field(default_factory=Streams)
     masses: Mapping[int, Real] = field(default_factory=dict)
     leaf_masses: Mapping[str, Real] = field(default_factory=dict)
     tares: Mapping[str, tuple[Tared, ...]] = field(default_factory=dict)
@@ -111,6 +187,12 @@ class Program:
     @property
     def sensitivity(self) -> Real:
         return self.sensitivities[self.tree.id]
+
+    def growth(self, run: Run) -> float:
+        """How many times as large the targets of a copy are as the next one's, at most."""
+        if run.body.id in self.streams.runs:
+            return 1.0  # they rise along a stream
+        return 1 / float(self.sensitivities[run.body.id])
 
     @property
     def flow(self) -> Region:

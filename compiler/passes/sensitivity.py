@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import reduce
 from typing import ClassVar
 
 from modnorm.diagnostics import Diagnostic, Diagnostics
-from modnorm.graph.modules import Leaf, Module, Repeat, walk
+from modnorm.graph.modules import Leaf, Module, Repeat, Run, walk
 from modnorm.graph.numbers import fits_float, show
+from modnorm.kernels.streams import residual_stream
 from modnorm.ops.types import Real
 from modnorm.passes.fold import fold
 from modnorm.passes.program import Program
+from modnorm.passes.streams import Branch, Streams, branches
 
 EXACT_BITS = 1000
 """Exact numbers longer than this continue as floats, which can hold all that are shorter."""
@@ -68,12 +70,15 @@ class _Declared:
     """Products along compositions and sums over tuples."""
 
     diagnostics: Diagnostics
+    streams: Streams
+    values: dict[int, Real] = field(default_factory=dict)
     unit: Real = 1
 
     def leaf(self, leaf: Leaf) -> Real:
         value = leaf.op.sensitivity
         if _holds(value):
-            return value
+            size = self.streams.size(leaf.id)
+            return value if size == 1 else value / size
         what = f"`{leaf.op.label}` has sensitivity {show(value)}; it must be positive and finite"
         self.diagnostics.add(Diagnostic("E501", what, leaf.span))
         return 1
@@ -85,8 +90,30 @@ class _Declared:
         total: Real = 0
         return reduce(plus, parts, total)
 
-    def repeat(self, part: Real, count: int) -> Real:
-        return power(part, count)
+    def repeat(self, part: Real, run: Run) -> Real:
+        stream = self.streams.runs.get(run.body.id)
+        if stream is None:
+            return power(part, run.count)
+        sizes = self.streams.streams[stream.at.stream].sizes[stream.at.last :]
+        added = [self.added(branch) for branch in branches(stream.items)] * run.count
+        return math.prod(1 + a / float(s) for a, s in zip(added, sizes, strict=False))
+
+    def added(self, branch: Branch) -> float:
+        """How far what a branch adds to a sum of one term moves with it."""
+        at, _ = self.streams.sums[branch.key]
+        size = self.streams.streams[at.stream].sizes[at.last - 1]
+        return float(sum(self.values[member] for member in branch.members) * size)
+
+    def reaching(self) -> Streams:
+        """The streams with how far each one's end moves with the sums on the way."""
+        found = []
+        for stream in self.streams.streams:
+            each = {branch.key: branch for branch in branches(stream.items)}
+            added = {add: self.added(branch) for add, branch in each.items()}
+            pairs = [(added[b.key], float(b.length)) for b in branches(stream.items)]
+            reach = residual_stream(pairs).reach
+            found.append(replace(stream, added=added, reach=reach))
+        return replace(self.streams, streams=tuple(found))
 
 
 @dataclass(frozen=True)
@@ -99,14 +126,15 @@ class Sensitivities:
     name: ClassVar[str] = "sensitivities"
 
     def run(self, program: Program, diagnostics: Diagnostics) -> Program:
-        declared: dict[int, Real] = {}
-        fold(program.tree, _Declared(diagnostics), declared)
+        algebra = _Declared(diagnostics, program.streams)
+        declared = algebra.values
+        fold(program.tree, algebra, declared)
         inside_out = reversed(list(walk(program.tree)))
         # an operation's own has been looked at
         over = (m for m in inside_out if not isinstance(m, Leaf) and not _holds(declared[m.id]))
         if not diagnostics.errors and (module := next(over, None)) is not None:
             diagnostics.add(self.out_of_range(module, declared))
-        return replace(program, sensitivities=declared)
+        return replace(program, sensitivities=declared, streams=algebra.reaching())
 
     def out_of_range(self, module: Module, numbers: dict[int, Real]) -> Diagnostic:
         """E501 for a part whose sensitivity no float can hold."""

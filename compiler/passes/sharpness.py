@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from modnorm.diagnostics import Diagnostics
-from modnorm.graph.modules import Leaf
+from modnorm.graph.modules import Leaf, Run
 from modnorm.ops.base import LINEAR, Sharpness
 from modnorm.passes.fold import fold
 from modnorm.passes.program import Program
+from modnorm.passes.streams import RunOf, branches
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,13 @@ class Second:
 
 
 IDENTITY = Second(0.0, 1.0, LINEAR)
+
+
+def shrunk(module: Second, factor: float) -> Second:
+    """A module behind a factor. Source: Large et al. 2024 (arXiv 2405.14813)."""
+    alpha, beta, gamma = dataclasses.astuple(module.sharp)
+    sharp = Sharpness(alpha, factor * beta, factor * factor * gamma)
+    return Second(module.mass, factor * module.mu, sharp)
 
 
 def after(first: Second, second: Second) -> Second:
@@ -92,9 +100,10 @@ class SharpnessPass:
     name: ClassVar[str] = "sharpness"
 
     def run(self, program: Program, diagnostics: Diagnostics) -> Program:
-        found: dict[int, Second | None] = {}
-        fold(program.tree, _Composed(program), found)
-        return replace(program, sharpness={i: _finite(second) for i, second in found.items()})
+        algebra = _Composed(program)
+        fold(program.tree, algebra, algebra.found)
+        found = {i: _finite(second) for i, second in algebra.found.items()}
+        return replace(program, sharpness=found)
 
     def verify(self, program: Program) -> None:
         assert program.tree.id in program.sharpness
@@ -113,14 +122,19 @@ class _Composed:
 
     def __init__(self, program: Program) -> None:
         self.masses = program.leaf_masses
+        self.streams = program.streams
+        self.found: dict[int, Second | None] = {}
         self.shared = {weight.path for weight in program.weights if weight.uses > 1}
 
     def leaf(self, leaf: Leaf) -> Second | None:
         # a shared weight moves all its uses at once, which no rule for trees covers
         if leaf.op.sharpness is None or leaf.weight in self.shared:
             return None
+        if leaf.id in self.streams.inside:  # of a mean of terms, but it stands before a sum of them
+            return None
         mass = float(self.masses.get(leaf.path, 0))
-        return Second(mass, float(leaf.op.sensitivity), leaf.op.sharpness)
+        second = Second(mass, float(leaf.op.sensitivity), leaf.op.sharpness)
+        return shrunk(second, 1 / float(self.streams.size(leaf.id)))
 
     def after(self, first: Second | None, second: Second | None) -> Second | None:
         return None if first is None or second is None else within(after, first, second)
@@ -129,5 +143,26 @@ class _Composed:
         known = [part for part in parts if part is not None]
         return within(beside, known) if len(known) == len(parts) else None
 
-    def repeat(self, part: Second | None, count: int) -> Second | None:
-        return None if part is None else within(repeated, part, count)
+    def repeat(self, part: Second | None, run: Run) -> Second | None:
+        if part is None:
+            return None
+        stream = self.streams.runs.get(run.body.id)
+        return within(repeated, part, run.count) if stream is None else self.along(stream, run)
+
+    def along(self, stream: RunOf, run: Run) -> Second | None:
+        """Copies in a residual stream: of sums whose branches read more and more terms."""
+        sizes = self.streams.streams[stream.at.stream].sizes
+        added: dict[int, Second | None] = {}
+        for branch in branches(stream.items):
+            at, _ = self.streams.sums[branch.key]
+            known = [one for m in branch.members if (one := self.found[m]) is not None]
+            # of a stream of one term
+            whole = within(beside, known) if len(known) == len(branch.members) else None
+            added[branch.key] = whole and within(shrunk, whole, float(sizes[at.last - 1]))
+        total: Second | None = IDENTITY
+        copies = (branch for _ in range(run.count) for branch in branches(stream.items))
+        for branch, size in zip(copies, sizes[stream.at.last :], strict=False):
+            one = added[branch.key]
+            own = one and within(beside, [IDENTITY, shrunk(one, 1 / float(size))])
+            total = total and own and within(after, total, own)
+        return total

@@ -8,8 +8,10 @@ of Large et al. 2024; a weight used in several places gets the sum of its uses (
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from itertools import product
+from typing import ClassVar, Literal, TypeAlias
 
 from modnorm.diagnostics import Diagnostic, Diagnostics
 from modnorm.graph import paths
@@ -18,8 +20,27 @@ from modnorm.graph.numbers import fits_float
 from modnorm.ops.base import Atom
 from modnorm.ops.types import Real
 from modnorm.passes.masses import divide
-from modnorm.passes.program import Level, Program, Weight
+from modnorm.passes.program import Level, Place, Program, Term, Weight
 from modnorm.passes.sensitivity import plus, power, times
+from modnorm.passes.streams import At, Streams
+
+Amount: TypeAlias = Mapping[tuple[Place, ...], Real]
+"""A downstream sensitivity: the sum of numbers, each times what it is at places of streams that
+differ from copy to copy."""
+ONE: Amount = {(): 1}
+
+
+def _plus(a: Amount, b: Amount) -> Amount:
+    if not a:
+        return b
+    return {**a, **{places: plus(a.get(places, 0), value) for places, value in b.items()}}
+
+
+def _times(a: Amount, b: Amount) -> Amount:
+    total: Amount = {}
+    for (first, one), (second, other) in product(a.items(), b.items()):
+        total = _plus(total, {(*first, *second): times(one, other)})
+    return total
 
 
 @dataclass(frozen=True)
@@ -27,47 +48,109 @@ class _Use:
     """A use of a weight: the sensitivity downstream of its last copy, and the loops around it."""
 
     value: Apply
-    downstream: Real
+    downstream: Amount
     levels: tuple[Level, ...]
 
 
-def reverse(region: Region, downstream: Real = 1) -> tuple[list[_Use], Real]:
-    """Every use of a weight in a region, and the sensitivity from its input on.
+@dataclass(frozen=True)
+class _Reverse:
+    """The reverse walk.
 
-    `downstream` is the sensitivity downstream of the region's output.
+    The sum behind k branches of a residual stream has the sensitivity that the stream's end has,
+    times the stream's `reach[k]`: so on the way through a stream the end's is carried along, and
+    multiplied where a branch, or the stream's start, goes off. Weights that take the sum itself
+    are those of its mean: whatever reads that has the sensitivity that it has elsewhere.
     """
-    below: dict[int, Real] = dict.fromkeys(region.numbers(), 0)
-    below[region.output] = downstream
-    uses: list[_Use] = []
-    for number in reversed(region.numbers()):
-        value, here = region[number], below[number]
-        match value:
-            case Apply(op=op, inputs=(x,)):
-                if value.weight is not None:
-                    uses.append(_Use(value, here, ()))
-                below[x] = plus(below[x], times(here, op.sensitivity))
-            case Pack(inputs=inputs):
-                for x in inputs:
-                    below[x] = plus(below[x], here)
-            case Loop(inputs=(x,)):
-                inner, here = _loop(value, here)
-                uses.extend(inner)
-                below[x] = plus(below[x], here)
-    uses.reverse()
-    return uses, below[region.input]
 
+    streams: Streams
 
-def _loop(loop: Loop, downstream: Real) -> tuple[list[_Use], Real]:
-    uses: list[_Use] = []
-    for run in reversed(loop.runs):
-        inner, ratio = reverse(run.region)
-        level = Level(run.start, run.count, ratio)
-        uses.extend(
-            _Use(use.value, times(downstream, use.downstream), (level, *use.levels))
-            for use in reversed(inner)
-        )
-        downstream = times(downstream, power(ratio, run.count))
-    return uses, downstream
+    def region(
+        self, region: Region, depth: int = 0, downstream: Amount = ONE
+    ) -> tuple[list[_Use], Amount]:
+        """Every use of a weight in a region, and the sensitivity from its input on.
+
+        `downstream` is the sensitivity downstream of the region's output, and `depth` the number of
+        repetitions around it.
+        """
+        below: dict[int, Amount] = {number: {} for number in region.numbers()}
+        below[region.output] = downstream
+        ends: dict[int, Amount] = {}  # of sums in streams, whatever reads them
+        uses: list[_Use] = []
+        for number in reversed(region.numbers()):
+            value, here = region[number], ends.get(number, below[number])
+            match value:
+                case Apply(leaf=leaf, inputs=(x,)) if leaf in self.streams.sums:
+                    at, found = self.streams.sums[leaf]
+                    here = self.end(at, number, here, ends)
+                    terms = list(region[x].inputs)
+                    skip = terms.pop(found.skip)
+                    ends[skip] = here if found.inner else self.before(at, here)
+                    for term in terms:
+                        below[term] = _plus(below[term], _times(here, self.of(at, depth, "reach")))
+                case Apply(op=op, inputs=(x,)) if number in ends and op.is_identity:
+                    ends[x] = here  # the skip
+                case Apply(leaf=leaf, inputs=(x,)) if leaf in self.streams.passes:
+                    if value.weight is not None:
+                        reach = self.of(self.streams.passes[leaf], depth, "reach", "terms")
+                        uses.append(_Use(value, _times(here, reach), ()))
+                    ends[x] = here
+                case Apply(op=op, inputs=(x,)):
+                    if value.weight is not None:
+                        uses.append(_Use(value, here, ()))
+                    below[x] = _plus(below[x], _times(here, {(): op.sensitivity}))
+                case Pack(inputs=inputs):
+                    for x in inputs:
+                        below[x] = _plus(below[x], here)
+                case Loop(inputs=(x,), node=node) if node in self.streams.loops:
+                    at = self.streams.loops[node]
+                    here = self.end(at, number, here, ends)
+                    uses.extend(self.loop(value, here, depth)[0])
+                    ends[x] = self.before(at, here, 0)
+                case Loop(inputs=(x,)):
+                    inner, here = self.loop(value, here, depth)
+                    uses.extend(inner)
+                    below[x] = _plus(below[x], here)
+        uses.reverse()
+        return uses, below[region.input]
+
+    def loop(self, loop: Loop, downstream: Amount, depth: int) -> tuple[list[_Use], Amount]:
+        uses: list[_Use] = []
+        for run in reversed(loop.runs):
+            inner, entering = self.region(run.region, depth + 1)
+            ratio = 1 if loop.node in self.streams.loops else entering.get((), 0)
+            level = Level(run.start, run.count, ratio)
+            uses.extend(
+                _Use(use.value, _times(downstream, use.downstream), (level, *use.levels))
+                for use in reversed(inner)
+            )
+            downstream = _times(downstream, {(): power(ratio, run.count)})
+        return uses, downstream
+
+    def of(self, at: At, depth: int, *names: Literal["reach", "terms"]) -> Amount:
+        """How far a stream's end moves with the sum at a place, or how many terms that has."""
+        stream, found = self.streams.streams[at.stream], ONE
+        for name in names:
+            table = stream.reach if name == "reach" else tuple(map(float, stream.sizes))
+            one: Amount = {(): table[at.start]}
+            if at.strides:
+                first = depth - len(at.strides)
+                one = {(Place(at.stream, name, table, at.start, at.strides, first),): 1}
+            found = _times(found, one)
+        return found
+
+    def end(self, at: At, number: int, here: Amount, ends: Mapping[int, Amount]) -> Amount:
+        """The sensitivity of the end of a stream, at a sum or a repetition of sums in it.
+
+        Behind the last one it is that of a mean of all terms.
+        """
+        if number in ends or at.strides:
+            return here
+        return _times(here, {(): divide(1, self.streams.streams[at.stream].sizes[-1])})
+
+    def before(self, at: At, end: Amount, behind: int = 1) -> Amount:
+        """What to carry on before a sum, or a repetition, of a stream that begins there or not."""
+        starts = at.start == behind and not at.strides
+        return _times(end, self.of(replace(at, start=0), 0, "reach")) if starts else end
 
 
 def geometric(ratio: Real, count: int) -> Real:
@@ -83,11 +166,31 @@ def geometric(ratio: Real, count: int) -> Real:
     return divide(power(ratio, count) - 1, ratio - 1)
 
 
+def _over(amount: Amount, outer: tuple[Level, ...]) -> Amount:
+    """The sum of a downstream sensitivity over all copies of the outermost repetitions."""
+    total: Amount = {}
+    for places, factor in amount.items():
+        inside = {n for place in places for n in place.levels}
+        for n, level in enumerate(outer):
+            if n not in inside:
+                factor = times(factor, geometric(level.ratio, level.count))
+        ranges = [range(level.count if n in inside else 1) for n, level in enumerate(outer)]
+        for indices in product(*ranges):
+            left, own = [place.inside(indices) for place in places], factor
+            for place in left:
+                if not place.strides:
+                    own = times(own, place.table[place.start])
+            total = _plus(total, {tuple(place for place in left if place.strides): own})
+    return total
+
+
 def _holds(weight: Weight) -> bool:
     """Whether floats can hold a weight's mass and the target of every copy."""
     if not (fits_float(weight.mass) and fits_float(weight.target)):
         return False
-    most = least = 1.0  # how much more sensitivity is downstream of another copy than of the last
+    # how much more sensitivity is downstream of another copy than of the last
+    found = [weight.later(indices) for indices in weight.along()]
+    most, least = max(found), min(found)
     for level in weight.levels:
         first = float(power(level.ratio, level.count - 1))
         most, least = most * max(first, 1), least * min(first, 1)
@@ -107,7 +210,7 @@ class Targets:
     name: ClassVar[str] = "targets"
 
     def run(self, program: Program, diagnostics: Diagnostics) -> Program:
-        uses, _ = reverse(program.flow)
+        uses, _ = _Reverse(program.streams).region(program.flow)
         by_weight: dict[str, list[_Use]] = {}
         for use in uses:
             assert use.value.weight is not None
@@ -138,24 +241,24 @@ class Targets:
         op = own.value.op
         assert isinstance(op, Atom)
         levels = own.levels[len(own.levels) - paths.depth(path) :]
-        downstream: Real = 0
+        whole: Amount = {}
         copies = 0
         for use in uses:
             # repetitions outside a shared module repeat its use, not its weight
             outer = use.levels[: len(use.levels) - len(levels)]
-            part, count = use.downstream, 1
-            for level in outer:
-                part = times(part, geometric(level.ratio, level.count))
-                count *= level.count
-            downstream = plus(downstream, part)
-            copies += count
+            whole = _plus(whole, _over(use.downstream, outer))
+            copies += math.prod(level.count for level in outer)
+        terms = [Term(float(factor), places) for places, factor in whole.items()]
+        last = tuple(level.count - 1 for level in levels)
+        downstream: Real = sum(term(last) for term in terms) if any(whole) else whole.get((), 0)
         if not (downstream > 0 and fits_float(downstream)):
             return None
         mass = program.leaf_masses[path]
         share = divide(mass, program.mass) if program.mass != 0 else 0
         target = divide(share, downstream)
         stored = own.value.stored
-        return Weight(path, op, own.value.span, mass, downstream, target, levels, copies, stored)
+        found = Weight(path, op, own.value.span, mass, downstream, target, levels, copies, stored)
+        return replace(found, terms=tuple(terms)) if any(whole) else found
 
     def verify(self, program: Program) -> None:
         if program.mass == 0:

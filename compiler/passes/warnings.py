@@ -74,28 +74,41 @@ class Warnings:
             if not (isinstance(before, Tuple) and isinstance(add, Leaf) and add.op.joins):
                 continue
             skips = [m for m in before.members if _is_skip(m)]
-            if not skips or len(skips) == len(before.members):
+            if not skips or len(skips) == len(before.members) or add.id in program.streams.sums:
                 continue
             total = program.sensitivities[before.id] * program.sensitivities[add.id]
             if abs(float(total) - 1) <= TOLERANCE:
                 continue
-            parts = tuple(
+            parts = [
                 Label(m.span, f"sensitivity {show(program.sensitivities[m.id])}")
                 for m in before.members
+            ]
+            hint = (
+                "weigh the two so that they sum to 1: `(1 - 1/n) * Identity + 1/n * f`, with n the"
+                " number of branches"
             )
+            reader = program.streams.failures.get(add.id)
+            if reader is not None:
+                what = f"`{reader.op.label}` reads the sum without a norm"
+                parts.append(Label(reader.span, what))
+                hint += (
+                    "; or let norms alone read the sum, as in `Identity + f @ norm` before a last"
+                    " norm: then it counts as a mean of its terms"
+                )
             diagnostics.add(
                 Diagnostic(
                     "W603",
                     f"this residual branch has sensitivity {show(total)}, not 1",
                     add.span,
-                    others=parts,
-                    hint="weigh the two so that they sum to 1: `(1 - 1/n) * Identity + 1/n * f`,"
-                    " with n the number of branches",
+                    others=tuple(parts),
+                    hint=hint,
                 )
             )
 
     def growing(self, module: Repeat, program: Program, diagnostics: Diagnostics) -> None:
         total = program.sensitivities[module.id]
+        if module.id in program.streams.loops:
+            return
         if module.count > 1 and total > 1 + TOLERANCE:
             one = {program.sensitivities[run.body.id] for run in module.runs}
             each = f" of sensitivity {show(one.pop())}" if len(one) == 1 else ""
@@ -230,8 +243,9 @@ def _still(weight: Weight) -> int:
     """How many copies of a weight have a target below the resolution of its type."""
     if _extremes(weight)[0][0] >= RESOLUTION:
         return 0
-    targets = [float(weight.target)]
-    *levels, longest = [Level(0, 1, 1), *sorted(weight.levels, key=lambda level: level.count)]
+    targets = [float(weight.target) / weight.later(indices) for indices in weight.along()]
+    plain = [level for n, level in enumerate(weight.levels) if n not in weight.streamed]
+    *levels, longest = [Level(0, 1, 1), *sorted(plain, key=lambda level: level.count)]
     for level in levels:
         steps = [float(power(level.ratio, n)) for n in range(level.count)]
         targets = [target / step for target in targets for step in steps]
@@ -251,12 +265,13 @@ def _extremes(weight: Weight) -> list[tuple[float, str]]:
     """The least and the largest target among a weight's copies, each with the copy's path."""
     ends = []
     for sign in (1, -1):
-        target, indices = float(weight.target), []
-        for level in weight.levels:
+        most = max(weight.along(), key=lambda indices: sign * weight.later(indices))
+        target, indices = float(weight.target) / weight.later(most), list(most)
+        for n, level in enumerate(weight.levels):
             first = float(power(level.ratio, level.count - 1))
-            at_first = sign * first > sign
-            indices.append(0 if at_first else level.count - 1)
-            target /= first if at_first else 1.0
+            if sign * first > sign:
+                indices[n] = 0
+                target /= first
         ends.append((target, instance(weight.path, tuple(indices))))
     return ends
 

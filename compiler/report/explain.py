@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import reduce
+from itertools import product
 
 from modnorm.codegen.plan import Record, records
 from modnorm.diagnostics import Diagnostic, ModnormError, Span, did_you_mean
@@ -35,6 +36,7 @@ from modnorm.ops.types import Real
 from modnorm.passes.masses import divide
 from modnorm.passes.program import Program, Weight
 from modnorm.passes.sensitivity import power, times
+from modnorm.passes.streams import At
 from modnorm.passes.targets import geometric
 from modnorm.report.diagnostics import cells, clean
 from modnorm.report.words import between, call, exact, plural, shared_name, short, sizes
@@ -44,6 +46,13 @@ VALUE = 12
 """Columns of a value."""
 ALIKE = 1e-9
 """Relative difference of targets that counts as none."""
+STREAM = (
+    "Only norms read the residual stream. With n terms in x, x + f(norm(x)) is then,",
+    "up to a factor that norms take out, the mean (1 - 1/(n+1))·y + f(norm(y))/(n+1):",
+    "a norm of n terms has sensitivity 1/n. The model itself computes x as written.",
+    "",
+)
+"""What the factors of residual streams rest on."""
 EXAMPLE = 0.1
 """The learning rate of the example."""
 
@@ -135,6 +144,8 @@ class Factor:
     what: str
     span: Span | None = None
     terms: str = ""
+    streams: bool = False
+    """Whether it follows from what a residual stream is taken for."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +191,8 @@ def explain(program: Program, record: Record) -> Explanation:
     """The explanation of one copy of a weight; `record` is one of `records(program)`."""
     weight = record.weight
     indices = paths.indices(weight.path, record.path)
-    uses = tuple(_use(trail, program, indices) for trail in _trails(program.tree, weight.path))
+    trails = _trails(program.tree, weight.path)
+    uses = tuple(_Downstream(program, trail, indices).use() for trail in trails)
     return Explanation(program, record, tuple(_tares(program, weight)), uses)
 
 
@@ -210,51 +222,115 @@ def _trails(tree: Module, path: str) -> Iterator[Trail]:
         stack.extend((part, (*trail, (node, i))) for i, part in reversed([*enumerate(parts)]))
 
 
-def _use(trail: Trail, program: Program, indices: tuple[int, ...]) -> Use:
-    leaf = trail[-1][0]
-    assert isinstance(leaf, Leaf)
-    repeats = [node for node, _ in trail if isinstance(node, Repeat)]
-    # repetitions outside a shared module repeat its use, not its weight
-    outer = len(repeats) - len(indices)
-    own = {repeat.id: index for repeat, index in zip(repeats[outer:], indices, strict=True)}
-    factors: list[Factor] = []
-    for node, at in reversed(trail):
-        if isinstance(node, Compose):
-            for step in node.steps[at + 1 :]:
-                factors.extend(_through(step, program))
-        elif isinstance(node, Repeat):
-            run = node.runs[at]
-            one = program.sensitivities[run.body.id]
-            if node.id not in own:
-                terms = f"1 + … + {exact(one)}^{run.count - 1}" if run.count > 2 else ""
-                what = f"used in {_copies(run.count)} of {_name(run.body)}"
-                factors.append(Factor(geometric(one, run.count), what, node.span, terms))
-            elif (later := run.count - 1 - own[node.id]) > 0:
-                factors.append(_power(one, later, run.body, node.span, "later "))
-            for after in node.runs[at + 1 :]:
-                one = program.sensitivities[after.body.id]
-                factors.append(_power(one, after.count, after.body, node.span))
-    return Use(leaf, tuple(factors))
+class _Downstream:
+    """The factors from a place in the tree on, nearest first.
 
+    All of a residual stream that stands behind it is one factor.
+    """
 
-def _through(module: Module, program: Program) -> Iterator[Factor]:
-    """The factors of all of a module, one operation after the other."""
-    stack = [module]
-    while stack:
-        node = stack.pop()
-        match node:
-            case Leaf(op=op, span=span):
-                yield Factor(program.sensitivities[node.id], call(op), span)
-            case Tuple(members=members, span=span):
-                values = [program.sensitivities[member.id] for member in members]
-                terms = " + ".join(map(exact, values))
-                yield Factor(program.sensitivities[node.id], _name(node), span, terms)
-            case Repeat(runs=runs, span=span):
-                for run in runs:
-                    one = program.sensitivities[run.body.id]
-                    yield _power(one, run.count, run.body, span)
-            case _:
-                stack.extend(reversed(children(node)))
+    def __init__(self, program: Program, trail: Trail, indices: tuple[int, ...]) -> None:
+        self.program, self.streams, self.trail = program, program.streams, trail
+        repeats = [node for node, _ in trail if isinstance(node, Repeat)]
+        # repetitions outside a shared module repeat its use, not its weight
+        outer = len(repeats) - len(indices)
+        self.own = {node.id: i for node, i in zip(repeats[outer:], indices, strict=True)}
+        self.counted: set[int] = set()  # streams that have their factor
+
+    def use(self) -> Use:
+        leaf = self.trail[-1][0]
+        assert isinstance(leaf, Leaf)
+        return Use(leaf, tuple(self.factors()))
+
+    def factors(self) -> Iterator[Factor]:
+        for depth in reversed(range(len(self.trail))):
+            node, taken = self.trail[depth]
+            match node:
+                case Leaf() if node.id in self.streams.passes:
+                    yield self.reach(self.streams.passes[node.id], depth, node.span, of_sum=True)
+                case Tuple(members=members) if members[taken].id in self.streams.members:
+                    add = self.streams.members[members[taken].id]
+                    yield self.reach(self.streams.sums[add.id][0], depth, add.span)
+                case Compose(steps=steps):
+                    for step in steps[taken + 1 :]:
+                        yield from self.through(step, depth)
+                case Repeat(runs=runs) if node.id not in self.streams.loops:
+                    yield from self.copies(node, taken)
+                    for after in runs[taken + 1 :]:
+                        one = self.program.sensitivities[after.body.id]
+                        yield _power(one, after.count, after.body, node.span)
+
+    def copies(self, node: Repeat, taken: int) -> Iterator[Factor]:
+        """The copies of the same run that stand behind, or that share the weight."""
+        run = node.runs[taken]
+        one = self.program.sensitivities[run.body.id]
+        if node.id not in self.own:
+            terms = f"1 + … + {exact(one)}^{run.count - 1}" if run.count > 2 else ""
+            what = f"used in {_copies(run.count)} of {_name(run.body)}"
+            yield Factor(geometric(one, run.count), what, node.span, terms)
+        elif (later := run.count - 1 - self.own[node.id]) > 0:
+            yield _power(one, later, run.body, node.span, "later ")
+
+    def through(self, module: Module, depth: int) -> Iterator[Factor]:
+        """The factors of all of a module, one operation after the other."""
+        program, stack = self.program, [module]
+        while stack:
+            node = stack.pop()
+            at = self.streams.place(node)
+            if at is not None:
+                if at.stream not in self.counted:
+                    yield self.reach(At(at.stream, 0), depth, node.span)
+                continue
+            match node:
+                case Leaf(op=op, span=span) if node.id in self.streams.readers:
+                    yield self.read(node)
+                case Leaf(op=op, span=span):
+                    yield Factor(program.sensitivities[node.id], call(op), span)
+                case Tuple(members=members, span=span):
+                    values = [program.sensitivities[member.id] for member in members]
+                    terms = " + ".join(map(exact, values))
+                    yield Factor(program.sensitivities[node.id], _name(node), span, terms)
+                case Repeat(runs=runs, span=span):
+                    for run in runs:
+                        one = program.sensitivities[run.body.id]
+                        yield _power(one, run.count, run.body, span)
+                case _:
+                    stack.extend(reversed(children(node)))
+
+    def indices(self, at: At, depth: int) -> Iterator[tuple[int, ...]]:
+        """The copies that a place of a stream is in: of those that share the weight, all."""
+        around = [node for node, _ in self.trail[:depth] if isinstance(node, Repeat)]
+        loops = around[len(around) - len(at.strides) :]
+        pairs = zip(loops, at.counts, strict=True)
+        return product(*([self.own[n.id]] if n.id in self.own else range(c) for n, c in pairs))
+
+    def reach(self, at: At, depth: int, span: Span, of_sum: bool = False) -> Factor:
+        """How far the end of a stream moves with what is added at a place of it.
+
+        Or `of_sum` with what takes the sum there, which is so many times its terms' mean.
+        """
+        self.counted.add(at.stream)
+        stream = self.streams.streams[at.stream]
+        places = [at.place(indices) for indices in self.indices(at, depth)]
+        sizes = [stream.sizes[place] if of_sum else 1 for place in places]
+        value = sum(stream.reach[place] * size for place, size in zip(places, sizes, strict=True))
+        if len(places) > 1:
+            what = f"used at {len(places):,} places of a residual stream"
+            return Factor(value, what, span, streams=True)
+        left = stream.count - places[0]
+        what = f"residual stream, {plural(left, 'sum')} on"
+        terms = "Π (1 + μ/n)" if left else ""
+        if of_sum:
+            what, terms = f"{what}, of a sum of {exact(sizes[0])}", ""
+        return Factor(value, what, span, terms, streams=True)
+
+    def read(self, leaf: Leaf) -> Factor:
+        """A normalization that reads a residual stream: all of it, or what is behind none of it."""
+        at = self.streams.readers[leaf.id]
+        if at.stream not in self.counted:
+            return Factor(leaf.op.sensitivity, call(leaf.op), leaf.span)
+        terms = self.streams.streams[at.stream].sizes[at.start]
+        what = f"{call(leaf.op)} of {exact(terms)} terms"
+        return Factor(self.program.sensitivities[leaf.id], what, leaf.span, streams=True)
 
 
 def _power(one: Real, count: int, body: Module, span: Span, which: str = "") -> Factor:
@@ -320,6 +396,8 @@ def _lines(found: Explanation, alike: int) -> Iterator[str]:
         yield from _worked(f"{name} of all uses", "+", uses, found.downstream)
     share, downstream = Factor(found.share, "share"), Factor(found.downstream, name)
     yield from _worked("target", "/", [share, downstream], found.target)
+    if any(factor.streams for use in found.uses for factor in use.factors):
+        yield from STREAM
     yield from _proved(found)
     yield from _meaning(found)
 

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from modnorm.codegen.plan import later
 from modnorm.graph.modules import (
     Compose,
     Leaf,
@@ -274,7 +273,7 @@ def finite(value: object) -> float | None:
 def targets(weight: Weight) -> tuple[float, float]:
     """The targets of the first and of the last copy of a weight."""
     last = as_float(weight.target)
-    factor = later(weight, (0,) * len(weight.levels))
+    factor = weight.later((0,) * len(weight.levels))
     return (last / factor if factor else 0.0), last
 
 
