@@ -92,8 +92,8 @@ class Warnings:
                 what = f"`{reader.op.label}` reads the sum without a norm"
                 parts.append(Label(reader.span, what))
                 hint += (
-                    "; or let norms alone read the sum, as in `Identity + f @ norm` before a last"
-                    " norm: then it counts as a mean of its terms"
+                    "; or let only norms read the sum, `Identity + f @ norm` with a norm at the"
+                    " end: then it counts as a mean"
                 )
             diagnostics.add(
                 Diagnostic(
