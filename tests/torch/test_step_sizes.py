@@ -228,7 +228,7 @@ SMALL = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("scale", [1e-19, 1e-25, 1e-32])
+@pytest.mark.parametrize("scale", [1e-19, 1e-32])
 @pytest.mark.parametrize("w", SMALL, ids=lambda w: w.name)
 def test_small_gradients_move_weights_as_large_ones_do(
     kind: Any, scale: float, w: Weight, anywhere: bool
@@ -277,7 +277,7 @@ def test_gradients_of_which_nothing_is_left_are_counted_and_said_once(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("scale", [1e-36, 1e-38, 1e-40, 1e-42, 1e-44])
+@pytest.mark.parametrize("scale", [1e-36, 1e-40, 1e-44])
 @pytest.mark.parametrize("w", SMALL, ids=lambda w: w.name)
 @pytest.mark.filterwarnings("ignore:gradients so small")
 def test_the_smallest_gradients_move_weights_or_are_counted(

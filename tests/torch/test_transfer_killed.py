@@ -23,8 +23,9 @@ param d = 4
 input ids: int[batch, seq] < 9
 model LM = Linear(9) @ Tanh @ Linear(d) @ Embed(9, d)
 """
+RATES = "2^-6..2^0"
 SWEEP = [
-    "lm.mod", "--vary", "d=4,6,8", "--lr", "2^-6..2^0", "--optimizer", "normed_adam,adam",
+    "lm.mod", "--vary", "d=4,6,8", "--optimizer", "normed_adam,adam",
     "--data", "text.txt", "--steps", "3", "--batch", "2", "--context", "4", "--eval-batches", "2",
     "--jobs", "2", "-q", "-o", "sweep.json",
 ]  # fmt: skip
@@ -64,12 +65,12 @@ def logged(job):
 """
 
 
-def begin(folder: Path, work: str) -> subprocess.Popen[str]:
+def begin(folder: Path, work: str, rates: str = RATES) -> subprocess.Popen[str]:
     """Start the sweep in a process group of its own."""
     code = COMMAND.format(work=work)
     environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-c", code, "transfer", *SWEEP],
+        [sys.executable, "-c", code, "transfer", *SWEEP, "--lr", rates],
         cwd=folder, env=environment, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -121,11 +122,14 @@ def result(folder: Path) -> Any:
     return timeless(found)
 
 
-def kill_and_resume(tmp_path: Path, work: str, kills: int, pause: float, span: float) -> None:
+def kill_and_resume(
+    tmp_path: Path, work: str, kills: int, pause: float, span: float, rates: str = RATES
+) -> None:
     whole = folder_of(tmp_path / "whole", pause)
-    finish(begin(whole, work))
+    finish(begin(whole, work, rates))
     wanted = stored(whole)
-    assert len(wanted) > 42, "the rates asked for, and some past their end"
+    asked = 6 * (7 if rates == RATES else 3)
+    assert len(wanted) > asked, "the rates asked for, and some past their end"
     probes = set(begun(whole)) - wanted
     assert sorted(key for key in begun(whole) if key not in probes) == sorted(wanted)
 
@@ -134,7 +138,7 @@ def kill_and_resume(tmp_path: Path, work: str, kills: int, pause: float, span: f
     interrupted = 0
     for _ in range(kills):
         there, before = stored(broken), len(begun(broken))
-        process = begin(broken, work)
+        process = begin(broken, work, rates)
         # at any moment of its start, or else once the first runs have begun
         while chance.random() > 0.02 and process.poll() is None and len(begun(broken)) == before:
             time.sleep(0.05)
@@ -147,7 +151,7 @@ def kill_and_resume(tmp_path: Path, work: str, kills: int, pause: float, span: f
         assert not again, "begun though it was over"
         assert stored(broken) >= there, "a run that was over is lost"
     assert interrupted == kills
-    finish(begin(broken, work))
+    finish(begin(broken, work, rates))
     assert result(broken) == result(whole)
     assert stored(broken) == wanted
     in_flight = 2 * kills
@@ -160,7 +164,8 @@ def test_killed_twenty_times(tmp_path: Path) -> None:
 
 
 def test_killed_while_training(tmp_path: Path) -> None:
-    kill_and_resume(tmp_path, "fakework:logged", kills=20 if LONG else 2, pause=0, span=0.3)
+    kills, rates = (20, RATES) if LONG else (2, "2^-4..2^-2")
+    kill_and_resume(tmp_path, "fakework:logged", kills, pause=0, span=0.3, rates=rates)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

@@ -22,8 +22,6 @@ from modnorm.kernels import polar_triton as kernels
 
 NAMES = {2: "bf16", 4: "fp32"}
 TYPES = {"bf16": tl.bfloat16, "fp32": tl.float32}
-FLOAT32 = {"sm_90", "gfx942"}
-"""Of each maker one, since these kernels take long."""
 INTEGERS = {"n", "m", "count", "steps", *"xk xr xc yk yr yc ok er ec mr mc".split()}
 FLOATS = {"alpha", "beta", "diagonal", "a", "b", "c", "factor"}
 
@@ -45,8 +43,6 @@ def cases(device: str, everything: bool) -> Iterator[tuple[str, str, Any, dict[s
     """kernel, type of the entries, tile, arguments that are fixed."""
     model = polar_tiles.DEVICE_CLASSES[device]
     for size, kind in NAMES.items():
-        if kind == "fp32" and device not in FLOAT32 and not everything:
-            continue
         common = {"PRECISION": "ieee", "ALIGN": 16}
         few, many = (polar_tiles.tiles(n, n, device, size) for n in (32, 4096))
         chosen = [few, many] if device == "sm_90" else [many._replace(small=few.small)]

@@ -16,10 +16,12 @@ from modnorm.kernels.polar_tiles import DEVICE_CLASSES
 pytestmark = pytest.mark.triton
 LONG = bool(os.environ.get("MODNORM_LONG"))
 SCRIPT = Path(__file__).parent / "compile_polar.py"
+DEVICES = list(DEVICE_CLASSES) if LONG else ["sm_90", "gfx942"]
+"""Of each maker one, but in long mode: these kernels take long."""
 KERNELS = {"polar_gram", "polar_start", "polar_multiply", "polar_small"}
 
 
-@pytest.fixture(scope="module", params=list(DEVICE_CLASSES))
+@pytest.fixture(scope="module", params=DEVICES)
 def compiled(request, tmp_path_factory) -> tuple[str, list[dict[str, Any]]]:
     """What the compiler says of each kernel, with the tiles of some shapes; in long mode all."""
     everything = ["all"] if LONG else []
@@ -35,9 +37,8 @@ def test_every_kernel_compiles_and_fits(compiled):
     device, rows = compiled
     limit, ordered = DEVICE_CLASSES[device].shared, DEVICE_CLASSES[device].ordered
     wanted = KERNELS if ordered else KERNELS - {"polar_small"}
-    types = ("bf16", "fp32") if LONG or device in ("sm_90", "gfx942") else ("bf16",)
     assert {(row["kernel"], row["type"]) for row in rows} == {
-        (kernel, kind) for kernel in wanted for kind in types
+        (kernel, kind) for kernel in wanted for kind in ("bf16", "fp32")
     }
     assert [row for row in rows if row["shared"] > limit] == []
     if device == "sm_90":
