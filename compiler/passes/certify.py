@@ -186,7 +186,8 @@ class _Certifier:
         """A repetition: one look into each of its frames, with what its copies make in sum."""
         stretches = list(frame.parts)
         for run in reversed(repeat.runs):
-            ratio = 1 / float(self.program.sensitivities[run.body.id])
+            # a body of sensitivity 0 has one copy
+            ratio = 1 / (float(self.program.sensitivities[run.body.id]) or 1.0)
             done = 0
             while done < run.count:
                 part, count = stretches.pop()
@@ -298,7 +299,7 @@ class _Certifier:
         weight, high, kappa = self.weights[path], self.highs[path], self.kappas[path]
         targets = float(weight.target)
         for level in weight.levels:
-            targets *= float(geometric(divide(1, level.ratio), level.count))
+            targets *= float(geometric(divide(1, level.ratio or 1), level.count))
         scale = product(targets, high)
         downstream = kappa / scale if scale and math.isfinite(kappa) else math.inf
         return WeightBound(high, downstream if targets else 0.0, kappa)
