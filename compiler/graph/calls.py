@@ -201,7 +201,8 @@ def build_op(
     required = [a.name for a in op.arguments() if a.required]
     missing = [argument for argument in required if argument not in values]
     if missing and complete:
-        written = f"`{name}({', '.join(required)})`"
+        parts = [f"{a.name}…" if a.takes_all else a.name for a in op.arguments() if a.required]
+        written = f"`{name}({', '.join(parts)})`"
         full = f"`{op.signature()}`"
         instead = f"; {op.instead}" if op.instead else ""
         evaluator.fail(

@@ -71,11 +71,21 @@ def broadcast(op: str, tensors: Sequence[Tensor]) -> tuple[Size, ...]:
                 raise Misfit(
                     f"`{op}` cannot join {chosen} and {tensor}:"
                     f" their sizes {size} and {other} clash",
-                    hint=_mend_clash(size, other),
+                    hint=_mend_ranks(chosen, tensor) or _mend_clash(size, other),
                 )
             size, chosen = other, tensor
         shape.append(size)
     return tuple(reversed(shape))
+
+
+def _mend_ranks(one: Tensor, other: Tensor) -> str:
+    """What to do where a batch meets another axis, since axes are aligned at the end."""
+    short, long = sorted((one, other), key=lambda t: len(t.shape))
+    if len(short.shape) == len(long.shape) or short.roles[0] != "batch":
+        return ""
+    places = len(long.shape) - len(short.shape)
+    more = " @ ".join(["Unsqueeze(1)"] * places)
+    return f"axes are aligned at the end: give {short} an axis behind its batch with `{more}`"
 
 
 def _mend_clash(a: Size, b: Size) -> str:

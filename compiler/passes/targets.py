@@ -134,15 +134,14 @@ class Targets:
         """E306 for a weight that the output does not depend on, whatever its value is."""
         use = next(use for use in uses if isinstance(use.value.op, Atom))
         part = f"`{use.value.stored.part}` of " if use.value.stored else ""
-        diagnostics.add(
-            Diagnostic(
-                "E306",
-                f"what comes after {part}this `{use.value.called.label}` ignores its input, as a"
-                " `Parameter` does: it could never learn",
-                use.value.span,
-                hint="leave it out, or use what it gives: `(a, b)` gives both the same input",
-            )
-        )
+        what = f"{part}this `{use.value.called.label}`"
+        if use.downstream == 0:
+            message = f"what comes after {what} ignores its input: it could never learn"
+            hint = "leave it out, or use what it gives: `(a, b)` gives both the same input"
+        else:
+            message = f"copies of {what} ignore those before them: only the last could learn"
+            hint = "leave the repetition out, or add what is before: `Identity + f`"
+        diagnostics.add(Diagnostic("E306", message, use.value.span, hint=hint))
 
     def out_of_range(self, path: str, uses: list[_Use], diagnostics: Diagnostics) -> None:
         first = paths.first(path)
