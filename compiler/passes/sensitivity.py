@@ -80,10 +80,11 @@ class _Declared:
 
     def leaf(self, leaf: Leaf) -> Real:
         value = leaf.op.sensitivity
-        if _holds(value):
+        if _holds(value) and (value != 0 or leaf.op.certified == 0):
             return value
         what = f"`{leaf.op.label}` has sensitivity {show(value)}; it must be positive and finite"
-        self.diagnostics.add(Diagnostic("E501", what, leaf.span))
+        hint = "0 is for what ignores its input, and is then certified, too" if value == 0 else ""
+        self.diagnostics.add(Diagnostic("E501", what, leaf.span, hint=hint))
         return 1
 
     def after(self, first: Real, second: Real) -> Real:
