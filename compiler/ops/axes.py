@@ -1,4 +1,4 @@
-"""`Transpose`, `Reshape`, `Squeeze`, `Unsqueeze`: the same entries under other axes."""
+"""`Flatten`, `Reshape`, `Transpose`, `Squeeze`, `Unsqueeze`: the same entries under other axes."""
 
 from __future__ import annotations
 
@@ -180,19 +180,49 @@ class Regrouping(Rearrangement):
 def regrouped(x: Tensor, shape: tuple[Size, ...]) -> Tensor:
     """A value under other axes; an axis that is the same has its role still.
 
-    Axes that are joined keep a role that all have, and where channels are among them the last of
-    what they become counts channels.
+    Where channels are among axes that are joined or cut, the last of what they become counts
+    channels. What is joined of other axes are places.
     """
     roles: list[Role] = ["other"] * len(shape)
     for ins, outs in blocks(x.shape, shape):
         before = [i for i in ins if x.shape[i] != 1] or list(ins)
         after = [j for j in outs if shape[j] != 1] or list(outs)
-        have = {x.roles[i] for i in before}
-        if len(after) == 1 and len(have) == 1:
-            roles[after[0]] = have.pop()
-        elif "channel" in have:
+        if len(after) == len(before) == 1:
+            roles[after[0]] = x.roles[before[0]]
+        elif "channel" in {x.roles[i] for i in before}:
             roles[after[-1]] = "channel"
     return Tensor(x.dtype, shape, x.bound, tuple(roles))
+
+
+@register
+@dataclass(frozen=True)
+class Flatten(Regrouping):
+    """All axes from `start_dim` on become one: (batch, a, b, …) → (batch, a·b·…).
+
+    `Flatten(2)` makes places of an image's pixels: (batch, c, h, w) → (batch, c, h·w).
+    """
+
+    name = "Flatten"
+
+    start_dim: int = argument("axis", 1)
+
+    def _out(self, x: Tensor) -> Tensor:
+        expect_tensor(self.name, x, rank=2, dtype="any")
+        start = index_of(self.name, self.start_dim, x, "start_dim")
+        out = regrouped(x, (*x.shape[:start], product(x.shape[start:])))
+        if "channel" in out.roles:
+            return out
+        return dataclasses.replace(out, roles=(*out.roles[:-1], "channel"))
+
+    def _kept(self, x: Tensor) -> Self:
+        return dataclasses.replace(self, start_dim=self.start_dim % len(x.shape))
+
+    def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
+        start = self.start_dim % x.ndim
+        return x.reshape(*x.shape[:start], math.prod(x.shape[start:]))
+
+    def emit(self, x: Any, type: Type, own: str) -> str:
+        return f"{x}.flatten({self.start_dim})"
 
 
 @register

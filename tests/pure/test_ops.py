@@ -12,7 +12,7 @@ import pytest
 from op_types import B, H, T, W, bare, f, i, tup
 
 from modnorm.ops.attention import Attention, RoPE
-from modnorm.ops.axes import Reshape, Squeeze, Transpose, Unsqueeze
+from modnorm.ops.axes import Flatten, Reshape, Squeeze, Transpose, Unsqueeze
 from modnorm.ops.base import Atom, Bond, Misfit, Op, Reader
 from modnorm.ops.conv import Conv2D
 from modnorm.ops.effects import BatchMeanSubtract, Dropout
@@ -28,7 +28,7 @@ from modnorm.ops.pieces import Concat, Slice, Split, Stack
 from modnorm.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool, Mean
 from modnorm.ops.product import MatMul, Product
 from modnorm.ops.registry import builtin, find, names
-from modnorm.ops.reshape import Enumerate, Flatten, MergeHeads, SplitHeads
+from modnorm.ops.reshape import Enumerate, MergeHeads, SplitHeads
 from modnorm.ops.scalars import Identity, Mul
 from modnorm.ops.types import Symbol, Type
 from modnorm.ops.vectors import Bias, Scale
@@ -220,6 +220,8 @@ SHAPES: list[tuple[Op, Type, Type]] = [
     (Mul(2), tup(f(B), tup(f(T), f(3))), tup(f(B), tup(f(T), f(3)))),
     (Select(1), tup(f(B), i(T, bound=9)), i(T, bound=9)),
     (Flatten(), f(B, 3, 4, 5), f(B, 60)),
+    (Flatten(2), f(B, 3, H, W), f(B, 3, Symbol(("h", "w")))),
+    (Flatten(-2), f(B, 3, 4, 5), f(B, 3, 20)),
     (Flatten(), f(B, T, 8), f(B, Symbol(("seq",), 8))),
     (Flatten(), i(B, 4, 5, bound=9), i(B, 20, bound=9)),
     (SplitHeads(4), f(B, T, 64), f(B, 4, T, 16)),
@@ -313,6 +315,7 @@ MISFITS: list[tuple[Op, Type, str, str, str]] = [
     (Select(2), tup(f(B), f(B)), "member 2, but its input has 2 members", "i", "Select(1)"),
     (Select(0), f(B), "`Select` takes a tuple", "", "leave `Select` out"),
     (Flatten(), f(B), "at least 2 axes", "", ""),
+    (Flatten(3), f(B, 8), "names axis 3", "start_dim", "-2 to 1"),
     (SplitHeads(5), f(B, T, 64), "cannot split 64 channels into 5", "heads", "divides 64"),
     (SplitHeads(4), f(B, T, W), "to know the size of the last axis", "", "`input`"),
     (MergeHeads(), f(B, T), "at least 3 axes", "", ""),

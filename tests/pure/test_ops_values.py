@@ -11,7 +11,7 @@ import pytest
 from op_types import B, T, f, tup
 
 from modnorm.ops.attention import Attention, RoPE
-from modnorm.ops.axes import Reshape, Squeeze, Transpose, Unsqueeze
+from modnorm.ops.axes import Flatten, Reshape, Squeeze, Transpose, Unsqueeze
 from modnorm.ops.base import LINEAR, Op, Sharpness
 from modnorm.ops.conv import Conv2D
 from modnorm.ops.effects import BatchMeanSubtract, Dropout
@@ -40,7 +40,7 @@ from modnorm.ops.pieces import Concat, Slice, Split, Stack
 from modnorm.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool, Mean
 from modnorm.ops.product import MatMul, Product
 from modnorm.ops.registry import builtin
-from modnorm.ops.reshape import Enumerate, Flatten, MergeHeads, SplitHeads
+from modnorm.ops.reshape import Enumerate, MergeHeads, SplitHeads
 from modnorm.ops.scalars import Identity, Mul
 from modnorm.ops.types import Tensor, Type
 from modnorm.ops.vectors import Bias, Scale
@@ -264,6 +264,7 @@ EMITTED: list[tuple[Op, Any, Type, str]] = [
     (AvgPool(2), "x", IMAGE, "F.avg_pool2d(x, 2)"),
     (MaxPool(3, 2, 1), "x", IMAGE, "F.max_pool2d(x, 3, stride=2, padding=1)"),
     (AdaptiveAvgPool(2), "x", IMAGE, "F.adaptive_avg_pool2d(x, 2)"),
+    (Flatten(-2), "x", f(B, 2, 3, 4), "x.flatten(2)"),
     (Softcap(30), "x", f(B, 5), "30 * torch.tanh(x / 30)"),
     (Softcap(THIRD), "x", f(B, 5), "1/3 * torch.tanh(x / (1/3))"),
     (ReLU2(), "x", f(B, 5), "F.relu(x).square()"),
