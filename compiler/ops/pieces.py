@@ -238,7 +238,7 @@ class Stack(Joining):
 @register
 @dataclass(frozen=True)
 class Slice(LinearBond):
-    """Entries `start` up to `end`, which is left out, along an axis: (…, n) → (…, end - start).
+    """Entries from `start` up to `end`, without it, along an axis: (…, n) → (…, end - start).
 
     Negative numbers count from the end, as in Python; without `end` it goes on to the last entry.
     What lies beyond the axis is an error, and not cut off. Declared 1, what entries of one size
