@@ -230,7 +230,8 @@ def targets(root: Plain) -> tuple[Real, list[Target]]:
     """The whole mass, and every weight in the order in which atoms are first used.
 
     Raises:
-        Mistake: where a tare, or the whole model, has no mass, or a weight is only read.
+        Mistake: where a tare, or the whole model, has no mass, where a weight is only read, or
+            nothing depends on it.
     """
     atoms = [leaf for leaf in leaves(root) if is_atom(leaf)]
     if {leaf.key for leaf in leaves(root)} - {leaf.key for leaf in atoms} - {None}:
@@ -259,6 +260,8 @@ def targets(root: Plain) -> tuple[Real, list[Target]]:
                 hand_down(part, downstream)
 
     hand_down(root, 1)
+    if any(target.downstream == 0 for target in found.values()):
+        raise Mistake("E306")
     for target in found.values():
         target.target = target.mass / masses.mass / target.downstream
     return masses.mass, list(found.values())

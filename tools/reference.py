@@ -24,7 +24,7 @@ from modnorm.graph.numbers import FUNCTIONS, show
 from modnorm.ops import registry
 from modnorm.ops.base import Atom, Misfit, Op, Reader
 from modnorm.ops.formula_tree import KNOWN
-from modnorm.ops.types import Symbol, Tensor, TupleType, Type
+from modnorm.ops.types import Symbol, Tensor, TupleType, Type, vectors
 from modnorm.syntax.tables import OPTIONS
 from modnorm.syntax.words import FORMS, KEYWORDS
 
@@ -44,10 +44,21 @@ INPUTS: tuple[Type, ...] = (
     TupleType((HEADS, HEADS, HEADS)),
 )
 """Inputs to show an operation with: the first one that fits is taken."""
-BETTER: dict[str, Type] = {"MergeHeads": HEADS, "RoPE": Tensor("float", (BATCH, 4, SEQ, 16))}
+BETTER: dict[str, Type] = {
+    "MergeHeads": HEADS,
+    "RoPE": Tensor("float", (BATCH, 4, SEQ, 16)),
+    "Reshape": Tensor("float", (BATCH, 12)),
+    "Squeeze": Tensor("float", (BATCH, 1, 12)),
+    "Unsqueeze": Tensor("float", (BATCH, 12)),
+    "Transpose": vectors((BATCH, SEQ, 12), ("batch", "other")),
+    "MatMul": TupleType((VALUE, Tensor("float", (BATCH, 12, SEQ)))),
+}
 ARGUMENTS: dict[str, tuple[Any, str]] = {
     "size": (4, "4"),
+    "sizes": ((4, 3), "4, 3"),
     "index": (0, "0"),
+    "integer": (1, "1"),
+    "axis": (1, "1"),
     "number": (Fraction(1, 2), "1/2"),
     "axes": (1, "1"),
     "embed": ("embed", "embed"),
@@ -183,8 +194,8 @@ def operation(op: type[Op]) -> str:
 def choices(op: Atom) -> Iterator[list[str]]:
     """The norm of the weight for each value of an argument that decides it."""
     for argument in op.arguments():
-        for choice in argument.choices:
-            norm = dataclasses.replace(op, **{argument.field: choice}).norm
+        norms = {c: dataclasses.replace(op, **{argument.field: c}).norm for c in argument.choices}
+        for choice, norm in norms.items() if len(set(norms.values())) > 1 else ():
             call = code(f'{argument.name} = "{choice}"')
             yield [f"with {call}", f"{norm.formula}, from {norm.values}"]
 
@@ -195,10 +206,10 @@ def paragraphs(op: type[Op]) -> str:
 
 
 def example(op: type[Op]) -> tuple[str, Op]:
-    """A call with the arguments that have to be given, and the operation that it makes."""
+    """A call with sizes and what has to be given, and the operation that it makes."""
     given, fields = [], {}
     for argument in op.arguments():
-        if argument.required:
+        if argument.required or argument.takes_all:
             value, text = ARGUMENTS[argument.kind]
             given.append(text)
             fields[argument.field] = value

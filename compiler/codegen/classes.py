@@ -109,7 +109,7 @@ class Classes:
         key = (op.__class__, op.norm, code, op.shown)
         if key not in self.atoms:
             name = self.atoms[key] = self.names.claim(op.name)
-            self.texts.append(_atom_class(name, op, code, op.resolve(type)[1]))
+            self.texts.append(_atom_class(name, op, code, type))
             if "self.name" in code:
                 self.named.add(name)
         return self.atoms[key]
@@ -382,8 +382,9 @@ def _wrapped(signature: str) -> list[str]:
     return [f"{head}(", f"        {arguments}", "    ) -> None:"]
 
 
-def _atom_class(name: str, op: Weighted, code: str, out: Type) -> str:
+def _atom_class(name: str, op: Weighted, code: str, type: Type) -> str:
     """The class of an atom: its weight, how it begins, and its forward pass."""
+    out = op.resolve(type)[1]
     arguments = ", ".join(f"{a}: int" for a in dict.fromkeys(op.axes))
     named = "self.name" in code  # for messages
     kept = "nn.Parameter(weight.to(dtype))" + (", name" if named else "")
@@ -408,7 +409,7 @@ def _atom_class(name: str, op: Weighted, code: str, out: Type) -> str:
         "    def extra_repr(self) -> str:",
         f'        return "{op.shown}".format(*self.weight.shape)',
         "",
-        f"    def forward(self, x: Tensor) -> {_annotation(out)}:",
+        f"    def forward(self, x: {_annotation(type)}) -> {_annotation(out)}:",
         f"        return {code}",
     ]
     return "\n".join(lines)

@@ -54,9 +54,14 @@ def bind(
     arguments: tuple[tree.Argument, ...],
     frame: Frame,
     here: tuple[Label, ...] = (),
+    takes_all: str = "",
 ) -> Given:
-    """The arguments of a call, each under its name. All are evaluated, whatever is wrong."""
+    """The arguments of a call, each under its name. All are evaluated, whatever is wrong.
+
+    `takes_all` names the one that is everything given by position, if there is one.
+    """
     given = Given()
+    row: list[Passed] = []
     places: dict[str, Span] = {}
     position = 0
 
@@ -70,6 +75,9 @@ def bind(
         if name is None:
             if evaluator.is_input(argument.value, frame):
                 given.good = False
+                continue
+            if takes_all:
+                row.append(Passed(value, argument.span, evaluator.origin(argument.value, frame)))
                 continue
             position += 1
             if position == len(by_position) + 1:
@@ -98,7 +106,24 @@ def bind(
             origin = evaluator.origin(argument.value, frame)
             given.values[name] = Passed(value, argument.value.span, origin)
             places[name] = argument.span
+    if row and takes_all in places:
+        first = (Label(places[takes_all], "first given here"),)
+        fail(f"`{called}` gets its argument `{takes_all}` twice", row[0].span, first)
+    elif row:
+        given.values[takes_all] = _together(row)
     return given
+
+
+def _together(row: Sequence[Passed]) -> Passed:
+    """Arguments as one tuple; one that is a tuple is all of them."""
+    values = tuple(passed.value for passed in row)
+    origin = tuple(dict.fromkeys(label for passed in row for label in passed.origin))
+    span = row[0].span.to(row[-1].span)
+    if any(isinstance(value, Poison) for value in values):
+        return Passed(POISON, span, origin)
+    if len(values) == 1 and isinstance(values[0], tuple):
+        values = values[0]
+    return Passed(values, span, origin)
 
 
 def amount(count: int, what: str) -> str:
@@ -176,7 +201,8 @@ def build_op(
     required = [a.name for a in op.arguments() if a.required]
     missing = [argument for argument in required if argument not in values]
     if missing and complete:
-        written = f"`{name}({', '.join(required)})`"
+        parts = [f"{a.name}…" if a.takes_all else a.name for a in op.arguments() if a.required]
+        written = f"`{name}({', '.join(parts)})`"
         full = f"`{op.signature()}`"
         instead = f"; {op.instead}" if op.instead else ""
         evaluator.fail(
@@ -247,6 +273,21 @@ def _converted(evaluator: Checks, name: str, argument: Argument, passed: Passed)
             if value > MAX_SIZE:
                 raise reject("E305", f"at most {MAX_SIZE:,}")
             return {argument.field: value}
+        case "sizes":
+            row, sizes = value if isinstance(value, tuple) else (value,), []
+            for value in row:  # `reject` speaks of this one
+                sizes.append(_size_in_row(value, reject))
+            return {argument.field: tuple(sizes)}
+        case "integer":
+            if isinstance(value, float) and value.is_integer():
+                value = int(value)
+            if not is_number(value):
+                raise reject("E302", "a whole number")
+            if not isinstance(value, int):
+                raise reject("E304", "a whole number", "round it with `floor` or `ceil`")
+            if abs(value) > MAX_SIZE:
+                raise reject("E305", f"between -{MAX_SIZE:,} and {MAX_SIZE:,}")
+            return {argument.field: value}
         case "number":
             if not is_number(value):
                 raise reject("E302", "a number")
@@ -281,6 +322,20 @@ def _converted(evaluator: Checks, name: str, argument: Argument, passed: Passed)
             return {argument.field: value}
         case "embed":
             return _read(value, refuse)
+
+
+def _size_in_row(value: Value, reject: Callable[..., _Rejected]) -> int:
+    """One of several sizes; -1 stands for what is left."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not is_number(value):
+        raise reject("E302", "sizes, such as `(8, -1)`")
+    if not isinstance(value, int) or (value < 1 and value != -1):
+        hint = "" if isinstance(value, int) else "round it with `floor` or `ceil`"
+        raise reject("E304", "positive whole numbers, or -1 for one of them", hint)
+    if value > MAX_SIZE:
+        raise reject("E305", f"at most {MAX_SIZE:,} each")
+    return value
 
 
 def _read(value: Value, refuse: Callable[..., _Rejected]) -> dict[str, Any]:

@@ -256,7 +256,10 @@ class Evaluator(Operators, Lookups):
         assert op is not None
         known = [a.name for a in op.arguments()]
         by_position = [a.name for a in op.arguments() if not a.named_only]
-        given = bind(self, op.name, known, by_position, op.signature, expr.arguments, frame)
+        takes_all = next((a.name for a in op.arguments() if a.takes_all), "")
+        given = bind(
+            self, op.name, known, by_position, op.signature, expr.arguments, frame, (), takes_all
+        )
         return build_op(self, op.name, given.values, expr.span, complete=given.good)
 
     def apply(

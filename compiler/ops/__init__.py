@@ -2,6 +2,7 @@
 
 from modnorm.ops import (
     attention,
+    axes,
     conv,
     effects,
     elementwise,
@@ -11,6 +12,8 @@ from modnorm.ops import (
     joins,
     linear,
     normalize,
+    parameter,
+    pieces,
     pooling,
     product,
     reshape,
@@ -20,6 +23,7 @@ from modnorm.ops import (
 
 __all__ = [
     "attention",
+    "axes",
     "conv",
     "effects",
     "elementwise",
@@ -29,6 +33,8 @@ __all__ = [
     "joins",
     "linear",
     "normalize",
+    "parameter",
+    "pieces",
     "pooling",
     "product",
     "reshape",

@@ -25,7 +25,9 @@ from modnorm.ops.types import Real, Tensor, TupleType, Type
 if TYPE_CHECKING:
     import torch
 
-Kind = Literal["size", "index", "number", "flag", "axis", "axes", "choice", "embed"]
+Kind = Literal[
+    "size", "sizes", "index", "integer", "number", "flag", "axis", "axes", "choice", "embed"
+]
 
 
 def argument(
@@ -38,9 +40,10 @@ def argument(
 ) -> Any:
     """Declare an argument of an operation.
 
-    Kinds: `size` (positive integer), `index` (integer of at least 0), `number` (exact rational or
-    float), `flag` (bool), `axis` (an integer), `axes` (one or a tuple of them), `choice` (a string,
-    one of `choices`), `embed` (a shared Embed). An `inferred` argument may be left out: it is None
+    Kinds: `size` (positive integer), `sizes` (all that is given by position, sizes or -1: a
+    tuple), `index` (integer of at least 0), `integer` (any), `number` (exact rational or float),
+    `flag` (bool), `axis` (an integer), `axes` (one or a tuple of them), `choice` (a string, one of
+    `choices`), `embed` (a shared Embed). An `inferred` argument may be left out: it is None
     until `resolve` fills it in from the input. A `named` one is only given by name. A trailing
     underscore of the field's name is not part of the language: `in_` is written `in`.
     """
@@ -69,6 +72,11 @@ class Argument(NamedTuple):
     def from_input(self) -> bool:
         """Whether `resolve` fills it in; a named one it leaves as it is."""
         return self.inferred and not self.named_only
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether it is everything that a call gives by position."""
+        return self.kind == "sizes"
 
 
 class Misfit(Exception):
@@ -160,10 +168,13 @@ class Op(ABC):
         parts = []
         for a in sorted(cls.arguments(), key=lambda a: a.named_only):
             shown = str(a.default).lower() if isinstance(a.default, bool) else str(a.default)
-            shown = f'"{shown}"' if a.choices else "…" if a.inferred else shown
+            shown = f'"{shown}"' if a.choices else "…" if a.default is None else shown
             if isinstance(a.default, Fraction):
                 shown = repr(float(a.default))
-            parts.append(a.name if a.required or a.from_input else f"{a.name} = {shown}")
+            if a.takes_all:
+                parts.append(f"{a.name}…")
+            else:
+                parts.append(a.name if a.required or a.from_input else f"{a.name} = {shown}")
         return f"{cls.name}({', '.join(parts)})" if parts else cls.name
 
     @classmethod
@@ -293,8 +304,7 @@ class Op(ABC):
             return ()
         found: set[int] = set()
         for a in self.arguments():
-            if a.kind == "axes":
-                dim = getattr(self, a.field)
+            if a.kind in ("axis", "axes") and (dim := getattr(self, a.field)) is not None:
                 found |= {
                     axis % len(x.shape) for axis in (dim if isinstance(dim, tuple) else (dim,))
                 }
@@ -399,7 +409,8 @@ class Weighted(Op):
         given = {
             a.name: getattr(self, a.field)
             for a in self.arguments()
-            if not (a.from_input or a.required or a.field in self.axes or a.name == "mass")
+            if not (a.from_input or a.required or a.takes_all)
+            and not (a.field in self.axes or a.name == "mass")
             and getattr(self, a.field) != a.default
         }
         return ", ".join(f"{k}={v}" for k, v in (sizes | given).items())

@@ -26,9 +26,28 @@ if TYPE_CHECKING:
     import torch
 
 
+@dataclass(frozen=True)
+class Rows(Atom):
+    """A weight of rows, each of which is measured by itself."""
+
+    norm = Norm("row_rms", "max over rows of RMS(row)")
+    axes = ("count", "dim")
+    init = (
+        "nn.init.normal_(weight, generator=generator)\n"
+        "weight /= weight.square().mean(dim=1, keepdim=True).sqrt()"
+    )
+
+    def weight_norm(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight.square().mean(dim=1).sqrt().amax()
+
+    def dualize(self, gradient: torch.Tensor) -> torch.Tensor:
+        rms = gradient.square().mean(dim=1, keepdim=True).sqrt()
+        return gradient / rms.masked_fill(rms == 0, 1)
+
+
 @register
 @dataclass(frozen=True)
-class Embed(Atom):
+class Embed(Rows):
     """Rows of a table: int[…] → (…, dim).
 
     An entry x gives row x of `count` rows of `dim` numbers. A row has RMS 1, where modula's
@@ -36,12 +55,6 @@ class Embed(Atom):
     """
 
     name = "Embed"
-    norm = Norm("row_rms", "max over rows of RMS(row)")
-    axes = ("count", "dim")
-    init = (
-        "nn.init.normal_(weight, generator=generator)\n"
-        "weight /= weight.square().mean(dim=1, keepdim=True).sqrt()"
-    )
 
     count: int = argument("size")
     dim: int = argument("size")
@@ -62,13 +75,6 @@ class Embed(Atom):
 
     def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
         return between((ONE_HOT, Measure((len(x[0].type.shape),)), 1.0))
-
-    def weight_norm(self, weight: torch.Tensor) -> torch.Tensor:
-        return weight.square().mean(dim=1).sqrt().amax()
-
-    def dualize(self, gradient: torch.Tensor) -> torch.Tensor:
-        rms = gradient.square().mean(dim=1, keepdim=True).sqrt()
-        return gradient / rms.masked_fill(rms == 0, 1)
 
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         assert weight is not None

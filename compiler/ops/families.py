@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, ClassVar, NamedTuple, Self
 
 from modnorm.ops.base import LINEAR, Bond, Op, Sharpness, argument, expect_tensor
@@ -32,6 +33,14 @@ def root(size: Size) -> Real | str:
         return f"it depends on `{size}`, which is known only when the model runs"
     whole = math.isqrt(size)
     return whole if whole * whole == size else math.nextafter(math.sqrt(size), math.inf)
+
+
+def ratio_root(ratio: Fraction) -> Real:
+    """The root of a ratio rounded up, exact where it can be."""
+    top, bottom = math.isqrt(ratio.numerator), math.isqrt(ratio.denominator)
+    if (top * top, bottom * bottom) == (ratio.numerator, ratio.denominator):
+        return top if bottom == 1 else Fraction(top, bottom)
+    return math.nextafter(math.sqrt(ratio), math.inf)
 
 
 def magnitude(value: Real) -> Real:
@@ -119,8 +128,8 @@ class Curve(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Elementwise(Entrywise):
-    """A function of each entry with |f(x)| ≤ |x|.
+class Called(Entrywise):
+    """A function of each entry that torch has.
 
     Its γ is sup |f''|, where the norm is the largest entry.
     """
@@ -142,12 +151,17 @@ class Elementwise(Entrywise):
         found, reason = super().gains(x, type), self.certified
         return reason if isinstance(found, str) and isinstance(reason, str) else found
 
+    def emit(self, x: Any, type: Type, own: str) -> str:
+        return f"{self.call}({x})"
+
+
+@dataclass(frozen=True)
+class Elementwise(Called):
+    """One with |f(x)| ≤ |x|."""
+
     def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
         (found,) = super().sizes(x, type)
         return [{m: Bound(b.low, min(b.high, x[0].high(m))) for m, b in found.items()}]
-
-    def emit(self, x: Any, type: Type, own: str) -> str:
-        return f"{self.call}({x})"
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from modnorm.ops.families import LinearBond, magnitude
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import joined, members
 from modnorm.ops.text import copied, expression, number, parts, times
-from modnorm.ops.types import Real, TupleType, Type
+from modnorm.ops.types import Real, Tensor, TupleType, Type
 
 if TYPE_CHECKING:
     import torch
@@ -137,21 +137,26 @@ def added(x: Sequence[Edge], coefficients: Sequence[Real]) -> Matrix:
     Along an axis on which a member is stretched, an RMS and a largest value are the same.
     """
     out = joined("Add", [edge.type for edge in x])
-    rank = len(out.shape)
     found: dict[Key, dict[Key, float]] = {}
     for i, (edge, coefficient) in enumerate(zip(x, coefficients, strict=True)):
-        shape, size = edge.type.shape, float(magnitude(coefficient))
-        before = rank - len(shape)
         for measure in tracked(out):
-            own = tuple(
-                axis - before
-                for axis in measure.axes
-                if axis >= before and shape[axis - before] == out.shape[axis]
-            )
-            if 0 in own and len(shape) > 1:
-                continue  # the member's batch: its own largest
-            found.setdefault((i, Measure(own)), {})[0, measure] = size
+            own = stretched(measure, edge.type, out)
+            if own is not None:
+                found.setdefault((i, own), {})[0, measure] = float(magnitude(coefficient))
     return found
+
+
+def stretched(measure: Measure, member: Tensor, out: Tensor) -> Measure | None:
+    """A measure of values joined entry by entry, as one of a member that is stretched to them."""
+    before = len(out.shape) - len(member.shape)
+    own = tuple(
+        axis - before
+        for axis in measure.axes
+        if axis >= before and member.shape[axis - before] == out.shape[axis]
+    )
+    if 0 in own and len(member.shape) > 1:
+        return None  # the member's batch: its own largest
+    return Measure(own)
 
 
 def bounded(x: Sequence[Edge], coefficients: Sequence[Real]) -> list[dict[Measure, Bound]]:

@@ -24,24 +24,32 @@ if TYPE_CHECKING:
 @register
 @dataclass(frozen=True)
 class Mean(LinearBond):
-    """The mean along an axis or a tuple of axes, which are gone in the output."""
+    """The mean along an axis or a tuple of axes, which are gone in the output.
+
+    With `keepdim` they stay, with size 1, so that the mean broadcasts against the input.
+    """
 
     name = "Mean"
 
     dim: Axes = argument("axes")
+    keepdim: bool = argument("flag", False)
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = expect_tensor(self.name, x)
         dim = axes(self.name, self.dim, x)
         gone = indices(dim, len(x.shape))
-        kept = [axis for axis in range(len(x.shape)) if axis not in gone]
-        shape, roles = tuple(x.shape[axis] for axis in kept), tuple(x.roles[axis] for axis in kept)
+        left = [
+            (1 if axis in gone else size, role)
+            for axis, (size, role) in enumerate(zip(x.shape, x.roles, strict=True))
+            if self.keepdim or axis not in gone
+        ]
+        shape, roles = tuple(size for size, _ in left), tuple(role for _, role in left)
         return dataclasses.replace(self, dim=dim), Tensor("float", shape, None, roles)
 
     def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
         rank = len(x[0].type.shape)
         gone = indices(self.dim, rank)
-        kept = [axis for axis in range(rank) if axis not in gone]
+        kept = [axis for axis in range(rank) if self.keepdim or axis not in gone]
         pairs = []
         for measure in x[0].tracked:  # a mean is at most the RMS, and at most the largest
             left = (kept.index(axis) for axis in measure.axes if axis not in gone)
@@ -50,11 +58,13 @@ class Mean(LinearBond):
 
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         for axis in reversed(indices(self.dim, x.ndim)):
-            x = x.sum(axis) / x.shape[axis]
+            size = x.shape[axis]
+            x = x.sum(axis) / size
+            x = x.unsqueeze(axis) if self.keepdim else x
         return x
 
     def emit(self, x: Any, type: Type, own: str) -> str:
-        return f"{x}.mean(dim={self.dim})"
+        return f"{x}.mean(dim={self.dim}{', keepdim=True' if self.keepdim else ''})"
 
 
 class Window(NamedTuple):

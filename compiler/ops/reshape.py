@@ -1,14 +1,13 @@
-"""`Flatten`, `SplitHeads`, `MergeHeads`, `Enumerate`: operations on shapes."""
+"""`SplitHeads`, `MergeHeads`, `Enumerate`: heads and places."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from modnorm.ops.base import LINEAR, Advice, Bond, Misfit, Op, Sharpness, argument, expect_tensor
-from modnorm.ops.edges import LARGEST, ONE_HOT, Bound, Edge, Matrix, Measure, between
+from modnorm.ops.edges import ONE_HOT, Bound, Edge, Matrix, Measure, between
 from modnorm.ops.families import LinearBond, root
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import headed, known
@@ -34,33 +33,6 @@ def _kept(x: Sequence[Edge], gains: Matrix | str) -> list[dict[Measure, Bound]]:
     """The bounds of a change of shape."""
     assert not isinstance(gains, str)
     return [{n: Bound(x[0].low(m), x[0].high(m)) for (_, m), row in gains.items() for _, n in row}]
-
-
-@register
-@dataclass(frozen=True)
-class Flatten(LinearBond):
-    """All axes but the first become one: (batch, a, b, …) → (batch, a·b·…)."""
-
-    name = "Flatten"
-
-    def resolve(self, x: Type) -> tuple[Self, Type]:
-        x = expect_tensor(self.name, x, rank=2, dtype="any")
-        shape = (x.shape[0], product(x.shape[1:]))
-        return self, Tensor(x.dtype, shape, x.bound, (x.roles[0], "channel"))
-
-    def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
-        return x.reshape(x.shape[0], math.prod(x.shape[1:]))
-
-    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
-        rank = len(x[0].type.shape)
-        whole, flat = Measure(tuple(range(1, rank))), Measure((1,))
-        return _moved(x, [(whole, flat), (LARGEST, LARGEST), (ONE_HOT, ONE_HOT)])
-
-    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
-        return _kept(x, self.gains(x, type))
-
-    def emit(self, x: Any, type: Type, own: str) -> str:
-        return f"{x}.flatten(1)"
 
 
 @register

@@ -71,11 +71,21 @@ def broadcast(op: str, tensors: Sequence[Tensor]) -> tuple[Size, ...]:
                 raise Misfit(
                     f"`{op}` cannot join {chosen} and {tensor}:"
                     f" their sizes {size} and {other} clash",
-                    hint=_mend_clash(size, other),
+                    hint=_mend_ranks(chosen, tensor) or _mend_clash(size, other),
                 )
             size, chosen = other, tensor
         shape.append(size)
     return tuple(reversed(shape))
+
+
+def _mend_ranks(one: Tensor, other: Tensor) -> str:
+    """What to do where a batch meets another axis, since axes are aligned at the end."""
+    short, long = sorted((one, other), key=lambda t: len(t.shape))
+    if len(short.shape) == len(long.shape) or short.roles[0] != "batch":
+        return ""
+    places = len(long.shape) - len(short.shape)
+    more = " @ ".join(["Unsqueeze(1)"] * places)
+    return f"axes are aligned at the end: give {short} an axis behind its batch with `{more}`"
 
 
 def _mend_clash(a: Size, b: Size) -> str:
@@ -98,6 +108,42 @@ def joined(op: str, tensors: Sequence[Tensor]) -> Tensor:
         }
         roles.append(found.pop() if len(found) == 1 else "other")
     return Tensor("float", shape, None, tuple(roles))
+
+
+def agreed(tensors: Sequence[Tensor]) -> tuple[Role, ...]:
+    """The roles of axes on which values with as many axes as each other agree."""
+    found = (set(roles) for roles in zip(*(t.roles for t in tensors), strict=True))
+    return tuple(roles.pop() if len(roles) == 1 else "other" for roles in found)
+
+
+def put_in(x: Tensor, axis: int, size: Size) -> Tensor:
+    """A value with one axis more, which nothing is known of."""
+    shape, roles = list(x.shape), list(x.roles)
+    shape.insert(axis, size)
+    roles.insert(axis, "other")
+    return Tensor(x.dtype, tuple(shape), x.bound, tuple(roles))
+
+
+def new_axis(op: str, dim: int, x: Tensor) -> int:
+    """Where a new axis stands in the output, from 0, or a Misfit where it cannot."""
+    rank = len(x.shape) + 1
+    index = axis_index(dim, rank)
+    if index is None:
+        raise Misfit(
+            f"`{op}` puts a new axis in place {dim}, but with it {x} has {amount(rank, 'axis')}",
+            hint=f"places go from {-rank} to {rank - 1}",
+            argument="dim",
+        )
+    return index
+
+
+def mixed(op: str, x: Tensor, axis: int) -> tuple[Advice, ...]:
+    """A warning about what works along the axis of the batch."""
+    if axis or x.roles[:1] != ("batch",):
+        return ()
+    what = f"`{op}` works along axis 0 of {x}, `{x.shape[0]}`: it mixes the examples of a batch"
+    hint = "what an example gives then depends on the others; axes of one example begin at 1"
+    return (Advice("W606", what, hint),)
 
 
 def known(op: str, x: Tensor, axis: int, what: str, argument: str = "") -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -44,6 +45,45 @@ def quotient(size: Size, divisor: int) -> Size | None:
     if factor % divisor:
         return None
     return factor // divisor if isinstance(size, int) else Symbol(size.names, factor // divisor)
+
+
+def total(sizes: Iterable[Size]) -> Size:
+    """The sum of sizes; an int if all are ints."""
+    constant = 0
+    counts: dict[tuple[str, ...], int] = {}
+    for size in sizes:
+        names, factor, by = _parts(size)
+        constant += by
+        if names:
+            counts[names] = counts.get(names, 0) + factor
+    terms = [Symbol(names, factor) for names, factor in sorted(counts.items())]
+    if not terms:
+        return constant
+    if len(terms) == 1 and not constant:
+        return terms[0]
+    tail = f" {'+' if constant > 0 else '-'} {abs(constant)}" if constant else ""
+    return Symbol((f"({' + '.join(map(str, terms))}{tail})",))
+
+
+def shifted(size: Size, by: int) -> Size:
+    """`size + by`."""
+    return total((size, by))
+
+
+_SHIFTED = re.compile(r"\((?P<names>[\w*]+) (?P<sign>[+-]) (?P<by>\d+)\)")
+"""How `total` writes a product of names and a number that is added."""
+
+
+def _parts(size: Size) -> tuple[tuple[str, ...], int, int]:
+    """A size as factor times names, plus a number."""
+    if isinstance(size, int):
+        return (), 0, size
+    match = _SHIFTED.fullmatch(size.names[0]) if len(size.names) == 1 else None
+    if match is None or size.factor != 1:
+        return size.names, size.factor, 0
+    head, *rest = match["names"].split("*")
+    names, factor = ((head, *rest), 1) if not head.isdigit() else (tuple(rest), int(head))
+    return names, factor, int(match["sign"] + match["by"])
 
 
 Role: TypeAlias = Literal["batch", "head", "channel", "space", "other"]

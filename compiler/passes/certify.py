@@ -299,7 +299,7 @@ class _Certifier:
         targets = float(weight.target) * sum(1 / weight.later(i) for i in weight.along())
         for n, level in enumerate(weight.levels):
             if n not in weight.streamed:
-                targets *= float(geometric(divide(1, level.ratio), level.count))
+                targets *= float(geometric(divide(1, level.ratio or 1), level.count))
         scale = product(targets, high)
         downstream = kappa / scale if scale and math.isfinite(kappa) else math.inf
         return WeightBound(high, downstream if targets else 0.0, kappa)

@@ -220,7 +220,9 @@ class Frames:
         if isinstance(gains, str):
             return [{} for _ in out]
         found = reached(x, gains, out)
-        if leaf.op.mixes(x, type):
+        if not gains:  # all of the output is the weight's
+            found = [dict.fromkeys(leaf.op.pushes(x, type), Bound(0.0, 0.0)) for _ in out]
+        elif leaf.op.mixes(x, type):
             return found
         push = {(0, m): product(self.norm(leaf), by) for m, by in leaf.op.pushes(x, type).items()}
         return [

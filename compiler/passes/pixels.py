@@ -53,4 +53,10 @@ def _origin(program: Program, module: Module) -> Leaf | None:
         into, out = program.types[part.id]
         if left(out) and not left(into):
             return _origin(program, part)
-    return module if isinstance(module, Leaf) else None
+    into, out = program.types[module.id]
+    return module if isinstance(module, Leaf) and _pixels(out) < _pixels(into) else None
+
+
+def _pixels(type: Type) -> int:
+    """Along how many axes there are pixels; what only turns an image has as many as before."""
+    return sum(tensor.roles.count("space") for tensor in slots(type))

@@ -192,7 +192,8 @@ class Program:
         """How many times as large the targets of a copy are as the next one's, at most."""
         if run.body.id in self.streams.runs:
             return 1.0  # they rise along a stream
-        return 1 / float(self.sensitivities[run.body.id])
+        # a body of sensitivity 0 has one copy
+        return 1 / (float(self.sensitivities[run.body.id]) or 1.0)
 
     @property
     def flow(self) -> Region:

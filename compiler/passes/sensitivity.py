@@ -23,7 +23,9 @@ EXACT_BITS = 1000
 
 
 def times(a: Real, b: Real, bits: int = EXACT_BITS) -> Real:
-    """a·b, exact while that stays short."""
+    """a·b, exact while that stays short; an exact 0 stays one."""
+    if _is_exact_zero(a) or _is_exact_zero(b):
+        return 0
     if isinstance(a, float) or isinstance(b, float):
         return float(a) * float(b)
     return shorten(Fraction(a) * Fraction(b), bits)
@@ -50,6 +52,8 @@ def power(a: Real, n: int) -> Real:
     """aⁿ, exact while that stays short; infinite or 0 where a float runs over."""
     if a == 1 or n == 0:
         return 1
+    if _is_exact_zero(a):
+        return 0
     if not isinstance(a, float):
         bits = max(abs(a.numerator).bit_length(), a.denominator.bit_length())
         if bits * n <= EXACT_BITS:
@@ -61,8 +65,12 @@ def power(a: Real, n: int) -> Real:
 
 
 def _holds(sensitivity: Real) -> bool:
-    """Whether a float can hold a sensitivity, and it is positive."""
-    return sensitivity > 0 and fits_float(sensitivity)
+    """Whether a float can hold a sensitivity, and it is positive; or 0, and not by rounding."""
+    return (sensitivity > 0 and fits_float(sensitivity)) or _is_exact_zero(sensitivity)
+
+
+def _is_exact_zero(a: Real) -> bool:
+    return a == 0 and not isinstance(a, float)
 
 
 @dataclass(frozen=True)
@@ -76,11 +84,12 @@ class _Declared:
 
     def leaf(self, leaf: Leaf) -> Real:
         value = leaf.op.sensitivity
-        if _holds(value):
+        if _holds(value) and (value != 0 or leaf.op.certified == 0):
             size = self.streams.size(leaf.id)
             return value if size == 1 else value / size
         what = f"`{leaf.op.label}` has sensitivity {show(value)}; it must be positive and finite"
-        self.diagnostics.add(Diagnostic("E501", what, leaf.span))
+        hint = "0 is for what ignores its input, and is then certified, too" if value == 0 else ""
+        self.diagnostics.add(Diagnostic("E501", what, leaf.span, hint=hint))
         return 1
 
     def after(self, first: Real, second: Real) -> Real:
@@ -155,4 +164,4 @@ class Sensitivities:
 
     def verify(self, program: Program) -> None:
         for module in walk(program.tree):
-            assert program.sensitivities[module.id] > 0, module
+            assert _holds(program.sensitivities[module.id]), module

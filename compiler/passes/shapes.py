@@ -26,6 +26,7 @@ from modnorm.graph.modules import (
 from modnorm.graph.numbers import show
 from modnorm.graph.paths import last_copy, template
 from modnorm.ops.base import Atom, Misfit, Op
+from modnorm.ops.shapes import mixed
 from modnorm.ops.types import Tensor, TupleType, Type
 from modnorm.passes.program import Program
 
@@ -150,18 +151,12 @@ class _Inference:
         """Warn of what is legal, and probably not meant."""
         type, made = x.type, tuple(k.made for k in (x, *x.members) if k.made is not None)
         for code, message, hint in leaf.op.cautions(type):
-            self.tell(Diagnostic(code, message, leaf.span, others=made, hint=hint))
-        if isinstance(type, Tensor) and 0 in leaf.op.along(type) and type.roles[0] == "batch":
-            self.tell(
-                Diagnostic(
-                    "W606",
-                    f"`{leaf.op.label}` works along axis 0 of {type}, `{type.shape[0]}`: it mixes"
-                    " the examples of a batch",
-                    leaf.places.get("dim", leaf.span),
-                    hint="what an example gives then depends on the others; axes of one example"
-                    " begin at 1",
-                )
-            )
+            at = leaf.places.get("dim", leaf.span) if code == "W606" else leaf.span
+            self.tell(Diagnostic(code, message, at, others=made, hint=hint))
+        if isinstance(type, Tensor) and 0 in leaf.op.along(type):
+            for code, message, hint in mixed(leaf.op.label, type, 0):
+                at = leaf.places.get("dim", leaf.span)
+                self.tell(Diagnostic(code, message, at, hint=hint))
 
     def without(self, leaf: Leaf, x: Known, argument: str) -> Known | None:
         """The output if a size that contradicts the input had been left out, to go on with."""

@@ -36,19 +36,23 @@ def shrunk(module: Second, factor: float) -> Second:
 
 
 def after(first: Second, second: Second) -> Second:
-    """`second @ first`. Source: Large et al. 2024 (arXiv 2405.14813)."""
+    """`second @ first`. Source: Large et al. 2024 (arXiv 2405.14813).
+
+    A part without mass moves nothing, so that what ignores its input may stand behind it.
+    """
     mass = first.mass + second.mass
     p1, p2 = (first.mass / mass, second.mass / mass) if mass else (0.0, 0.0)
     m1, m2, a, b = first.mu, second.mu, first.sharp, second.sharp
+    moved = p1 / m2 if p1 else 0.0  # by a change of the first
     return Second(
         mass,
         m1 * m2,
         Sharpness(
-            p1 * p1 * a.alpha / m2
+            p1 * moved * a.alpha
             + p2 * p2 * b.alpha
-            + 2 * p1 * p2 * b.beta / m2
-            + p1 * p1 * b.gamma / (m2 * m2),
-            p1 * a.beta + m1 * p2 * b.beta + m1 / m2 * p1 * b.gamma,
+            + 2 * moved * p2 * b.beta
+            + moved * moved * b.gamma,
+            p1 * a.beta + m1 * p2 * b.beta + m1 * moved * b.gamma,
             m2 * a.gamma + m1 * m1 * b.gamma,
         ),
     )

@@ -200,6 +200,12 @@ def _holds(weight: Weight) -> bool:
     return math.isfinite(target / least) and (target / most > 0 or weight.mass == 0)
 
 
+def _is_dead(uses: list[_Use]) -> bool:
+    """Whether nothing depends on a weight, or on all but the last copy of one."""
+    copies = any(level.ratio == 0 and level.count > 1 for use in uses for level in use.levels)
+    return copies or not any(any(use.downstream.values()) for use in uses)
+
+
 @dataclass(frozen=True)
 class Targets:
     """target = (mass / whole mass) / downstream sensitivity.
@@ -217,12 +223,28 @@ class Targets:
             by_weight.setdefault(use.value.weight, []).append(use)
         weights: list[Weight] = []
         for path, group in by_weight.items():
+            if _is_dead(group):
+                self.dead(group, diagnostics)
+                continue
             weight = self.weight(path, group, program)
             if weight is None or not _holds(weight):
                 self.out_of_range(path, group, diagnostics)
             else:
                 weights.append(weight)
         return replace(program, weights=tuple(weights))
+
+    def dead(self, uses: list[_Use], diagnostics: Diagnostics) -> None:
+        """E306 for a weight that the output does not depend on, whatever its value is."""
+        use = next(use for use in uses if isinstance(use.value.op, Atom))
+        part = f"`{use.value.stored.part}` of " if use.value.stored else ""
+        what = f"{part}this `{use.value.called.label}`"
+        if not any(use.downstream.values()):
+            message = f"what comes after {what} ignores its input: it could never learn"
+            hint = "leave it out, or use what it gives: `(a, b)` gives both the same input"
+        else:
+            message = f"copies of {what} ignore those before them: only the last could learn"
+            hint = "leave the repetition out, or add what is before: `Identity + f`"
+        diagnostics.add(Diagnostic("E306", message, use.value.span, hint=hint))
 
     def out_of_range(self, path: str, uses: list[_Use], diagnostics: Diagnostics) -> None:
         first = paths.first(path)

@@ -80,6 +80,8 @@ def _arguments(op: Op) -> Iterator[str]:
             continue
         if isinstance(op, Reader) and argument.kind == "embed":
             yield str(value).rpartition(":")[2]
+        elif argument.takes_all:
+            yield from map(_value, value)
         elif argument.required or argument.from_input:
             yield _value(value)
         elif value != argument.default:

@@ -20,6 +20,8 @@ LIBRARY = [
     "input t: int[b, s] < 9\nimport std.transformer\n"
     "model M = transformer.block(8, 2, 1) @ transformer.embedding(9, 8, 8)",
     f"{IMAGES}\nmodel M = Conv2D(3) @ Bias @ MaxPool(3, 2, 1) @ Conv2D(4)",
+    f"{IMAGES}\nmodel M = Transpose @ Flatten(2) @ Conv2D(4)",
+    f"{IMAGES}\nmodel M = Transpose(1, 3) @ Conv2D(4)",
     "input x: float[batch, heads, seq, 8]\nmodel M = Linear(4) @ RMSDivide",
 ]
 

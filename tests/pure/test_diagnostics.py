@@ -172,6 +172,8 @@ ELSEWHERE = {
     "a bond's formula cannot use `.*`, code": "test_ops_formula.py",
     "`scale` of `": "test_ops.py",
     "`Product` has nothing": "test_ops.py",  # an empty tuple, which cannot be written
+    "`Concat` has nothing": "test_ops.py",
+    "`Stack` has nothing": "test_ops.py",
 }
 """Messages that need what a Markdown file cannot hold, with the test that provokes them."""
 

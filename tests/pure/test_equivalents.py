@@ -114,7 +114,7 @@ def test_a_definition_of_the_file_comes_before_the_table() -> None:
         ("conv2d", "did you mean `Conv2D`?"),
         ("relu", "did you mean `ReLU`?"),
         ("flatten", "did you mean `Flatten`?"),
-        ("mul", "write `a * b`: entry by entry, of modules of one shape"),
+        ("mul", "write `a * b`: entry by entry"),
         ("Lineer", "did you mean `Linear`?"),
         ("return", "leave it out: the expression after `=` is the result"),
     ],

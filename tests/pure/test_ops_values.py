@@ -11,20 +11,36 @@ import pytest
 from op_types import B, T, f, tup
 
 from modnorm.ops.attention import Attention, RoPE
+from modnorm.ops.axes import Flatten, Reshape, Squeeze, Transpose, Unsqueeze
 from modnorm.ops.base import LINEAR, Op, Sharpness
 from modnorm.ops.conv import Conv2D
 from modnorm.ops.effects import BatchMeanSubtract, Dropout
-from modnorm.ops.elementwise import GELU, Abs, ReLU, SiLU, Softmax, Tanh
+from modnorm.ops.elementwise import (
+    GELU,
+    Abs,
+    Exp,
+    LogSoftmax,
+    ReLU,
+    ReLU2,
+    Sigmoid,
+    SiLU,
+    Softcap,
+    Softmax,
+    Softplus,
+    Tanh,
+)
 from modnorm.ops.embed import Embed, Unembed
 from modnorm.ops.fused import QKV
 from modnorm.ops.headed import HeadedLinear
 from modnorm.ops.joins import Add, Select, WeightedSum
 from modnorm.ops.linear import Linear, Readout
 from modnorm.ops.normalize import LayerNorm, MeanSubtract, RMSDivide
+from modnorm.ops.parameter import Parameter
+from modnorm.ops.pieces import Concat, Slice, Split, Stack
 from modnorm.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool, Mean
-from modnorm.ops.product import Product
+from modnorm.ops.product import MatMul, Product
 from modnorm.ops.registry import builtin
-from modnorm.ops.reshape import Enumerate, Flatten, MergeHeads, SplitHeads
+from modnorm.ops.reshape import Enumerate, MergeHeads, SplitHeads
 from modnorm.ops.scalars import Identity, Mul
 from modnorm.ops.types import Tensor, Type
 from modnorm.ops.vectors import Bias, Scale
@@ -76,6 +92,28 @@ VALUES: list[tuple[Op, Any, Any, Sharpness | None]] = [
     (AdaptiveAvgPool(3), 1, 1, LINEAR),
     (MaxPool(3), 1, 3, None),
     (Product(), 1, NO_BOUND, Sharpness(0, 0, 1)),
+    (MatMul().resolve(tup(f(B, 3, 8), f(B, 8, 3)))[0], 8, NO_BOUND, Sharpness(0, 0, 8)),
+    (MatMul().resolve(tup(f(B, 3, T), f(B, T, 3)))[0], 1, NO_BOUND, Sharpness(0, 0, 1)),
+    (Sigmoid(), Fraction(1, 4), Fraction(1, 4), Sharpness(0, 0, 1 / (6 * math.sqrt(3)))),
+    (Softplus(), 1, 1, Sharpness(0, 0, 0.25)),
+    (Exp(), 1, NO_BOUND, Sharpness(0, 0, 1)),
+    (ReLU2(), math.sqrt(2), NO_BOUND, Sharpness(0, 0, 2)),
+    (Softcap(30), 1, 1, Sharpness(0, 0, 4 / (3 * math.sqrt(3)) / 30)),
+    (LogSoftmax(), 1, 2, Sharpness(0, 0, 1)),
+    (Concat(), 1, 1, LINEAR),
+    (Stack(1), 1, 1, LINEAR),
+    (Slice(2), 1, NO_BOUND, LINEAR),
+    (Slice(2).resolve(f(B, 8))[0], 1, math.sqrt(8 / 6), LINEAR),
+    (Slice(2).resolve(f(B, T))[0], 1, NO_BOUND, LINEAR),
+    (Slice(2, dim=1).resolve(f(B, T, 8))[0], 1, 1, LINEAR),
+    (Split(4), 4, 8, LINEAR),
+    (Split(4, 1).resolve(f(B, 4, 8))[0], 4, 4, LINEAR),
+    (Transpose(), 1, 1, LINEAR),
+    (Transpose().resolve(f(B, 4, 8))[0], 1, math.sqrt(8), LINEAR),
+    (Reshape((2, 4)).resolve(f(B, 8))[0], 1, 2**0.5, LINEAR),
+    (Squeeze(1).resolve(f(B, 1, 8))[0], 1, 1, LINEAR),
+    (Unsqueeze(1).resolve(f(B, 8))[0], 1, 1, LINEAR),
+    (Parameter((1, 8)), 0, 0, LINEAR),
     (Attention(), 1, 1, Sharpness(0, 0, 2)),
     (Attention(scale=3), 3, 3, Sharpness(0, 0, 12)),
     (Attention(scale=Fraction(-1, 2)), 1, 1, Sharpness(0, 0, 0.75)),
@@ -133,6 +171,16 @@ ABSORBED: list[tuple[Op, tuple[Any, ...], Any]] = [
     (GELU(), (THIRD,), None),
     (SiLU(), (-1,), None),
     (Softmax(2), (THIRD,), (Softmax(Fraction(2, 3)), 1)),
+    (Parameter((2, 3)), (THIRD,), (Parameter((2, 3)), 1)),
+    (Softcap(6), (-THIRD,), (Softcap(18), -THIRD)),
+    (Softcap(6.0), (1e-310,), None),
+    (ReLU2(), (THIRD,), (ReLU2(), THIRD * THIRD)),
+    (ReLU2(), (-THIRD,), None),
+    (Exp(), (THIRD,), None),
+    (MatMul(), (THIRD, 2), (MatMul(), 2 * THIRD)),
+    (Concat(), (THIRD, THIRD), (Concat(), THIRD)),
+    (Concat(), (THIRD, 1), None),
+    (Split(2), (THIRD,), (Split(2), THIRD)),
     (Dropout(), (-THIRD,), (Dropout(), -THIRD)),
     (BatchMeanSubtract(), (THIRD,), None),
     (RMSDivide(eps=1), (-THIRD,), (RMSDivide(eps=9), -1)),
@@ -169,6 +217,10 @@ def test_what_fuses() -> None:
     assert rms.fuse(MeanSubtract()) is None
     assert rms.fuse(Abs()) is None
     assert MergeHeads().fuse(SplitHeads(3)) == Identity()
+    assert Transpose(1, 2).resolve(f(B, 3, 4))[0].fuse(Transpose()) == Identity()
+    assert Squeeze(1).fuse(Unsqueeze(1)) == Identity()
+    assert Reshape((2, 6)).fuse(Reshape((3, 4))) == Reshape((2, 6))
+    assert Reshape((2, -1)).fuse(Reshape((3, 4))) is None
 
 
 # -- emission -------------------------------------------------------------------------------
@@ -212,6 +264,34 @@ EMITTED: list[tuple[Op, Any, Type, str]] = [
     (AvgPool(2), "x", IMAGE, "F.avg_pool2d(x, 2)"),
     (MaxPool(3, 2, 1), "x", IMAGE, "F.max_pool2d(x, 3, stride=2, padding=1)"),
     (AdaptiveAvgPool(2), "x", IMAGE, "F.adaptive_avg_pool2d(x, 2)"),
+    (Flatten(-2), "x", f(B, 2, 3, 4), "x.flatten(2)"),
+    (Softcap(30), "x", f(B, 5), "30 * torch.tanh(x / 30)"),
+    (Softcap(THIRD), "x", f(B, 5), "1/3 * torch.tanh(x / (1/3))"),
+    (ReLU2(), "x", f(B, 5), "F.relu(x).square()"),
+    (LogSoftmax(1), "x", f(B, 5, 6), "F.log_softmax(x, dim=1)"),
+    (MatMul(), ("a", "b"), tup(f(B, 3, 4), f(B, 4, 3)), "torch.matmul(a, b)"),
+    (Product(), ("a", "b"), tup(f(B, T, 4), f(B, 1, 4)), "a * b"),
+    (Concat(1), ("a", "b"), tup(f(B, 3, 4), f(B, 2, 4)), "torch.cat((a, b), dim=1)"),
+    (Concat(), "x", tup(f(B, 4), f(B, 4)), "torch.cat(x, dim=-1)"),
+    (Stack(1), ("a", "b"), tup(f(B, 4), f(B, 4)), "torch.stack((a, b), dim=1)"),
+    (Slice(1), "x", f(B, 4), "x[:, 1:]"),
+    (Slice(0, -1, 0), "x", f(4), "x[:-1]"),
+    (Slice(1, 3), "x", f(B, T, 4), "x[..., 1:3]"),
+    (Slice(0, 3, 1), "x", f(B, T, 4), "x.narrow(1, 0, 3)"),
+    (Slice(1, -2, 1), "x", f(B, T, 4), "x.narrow(1, 1, x.shape[1] - 3)"),
+    (Slice(-2, dim=1), "x", f(B, T, 4), "x.narrow(1, -2, 2)"),
+    (Parameter(), "x", f(B, 4), "m.weight[0, 0]"),
+    (Parameter((4,)), "x", f(B, 4), "m.weight.expand(x.shape[0], -1)"),
+    (Parameter((1, 4)), ("x", "y"), tup(f(B, 4), f(B)), "m.weight.expand(x.shape[0], -1, -1)"),
+    (Parameter((2, 3, 4)), "x", tup(tup(f(B, 4)), f(B)),
+     "m.weight.view(2, 3, 4).expand(x[0][0].shape[0], -1, -1, -1)"),
+    (Split(2), "x", f(B, 4), "x.chunk(2, dim=-1)"),
+    (Transpose(1, 2), "x", f(B, 3, 4), "x.transpose(-2, -1)"),
+    (Reshape((2, -1)), "x", f(B, 4), "x.reshape(x.shape[0], 2, 2)"),
+    (Reshape((2, -1)), "x", f(B, 4, T), "x.reshape(x.shape[0], 2, -1)"),
+    (Squeeze(1), "x", f(B, 1, 4), "x.squeeze(1)"),
+    (Unsqueeze(1), "x", f(B, 4), "x.unsqueeze(1)"),
+    (Mean(1, keepdim=True), "x", f(B, 3, 4), "x.mean(dim=1, keepdim=True)"),
     (Attention(True), ("q", "k", "v"), tup(*[f(B, 2, T, 8)] * 3),
      "F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.125)"),
     (RoPE(), ("q", "k"), tup(f(B, T, 8), f(B, T, 8)), "(rope(q), rope(k))"),

@@ -159,6 +159,7 @@ class Bridges:
             E("Product @ (Abs, SiLU, Scale)", PRODUCT, 4),
         ]
         plain += [E("RMSDivide(eps = 1/100) @ MeanSubtract", PRODUCT, 2)]
+        plain += self.rearranged(a)
         if a[0] == "image":
             plain += [E("MeanSubtract((1, 2, 3))"), E("RMSDivide((1, 2, 3), 0.01)")]
             plain += [E("RMSDivide(1, 0.1) @ MeanSubtract(1)", PRODUCT, 2)]
@@ -173,6 +174,25 @@ class Bridges:
         ways += [lambda: self.shared_atom("BatchMeanSubtract", size, size)]
         ways += [lambda: self.shared_atom("Dropout", size, size)]
         return self.any(ways)
+
+    @staticmethod
+    def rearranged(a: Kind) -> list[E]:
+        """What takes a value apart and puts it together again, or joins it with one of its own."""
+        size, rank = a[-1], {"vec": 2, "pos": 2, "seq": 3}.get(a[0], 4)
+        texts = ["Sigmoid", "Softplus", "Softcap(3)", "LogSoftmax", "Exp @ Softcap(1)"]
+        texts += ["ReLU2 @ Tanh", "Squeeze(1) @ Unsqueeze(1)", "Mean(1) @ Stack(1) @ (Tanh, Abs)"]
+        texts += ["Transpose @ Tanh @ Transpose", "Product @ (Tanh, Mean(-1, keepdim = true))"]
+        texts += ["Add @ (Identity, Parameter)", 'Product @ (Parameter(init = "one"), Tanh)']
+        if a[0] not in ("pos", "image"):
+            texts += [f"Add @ (Identity, Parameter({'1, ' * (rank - 2)}{size}))"]
+        if size % 2 == 0:
+            half = size // 2
+            texts += ["Concat @ Split(2)", f"Concat @ (Slice({half}), Slice(0, {-half}))"]
+            if a[0] == "seq":
+                texts += [f"Reshape(-1, {size}) @ Tanh @ Reshape(-1, 2, {half})"]
+            if a[0] == "vec":
+                texts += ["Flatten @ Transpose @ Reshape(2, -1)"]
+        return [E(text, PRODUCT if "@" in text else OPERAND, 1 + text.count("@")) for text in texts]
 
     def linear(self, a: Kind, b: Kind) -> E:
         """A matrix along the last axis, or for images a convolution."""

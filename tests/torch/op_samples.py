@@ -49,6 +49,7 @@ class Case(NamedTuple):
 
 NUMBERS = [Fraction(1), Fraction(-1), Fraction(1, 3), Fraction(-5, 2), Fraction(7, 8), 2, 2**0.5]
 AXES = [-1, 0, 1, 2, -2, (1, 2), (1, 2, 3), (-1, -2), (0, 2), (3, 1)]
+SIZES: list[tuple[int, ...]] = [(-1,), (2, -1), (-1, 2), (1, -1, 3), (4,), (2, 3), (-1, 1), ()]
 WIDTHS = [1, 2, 3, 4, 6, 8, 12]
 
 
@@ -61,7 +62,9 @@ def operations(draw: Any, cls: type[Op]) -> Op:
             continue
         kinds: dict[str, Any] = {
             "size": st.integers(1, 4),
+            "sizes": st.sampled_from(SIZES),
             "index": st.integers(0, 2),
+            "integer": st.integers(-3, 3),
             "number": st.sampled_from(NUMBERS),
             "flag": st.booleans(),
             "axis": st.sampled_from([axis for axis in AXES if isinstance(axis, int)]),
@@ -107,6 +110,8 @@ def candidates(batch: int, seq: int, other: int, d: int) -> Iterator[Type]:
     yield TupleType((f(batch, seq, d), f(seq, d)))
     yield TupleType((f(batch, seq, d), f(batch, seq, d)))
     yield TupleType((f(batch, 1, d), f(batch, seq, 1), f(batch, seq, d)))
+    yield TupleType((f(batch, seq, d), f(batch, d, other)))
+    yield TupleType((f(batch, 1, d), f(batch, seq, d)))
     yield TupleType((f(batch, other, seq, d), f(batch, other, 5, d), f(batch, other, 5, 3)))
     yield TupleType((f(batch, seq, d),) * 3)
     yield TupleType((f(batch, d),))

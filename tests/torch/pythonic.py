@@ -238,6 +238,8 @@ class Program:
         op = find(name)
         assert op is not None, name
         wanted = [a for a in op.arguments() if not a.named_only]
+        if wanted and wanted[0].takes_all:
+            given = [tuple(given)] if given else []
         values = {a.name: v for a, v in zip(wanted, given, strict=False)} | named
         fields = {a.field: values[a.name] for a in op.arguments() if a.name in values}
         if issubclass(op, Reader):

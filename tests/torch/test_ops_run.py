@@ -164,21 +164,21 @@ def test_fusing_changes_nothing(cls: type[Op], data: st.DataObject) -> None:
         close(samples.emitted(fused, x, type, None), after.reference(before.reference(x)))
 
 
+REQUIRED = {
+    "size": 2, "sizes": (2, 2), "index": 0, "integer": 1, "axis": 1, "axes": -1, "number": 3
+}  # fmt: skip
+
+
 def followers(before: Op) -> list[Op]:
     """Operations to try after this one: defaults, and with the arguments of the same names."""
     found: list[Op] = []
     for cls in OPS:
         if issubclass(cls, Reader) or cls.__name__ == "WeightedSum":
             continue
-        needed = {
-            a.field: {"size": 2, "index": 0, "axes": -1, "number": 3}.get(a.kind)
-            for a in cls.arguments()
-            if a.required
-        }
+        needed = {a.field: REQUIRED.get(a.kind) for a in cls.arguments() if a.required}
         found.append(cls(**needed))
-        same = {f.name for f in dataclasses.fields(before)} & {
-            f.name for f in dataclasses.fields(cls)
-        }
+        kinds = {a.field: a.kind for a in before.arguments()}
+        same = [a.field for a in cls.arguments() if kinds.get(a.field) == a.kind]
         found.append(dataclasses.replace(found[-1], **{n: getattr(before, n) for n in same}))
     return found
 

@@ -82,6 +82,20 @@ PROGRAMS = {
     + "shared s = Linear(3)\nmodel M = (1/2 * s @ Linear(3) @ Linear(5)) ** 3",
     "products of modules": VECTOR
     + "model M = -Linear(4) * (2 * Tanh @ Linear(4)) * Bias @ (1/3 * Tanh * Linear(4)) ** 2",
+    "a token of its own before others": SEQUENCE + "shared token = Parameter(1, 4, mass = 2)\n"
+    "model M = Linear(3) @ Squeeze(1) @ Slice(0, 1, 1) @ (Linear(4) + Parameter(1, 4)) ** 2"
+    " @ Concat(1) @ (token, Linear(4), token)",
+    "weights beside what ignores its input": VECTOR
+    + 'model M = (Parameter(4) + 1/2 * Linear(4)) ** 3 @ (2 * Parameter(init = "one")'
+    " * Linear(4)) @ (Parameter(2, 2, 4) >> Mean((1, 2))) ** 1",
+    "axes that are mixed in turn": "input x: float[batch, 6, 4]\n"
+    "def mix(n) = Transpose @ Linear(n) @ Tanh @ Transpose\n"
+    "model M = Reshape(-1) @ ((1/2 * Identity + 1/2 * mix(6)) @ Linear(4)) ** 2",
+    "pieces that are joined anew": SEQUENCE
+    + "model M = Stack(2) @ (Select(1), -Select(0)) @ (1/2 * Split(2)) @ Concat @ (Linear(4),"
+    " 2 * Slice(1, 3)) + Parameter(1, 2, 3, mass = 1/2)",
+    "a gate over all places": SEQUENCE
+    + "model M = Linear(4) * (Sigmoid @ Linear(4) @ Mean(1, keepdim = true)) * Softcap(2)",
     "frozen weights": VECTOR
     + "model M = Linear(4) @ tare(Linear(4) ** 2, 0) @ Linear(4, mass = 0)",
 }
