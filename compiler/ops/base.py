@@ -25,7 +25,11 @@ from modnorm.ops.types import Real, Tensor, TupleType, Type
 if TYPE_CHECKING:
     import torch
 
-Kind = Literal["size", "index", "number", "flag", "axis", "axes", "choice", "embed"]
+    from modnorm.kernels.weight import Layout
+
+Kind = Literal[
+    "size", "index", "number", "flag", "axis", "axes", "choice", "embed", "window", "margin"
+]
 
 
 def argument(
@@ -40,7 +44,9 @@ def argument(
 
     Kinds: `size` (positive integer), `index` (integer of at least 0), `number` (exact rational or
     float), `flag` (bool), `axis` (an integer), `axes` (one or a tuple of them), `choice` (a string,
-    one of `choices`), `embed` (a shared Embed). An `inferred` argument may be left out: it is None
+    one of `choices`), `embed` (a shared Embed), `window` (a positive integer, or a tuple with one
+    for each axis of pixels), `margin` (the same with integers of at least 0, or a string, one of
+    `choices`). An `inferred` argument may be left out: it is None
     until `resolve` fills it in from the input. A `named` one is only given by name. A trailing
     underscore of the field's name is not part of the language: `in_` is written `in`.
     """
@@ -160,7 +166,7 @@ class Op(ABC):
         parts = []
         for a in sorted(cls.arguments(), key=lambda a: a.named_only):
             shown = str(a.default).lower() if isinstance(a.default, bool) else str(a.default)
-            shown = f'"{shown}"' if a.choices else "…" if a.inferred else shown
+            shown = f'"{shown}"' if a.default in a.choices else "…" if a.inferred else shown
             if isinstance(a.default, Fraction):
                 shown = repr(float(a.default))
             parts.append(a.name if a.required or a.from_input else f"{a.name} = {shown}")
@@ -374,24 +380,33 @@ class Weighted(Op):
 
     is_module = True
 
-    axes: ClassVar[tuple[str, ...]]
-    """A name for each axis of the weight; `init` may use them, except where a name repeats."""
+    @property
+    @abstractmethod
+    def axes(self) -> tuple[str, ...]:
+        """A name for each axis of the weight; `init` may use them, except where a name repeats.
+
+        Most classes have the same for all of their operations.
+        """
 
     @property
     def shown(self) -> str:
-        """How the layer prints, as in `Linear(out=10, in=64)`: a format of the weight's sizes.
-
-        Beside these are the arguments that are not at their defaults.
-        """
+        """How the layer prints, as in `Linear(out=10, in=64)`: a format of the weight's sizes."""
         sizes = {axis.rstrip("_"): "{}" for axis in self.axes}
         assert self.axes[: len(sizes)] == tuple(dict.fromkeys(self.axes)), "repeated axes come last"
+        return self.with_settings(**sizes)
+
+    def with_settings(self, **sizes: str) -> str:
+        """The sizes with which a layer prints, and behind them the arguments that are not default.
+
+        Those that the input decides, or the weight's shape shows, are none of them.
+        """
         given = {
-            a.name: getattr(self, a.field)
+            a.name: str(getattr(self, a.field))
             for a in self.arguments()
             if not (a.from_input or a.required or a.field in self.axes or a.name == "mass")
             and getattr(self, a.field) != a.default
         }
-        return ", ".join(f"{k}={v}" for k, v in (sizes | given).items())
+        return ", ".join(f"{k}={v}" for k, v in (sizes | given | sizes).items())
 
     @property
     @abstractmethod
@@ -434,6 +449,18 @@ class Atom(Weighted):
     def mixes(self, x: Sequence[Edge], type: Type) -> Matrix | str:
         """For an output that is linear in the weight and in the input, or in their sum."""
         return linear_mixes(self, x, type)
+
+    @property
+    def measured_shape(self) -> tuple[int, ...]:
+        """The weight's shape as optimizers have it, where a `layout` makes another one of it."""
+        return self.weight_shape
+
+    def layout(self, parameter: str = "") -> Layout | None:
+        """Where a parameter of this name has the weight as optimizers measure it.
+
+        None where they measure it as it is stored.
+        """
+        return None
 
     @abstractmethod
     def weight_norm(self, weight: torch.Tensor) -> torch.Tensor:

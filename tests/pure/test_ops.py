@@ -13,7 +13,7 @@ from op_types import B, H, T, W, bare, f, i, tup
 
 from modnorm.ops.attention import Attention, RoPE
 from modnorm.ops.base import Atom, Bond, Misfit, Op, Reader
-from modnorm.ops.conv import Conv2D
+from modnorm.ops.conv import Conv1D, Conv2D, ConvTranspose2D
 from modnorm.ops.effects import BatchMeanSubtract, Dropout
 from modnorm.ops.elementwise import Abs, ReLU, Softmax
 from modnorm.ops.embed import Embed, Unembed
@@ -22,7 +22,7 @@ from modnorm.ops.headed import HeadedLinear
 from modnorm.ops.joins import Add, Select, WeightedSum
 from modnorm.ops.linear import Linear, Readout
 from modnorm.ops.normalize import MeanSubtract, RMSDivide
-from modnorm.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool, Mean
+from modnorm.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool, Mean, Upsample
 from modnorm.ops.product import Product
 from modnorm.ops.registry import builtin, find, names
 from modnorm.ops.reshape import Enumerate, Flatten, MergeHeads, SplitHeads
@@ -63,7 +63,15 @@ def test_every_operation_gives_its_values(cls: type[Op]) -> None:
 
 def required(cls: type[Op]) -> dict[str, Any]:
     """Values for the arguments that must be given."""
-    samples = {"size": 4, "index": 1, "number": 3, "axes": 1, "embed": "e", "flag": True}
+    samples = {
+        "size": 4,
+        "index": 1,
+        "number": 3,
+        "axes": 1,
+        "window": 2,
+        "embed": "e",
+        "flag": True,
+    }
     values: dict[str, Any] = {a.field: samples[a.kind] for a in cls.arguments() if a.required}
     return values | ({"coefficients": (1, 2)} if cls is WeightedSum else {})
 
@@ -109,10 +117,13 @@ def test_names_and_signatures() -> None:
         "Flatten", "SplitHeads", "MergeHeads", "Enumerate", "Abs", "ReLU", "GELU", "SiLU", "Tanh",
         "Softmax", "MeanSubtract", "RMSDivide", "Mean", "AvgPool", "AdaptiveAvgPool", "Attention",
         "RoPE", "HeadedLinear", "Readout", "MaxPool", "Product", "Dropout", "BatchMeanSubtract",
-        "QKV",
+        "QKV", "Conv1D", "ConvTranspose2D", "Upsample",
     } == set(names())  # fmt: skip
     assert Linear.signature() == 'Linear(out, in, mass = 1, norm = "spectral")'
-    assert Conv2D.signature() == "Conv2D(out, in, kernel = 3, stride = 1, padding = 1, mass = 1)"
+    sizes = "(out, in, kernel = 3, stride = 1, padding = 1"
+    assert Conv2D.signature() == f"Conv2D{sizes}, dilation = 1, groups = 1, mass = 1)"
+    assert ConvTranspose2D.signature() == f"ConvTranspose2D{sizes}, output_padding = 0, mass = 1)"
+    assert Upsample.signature() == "Upsample(factor)"
     assert RMSDivide.signature() == "RMSDivide(dim = -1, eps = 1e-12)"
     assert Attention.signature() == "Attention(causal = false, scale = 1)"
     assert Dropout.signature() == "Dropout(p = 0.5)"
@@ -148,6 +159,24 @@ SHAPES: list[tuple[Op, Type, Type]] = [
     (Conv2D(8, kernel=2, stride=2, padding=0), f(B, 3, H, 6), f(B, 8, Symbol(("(h // 2)",)), 3)),
     (Conv2D(8, kernel=2, stride=2, padding=0), f(B, 3, Symbol(("h",), 4), 6),
      f(B, 8, Symbol(("h",), 2), 3)),
+    (Conv2D(8, kernel=(3, 5), stride=(1, 2), padding=(0, 2)), f(B, 3, 8, 8), f(B, 8, 6, 4)),
+    (Conv2D(6, groups=3, dilation=2), f(B, 3, H, 9), f(B, 6, Symbol(("(h - 2)",)), 7)),
+    (Conv2D(8, kernel=(2, 3), padding="same"), f(B, 3, H, 9), f(B, 8, H, 9)),
+    (Conv1D(8), f(B, 3, T), f(B, 8, T)),
+    (Conv1D(8, kernel=4, padding="causal", dilation=3), f(B, 3, T), f(B, 8, T)),
+    (Conv1D(8, kernel=9, stride=4, padding=0), f(B, 3, 100), f(B, 8, 23)),
+    (ConvTranspose2D(8), f(B, 3, H, 9), f(B, 8, H, 9)),
+    (ConvTranspose2D(8, kernel=2, stride=2, padding=0), f(B, 3, H, 9),
+     f(B, 8, Symbol(("h",), 2), 18)),
+    (ConvTranspose2D(8, 3, (3, 4), (1, 2), 0, 0), f(B, 3, H, 9),
+     f(B, 8, Symbol(("(h + 2)",)), 20)),
+    (Upsample(2), f(B, 3, H, 9), f(B, 3, Symbol(("h",), 2), 18)),
+    (Upsample((1, 3)), f(B, 3, H, 9), f(B, 3, H, 27)),
+    (Upsample(2), f(B, 3, T), f(B, 3, Symbol(("seq",), 2))),
+    (MaxPool((2, 1)), f(B, 3, 8, 5), f(B, 3, 4, 5)),
+    (MaxPool(3, 2, 1), f(B, 3, 9), f(B, 3, 5)),
+    (AdaptiveAvgPool((1, 2)), f(B, 3, H, W), f(B, 3, 1, 2)),
+    (AdaptiveAvgPool(4), f(B, 3, T), f(B, 3, 4)),
     (MaxPool(2), f(B, 3, 8, 5), f(B, 3, 4, 2)),
     (MaxPool(3, 2, 1), f(B, 3, 8, 5), f(B, 3, 4, 3)),
     (MaxPool(3, 2, 1), f(B, 3, H, H), f(B, 3, *2 * (Symbol(("((h + 1) // 2)",)),))),
@@ -245,6 +274,19 @@ MISFITS: list[tuple[Op, Type, str, str, str]] = [
     (Conv2D(8), f(B, 3, 8), "`Conv2D` takes images (batch, channels,", "", "four axes"),
     (Conv2D(8), f(B, T, 8, 8), "the number of channels", "", "`input` declaration"),
     (Conv2D(8, kernel=5, padding=0), f(B, 3, 4, 9), "5 × 5 taps", "kernel", "`padding` larger"),
+    (Conv1D(8), f(B, 3, 8, 8), "`Conv1D` takes signals (batch, channels,", "", "`Conv2D` takes"),
+    (Conv1D(8, 4), f(B, 3, 8), "expects signals of 4 channels but gets 3", "in", ""),
+    (Conv1D(8, kernel=(3, 3)), f(B, 3, 8), "`kernel` of `Conv1D` has 2 numbers", "kernel", ""),
+    (Conv1D(8, kernel=5, dilation=3, padding=0), f(B, 3, 9), "5 taps over 13 places", "kernel", ""),
+    (Conv2D(8, padding=(1,)), f(B, 3, 8, 8), "images have two axes", "padding", "one number, or 2"),
+    (Conv2D(8, groups=2), f(B, 3, 8, 8), "cannot cut 3 channels, and 8 of the", "groups", "both"),
+    (Conv2D(8, stride=2, padding="same"), f(B, 3, 8, 8), "a stride of 2", "padding", "a number"),
+    (ConvTranspose2D(8, padding=3), f(B, 3, 4, 8), "leaves nothing", "padding", "smaller"),
+    (ConvTranspose2D(8, output_padding=1), f(B, 3, 4, 8), "smaller than `stride`",
+     "output_padding", ""),
+    (Upsample((2, 2)), f(B, 3, 8), "`factor` of `Upsample` has 2 numbers", "factor", ""),
+    (Upsample(2), f(B, 8), "takes images (batch, channels, height, width) or signals", "", ""),
+    (MaxPool(4), f(B, 3, 3), "windows of 4 places", "kernel", ""),
     (Embed(64, 8), i(B, bound=65), "`Embed` has 64 rows but its input goes up to 65 (exclusive)",
      "count", "Embed(65, 8)"),
     (Embed(64, 8), f(B), "takes integers, but its input is float[batch]", "", "int[batch, seq]"),

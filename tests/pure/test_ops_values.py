@@ -12,7 +12,7 @@ from op_types import B, T, f, tup
 
 from modnorm.ops.attention import Attention, RoPE
 from modnorm.ops.base import LINEAR, Op, Sharpness
-from modnorm.ops.conv import Conv2D
+from modnorm.ops.conv import Conv1D, Conv2D, ConvTranspose2D
 from modnorm.ops.effects import BatchMeanSubtract, Dropout
 from modnorm.ops.elementwise import GELU, Abs, ReLU, SiLU, Softmax, Tanh
 from modnorm.ops.embed import Embed, Unembed
@@ -21,7 +21,7 @@ from modnorm.ops.headed import HeadedLinear
 from modnorm.ops.joins import Add, Select, WeightedSum
 from modnorm.ops.linear import Linear, Readout
 from modnorm.ops.normalize import LayerNorm, MeanSubtract, RMSDivide
-from modnorm.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool, Mean
+from modnorm.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool, Mean, Upsample
 from modnorm.ops.product import Product
 from modnorm.ops.registry import builtin
 from modnorm.ops.reshape import Enumerate, Flatten, MergeHeads, SplitHeads
@@ -45,6 +45,10 @@ VALUES: list[tuple[Op, Any, Any, Sharpness | None]] = [
     (HeadedLinear(4, 2), 1, 1, Sharpness(0, 1, 0)),
     (QKV(4, 2), 3, 3, Sharpness(0, 1, 0)),
     (Conv2D(4), 1, 1, Sharpness(0, 1, 0)),
+    (Conv1D(4), 1, 1, Sharpness(0, 1, 0)),
+    (ConvTranspose2D(4), 1, 1, Sharpness(0, 1, 0)),
+    (Upsample(2), 1, 1, LINEAR),
+    (MaxPool((2, 3)), 1, math.sqrt(6), None),
     (Embed(4, 4), 1, 1, Sharpness(0, 1, 0)),
     (Unembed("e"), 1, 1, Sharpness(0, 1, 0)),
     (Bias(), 1, 1, LINEAR),
@@ -181,6 +185,16 @@ EMITTED: list[tuple[Op, Any, Type, str]] = [
     (HeadedLinear(4, 2), "x", f(B, T, 5), "headed(x, m.weight)"),
     (Conv2D(4), "x", IMAGE, "F.conv2d(x, m.weight, padding=1)"),
     (Conv2D(4, stride=2, padding=0), "x", IMAGE, "F.conv2d(x, m.weight, stride=2)"),
+    (Conv2D(6, kernel=(1, 3), groups=3, padding="same"), "x", IMAGE,
+     "F.conv2d(x, m.weight, padding=(0, 1), groups=3)"),
+    (Conv1D(4, kernel=4, padding="same", dilation=3), "x", f(B, 3, T),
+     "F.conv1d(F.pad(x, (4, 5)), m.weight, dilation=3)"),
+    (Conv1D(4, padding="causal"), "x", f(B, 3, T), "F.conv1d(F.pad(x, (2, 0)), m.weight)"),
+    (ConvTranspose2D(4, kernel=2, stride=2, padding=0), "x", IMAGE,
+     "F.conv_transpose2d(x, m.weight, stride=2)"),
+    (Upsample(2), "x", IMAGE, "F.interpolate(x, scale_factor=2)"),
+    (MaxPool((1, 2)), "x", IMAGE, "F.max_pool2d(x, (1, 2))"),
+    (AvgPool(2), "x", f(B, 3, T), "F.avg_pool1d(x, 2)"),
     (Unembed("e", count=65, dim=8), "x", f(B, 8), "F.linear(x / 8, m.weight)"),
     (Unembed("e", count=2, dim=8), "x", f(B, 8), "F.linear(x / 8, m.weight)"),
     (Embed(4, 3), "x", Tensor("int", (B,), 4), "looked_up(x, m.weight, m.name)"),

@@ -52,6 +52,12 @@ AXES = [-1, 0, 1, 2, -2, (1, 2), (1, 2, 3), (-1, -2), (0, 2), (3, 1)]
 WIDTHS = [1, 2, 3, 4, 6, 8, 12]
 
 
+def windows(least: int, most: int) -> Any:
+    """A number for all axes of pixels, or a pair for the two of an image."""
+    one = st.integers(least, most)
+    return st.one_of(one, st.tuples(one, one))
+
+
 @st.composite
 def operations(draw: Any, cls: type[Op]) -> Op:
     """An operation of the class with random arguments, not resolved."""
@@ -67,6 +73,8 @@ def operations(draw: Any, cls: type[Op]) -> Op:
             "axis": st.sampled_from([axis for axis in AXES if isinstance(axis, int)]),
             "axes": st.sampled_from(AXES),
             "choice": st.sampled_from(argument.choices or ("",)),
+            "window": windows(1, 4),
+            "margin": st.one_of(windows(0, 2), st.sampled_from((0, *argument.choices))),
             "embed": st.just("embed"),
         }
         values[argument.field] = draw(kinds[argument.kind])

@@ -112,9 +112,14 @@ def dual_norm(op: Atom, g: torch.Tensor) -> torch.Tensor:
             out, in_ = g.shape[-2:]
             return math.sqrt(out / in_) * torch.linalg.svdvals(g).sum()
         case "spectral_taps":
-            out, in_, k, _ = g.shape
-            taps = torch.linalg.svdvals(g.permute(2, 3, 0, 1)).sum()
-            return math.sqrt(out / in_) / k**2 * taps
+            out, in_, *kernel = g.shape
+            taps = torch.linalg.svdvals(g.flatten(2).permute(2, 0, 1)).sum()
+            return math.sqrt(out / in_) / math.prod(kernel) * taps
+        case "spectral_groups":
+            matrices = op.matrices(g)  # type: ignore[attr-defined]
+            out, in_ = matrices.shape[-2:]
+            together = op.measured_shape[-1]
+            return math.sqrt(out / in_) / together * torch.linalg.svdvals(matrices).sum()
         case "row_rms":
             return math.sqrt(g.shape[1]) * g.norm(dim=1).sum()
         case "rms":

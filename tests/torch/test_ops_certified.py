@@ -20,6 +20,7 @@ from op_search import (
     in_ball,
     largest,
     pack,
+    places,
     rms,
     row_sum,
     shapes,
@@ -78,6 +79,7 @@ TRIALS: dict[str, list[Trial]] = {
     "MaxPool": [
         Trial(arguments={"kernel": 2}, type=f(1, 4, 4, 4), tight=0.95),
         Trial(whole, whole, {"kernel": 2}, f(1, 2, 4, 4), tight=0.95),
+        Trial(places, places, {"kernel": 3}, f(1, 6, 3), tight=0.8),
     ],
     "RMSDivide": [Trial(arguments={"eps": 0.04}, tight=0.98)],
     "LayerNorm": [Trial(arguments={"eps": 0.04}, tight=0.98)],
@@ -105,7 +107,24 @@ TRIALS: dict[str, list[Trial]] = {
         Trial(arguments={"out": 3}, type=f(1, 2, 4, 4)),
         Trial(arguments={"out": 2, "stride": 2, "kernel": 2}, type=f(1, 3, 4, 4)),
         Trial(whole, whole, {"out": 2}, f(1, 3, 4, 4)),
+        Trial(
+            arguments={"out": 4, "groups": 2, "kernel": (1, 2), "padding": 0}, type=f(1, 4, 2, 4)
+        ),
+        Trial(arguments={"out": 4, "kernel": 1, "padding": 0}, type=f(1, 3, 2, 2), tight=0.95),
     ],
+    "Conv1D": [
+        Trial(places, places, {"out": 3, "padding": "causal", "dilation": 2}, f(1, 2, 5)),
+        Trial(places, places, {"out": 4, "groups": 4, "kernel": 2}, f(1, 4, 3)),
+    ],
+    "ConvTranspose2D": [
+        Trial(
+            arguments={"out": 2, "kernel": 2, "stride": 2, "padding": 0},
+            type=f(1, 3, 2, 2),
+            tight=0.95,
+        ),
+        Trial(arguments={"out": 3, "kernel": 4, "stride": 2}, type=f(1, 2, 2, 3)),
+    ],
+    "Upsample": [Trial(type=f(1, 3, 2, 2), arguments={"factor": 2}, tight=0.99)],
     "Bias": [
         Trial(tight=0.99),
         Trial(type=f(1, 2, 3, 3), tight=0.99),

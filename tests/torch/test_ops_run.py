@@ -171,7 +171,7 @@ def followers(before: Op) -> list[Op]:
         if issubclass(cls, Reader) or cls.__name__ == "WeightedSum":
             continue
         needed = {
-            a.field: {"size": 2, "index": 0, "axes": -1, "number": 3}.get(a.kind)
+            a.field: {"size": 2, "index": 0, "axes": -1, "number": 3, "window": 2}.get(a.kind)
             for a in cls.arguments()
             if a.required
         }
