@@ -139,29 +139,26 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
     _missing("Parameter ParameterList get_parameter", "`Bias` and `Scale` are learned"),
     # norms and noise
     Equivalent(
-        "LayerNorm LayerNormalization",
-        "Bias @ Scale @ LayerNorm",
-        "from std.nn import LayerNorm",
-        "`LayerNorm` alone has neither gain nor bias",
+        "LayerNormalization",
+        "LayerNorm",
+        note="over the last axis; `affine = false` leaves out its gain and bias",
     ),
+    Equivalent("RMSNormalization LlamaRMSNorm", "RMSNorm", note="over the last axis, with a gain"),
     Equivalent(
-        "RMSNorm RMSNormalization LlamaRMSNorm", "Scale @ RMSDivide", note="`Scale` is its gain"
+        "BatchNorm1d BatchNorm2d BatchNormalization SyncBatchNorm",
+        "BatchNorm",
+        note="of each channel, along the last axis or axis 1 of an image",
     ),
-    Equivalent(
-        "BatchNorm BatchNorm1d BatchNorm2d BatchNorm3d BatchNormalization SyncBatchNorm",
-        "Bias @ Scale @ RMSDivide @ MeanSubtract",
-        note="the nearest there is: over the entries of one example, not over the batch; for images"
-        " over the axes `(1, 2, 3)`. `BatchMeanSubtract` centres over the batch",
-    ),
+    _missing("BatchNorm3d", "`BatchNorm` takes vectors, signals and images"),
     Equivalent(
         "InstanceNorm InstanceNorm2d",
         "RMSDivide((2, 3)) @ MeanSubtract((2, 3))",
         note="over the pixels of an image",
     ),
     Equivalent(
-        "GroupNorm GroupNormalization",
-        "Bias @ Scale @ RMSDivide((1, 2, 3)) @ MeanSubtract((1, 2, 3))",
-        note="one group of an image's channels; several groups are not there yet",
+        "GroupNormalization",
+        "GroupNorm(groups)",
+        note="over the channels of each group with all their pixels",
     ),
     Equivalent(
         "normalize l2_normalize UnitNormalization", "RMSDivide", note="to RMS 1, which is length √n"
@@ -363,6 +360,7 @@ RENAMED: Mapping[str, tuple[str, ...]] = {
         ("dilation_rate", "dilation"),
         ("scale_factor upsampling_factor", "factor"),
         ("feature_group_count num_groups", "groups"),
+        ("elementwise_affine use_scale", "affine"),
         ("num_embeddings vocab_size num_classes", "count out"),
         ("embedding_dim embed_dim d_model", "dim d out"),
         ("num_heads n_heads nhead n_head", "heads"),
@@ -393,7 +391,7 @@ LEFT_OUT: Mapping[str, str] = {
         ("mode align_corners interpolation", "the nearest pixel is repeated"),
         ("padding_idx max_norm scale_grad_by_freq sparse mask_zero", "all rows are alike"),
         ("elementwise_affine affine use_scale", GAIN),
-        ("momentum track_running_stats", "`BatchMeanSubtract` alone keeps statistics, always"),
+        ("momentum track_running_stats", "`BatchNorm` alone keeps statistics, always"),
         ("activation", "a nonlinearity is an operation of its own, `ReLU @ …`"),
         (
             "kernel_initializer bias_initializer embeddings_initializer kernel_init bias_init"

@@ -19,9 +19,9 @@ from modnorm.ops.shapes import (
     Window,
     along_sides,
     by_sides,
+    channels_of,
     image,
     image_of,
-    known,
     mend_in,
     mistaken,
     plain,
@@ -64,17 +64,9 @@ class Kernel(Atom):
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = image(self.name, x, (self.places,), self.other)
-        grid, at = GRIDS[self.places], x.axis("channel")
-        if isinstance(x.shape[1], Symbol) and at not in (None, 1):
-            raise Misfit(
-                f"`{self.name}` takes {grid.name} {grid.axes}, but its input {x} has its channels"
-                f" along axis {at}",
-                hint=f"along axis 1 it has `{x.shape[1]}`, which is no number of channels",
-                code="E402",
-            )
-        channels = known(self.name, x, 1, "the number of channels")
+        channels = channels_of(self.name, x)
         if self.in_ is not None and self.in_ != channels:
-            what = f"expects {grid.name} of {amount(self.in_, 'channel')}"
+            what = f"expects {GRIDS[self.places].name} of {amount(self.in_, 'channel')}"
             raise Misfit(
                 f"`{self.name}` {what} but gets {channels}",
                 hint=mend_in(self, channels),
@@ -207,7 +199,6 @@ class Convolution(Kernel):
                 f" {amount(self.groups, 'equal group')}",
                 hint="`groups` divides both numbers of channels",
                 argument="groups",
-                code="E302",
             )
 
     def pads(self) -> Pads:

@@ -113,6 +113,19 @@ def known(op: str, x: Tensor, axis: int, what: str, argument: str = "") -> int:
     return size
 
 
+def channels_of(op: str, x: Tensor) -> int:
+    """How many channels stand along axis 1, or a Misfit where they are not known to."""
+    grid, at = GRIDS.get(len(x.shape) - 2), x.axis("channel")
+    if grid is not None and isinstance(x.shape[1], Symbol) and at not in (None, 1):
+        raise Misfit(
+            f"`{op}` takes {grid.name} {grid.axes}, but its input {x} has its channels"
+            f" along axis {at}",
+            hint=f"along axis 1 it has `{x.shape[1]}`, which is no number of channels",
+            code="E402",
+        )
+    return known(op, x, 1, "the number of channels")
+
+
 def entries(
     op: str, x: Tensor, axis: int, given: int | None, kind: str = "channel", argument: str = ""
 ) -> int:

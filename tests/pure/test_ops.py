@@ -14,14 +14,14 @@ from op_types import B, H, T, W, bare, f, i, tup
 from modnorm.ops.attention import Attention, RoPE
 from modnorm.ops.base import Atom, Bond, Misfit, Op, Reader
 from modnorm.ops.conv import Conv1D, Conv2D, ConvTranspose2D
-from modnorm.ops.effects import BatchMeanSubtract, Dropout
+from modnorm.ops.effects import BatchMeanSubtract, BatchStandardize, Dropout
 from modnorm.ops.elementwise import Abs, ReLU, Softmax
 from modnorm.ops.embed import Embed, Unembed
 from modnorm.ops.fused import Fused
 from modnorm.ops.headed import HeadedLinear
 from modnorm.ops.joins import Add, Select, WeightedSum
 from modnorm.ops.linear import Linear, Readout
-from modnorm.ops.normalize import MeanSubtract, RMSDivide
+from modnorm.ops.normalize import GroupStandardize, MeanSubtract, RMSDivide
 from modnorm.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool, Mean, Upsample
 from modnorm.ops.product import Product
 from modnorm.ops.registry import builtin, find, names
@@ -118,6 +118,7 @@ def test_names_and_signatures() -> None:
         "Softmax", "MeanSubtract", "RMSDivide", "Mean", "AvgPool", "AdaptiveAvgPool", "Attention",
         "RoPE", "HeadedLinear", "Readout", "MaxPool", "Product", "Dropout", "BatchMeanSubtract",
         "QKV", "Conv1D", "ConvTranspose2D", "Upsample",
+        "GroupStandardize", "BatchStandardize",
     } == set(names())  # fmt: skip
     assert Linear.signature() == 'Linear(out, in, mass = 1, norm = "spectral")'
     sizes = "(out, in, kernel = 3, stride = 1, padding = 1"
@@ -225,6 +226,11 @@ SHAPES: list[tuple[Op, Type, Type]] = [
     (Dropout(), f(B, T), f(B, T)),
     (Dropout(), tup(f(B, T), tup(f(W), f(3))), tup(f(B, T), tup(f(W), f(3)))),
     (BatchMeanSubtract(), f(B, T, 8), f(B, T, 8)),
+    (BatchStandardize(), f(B, T, 8), f(B, T, 8)),
+    (BatchStandardize(3), f(B, 3, H, W), f(B, 3, H, W)),
+    (GroupStandardize(2), f(B, 6, H, W), f(B, 6, H, W)),
+    (GroupStandardize(6), f(B, 6, T), f(B, 6, T)),
+    (GroupStandardize(2), f(B, 6), f(B, 6)),
     (BatchMeanSubtract(3), f(B, 3, H, W), f(B, 3, H, W)),
 ]  # fmt: skip
 
@@ -330,6 +336,12 @@ MISFITS: list[tuple[Op, Type, str, str, str]] = [
     (Dropout(-0.1), f(B), "`p` of `Dropout` must be at least 0", "p", "share of entries"),
     (Dropout(1 - Fraction(1, 10**30)), f(B), "must be at least 0 and below 1", "p", ""),
     (Dropout(), i(B), "`Dropout` takes real numbers, but its input is int[batch]", "", "Embed"),
+    (GroupStandardize(4), f(B, 6, T), "cannot cut 6 channels into 4 groups", "groups", "divides 6"),
+    (GroupStandardize(6), f(B, 6), "of groups of one entry gives 0", "groups", "fewer groups"),
+    (GroupStandardize(2), f(B, T, 6), "the number of channels", "", "`input` declaration"),
+    (GroupStandardize(2, eps=-1), f(B, 6), "`eps` of `GroupStandardize` must be", "eps", ""),
+    (BatchStandardize(eps=-1), f(B, 6), "`eps` of `BatchStandardize` must be at", "eps", ""),
+    (BatchStandardize(momentum=0), f(B, 6), "above 0 and at most 1", "momentum", "such as 0.1"),
     (BatchMeanSubtract(), f(8), "at least 2 axes", "", ""),
     (BatchMeanSubtract(), f(B, T), "the number of channels", "", "`input` declaration"),
     (BatchMeanSubtract(4), f(B, 3, 8, 8), "4 entries, but its input float[batch, 3, 8, 8] has 3",

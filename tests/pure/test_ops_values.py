@@ -13,14 +13,14 @@ from op_types import B, T, f, tup
 from modnorm.ops.attention import Attention, RoPE
 from modnorm.ops.base import LINEAR, Op, Sharpness
 from modnorm.ops.conv import Conv1D, Conv2D, ConvTranspose2D
-from modnorm.ops.effects import BatchMeanSubtract, Dropout
+from modnorm.ops.effects import BatchMeanSubtract, BatchStandardize, Dropout
 from modnorm.ops.elementwise import GELU, Abs, ReLU, SiLU, Softmax, Tanh
 from modnorm.ops.embed import Embed, Unembed
 from modnorm.ops.fused import QKV
 from modnorm.ops.headed import HeadedLinear
 from modnorm.ops.joins import Add, Select, WeightedSum
 from modnorm.ops.linear import Linear, Readout
-from modnorm.ops.normalize import LayerNorm, MeanSubtract, RMSDivide
+from modnorm.ops.normalize import GroupStandardize, LayerNorm, MeanSubtract, RMSDivide
 from modnorm.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool, Mean, Upsample
 from modnorm.ops.product import Product
 from modnorm.ops.registry import builtin
@@ -75,6 +75,9 @@ VALUES: list[tuple[Op, Any, Any, Sharpness | None]] = [
     (RMSDivide(eps=4), 1, 0.5, Sharpness(0, 0, 2 / math.sqrt(3))),
     (RMSDivide(eps=0), 1, NO_BOUND, Sharpness(0, 0, 2 / math.sqrt(3))),
     (LayerNorm(), 1, NO_BOUND, Sharpness(0, 0, 2 / math.sqrt(3))),
+    (GroupStandardize(2), 1, NO_BOUND, Sharpness(0, 0, 2 / math.sqrt(3))),
+    (GroupStandardize(2, eps=4), 1, 0.5, Sharpness(0, 0, 2 / math.sqrt(3))),
+    (BatchStandardize(), 1, NO_BOUND, Sharpness(0, 0, 2 / math.sqrt(3))),
     (Mean(1), 1, 1, LINEAR),
     (AvgPool(3), 1, 1, LINEAR),
     (AdaptiveAvgPool(3), 1, 1, LINEAR),
@@ -142,6 +145,8 @@ ABSORBED: list[tuple[Op, tuple[Any, ...], Any]] = [
     (RMSDivide(eps=1), (-THIRD,), (RMSDivide(eps=9), -1)),
     (RMSDivide(eps=0), (2,), (RMSDivide(eps=0), 1)),
     (RMSDivide(eps=1.0), (1e-200,), None),
+    (GroupStandardize(2, eps=1), (-2,), (GroupStandardize(2, eps=Fraction(1, 4)), -1)),
+    (BatchStandardize(), (2,), None),
     (LayerNorm(eps=1), (2,), (LayerNorm(eps=Fraction(1, 4)), 1)),
     (Add(), (1, 1), (Add(), 1)),
     (Add(), (2, 2), (WeightedSum((2, 2)), 1)),
@@ -220,6 +225,7 @@ EMITTED: list[tuple[Op, Any, Type, str]] = [
     (LayerNorm(), "x", f(B, 5), "layer_normed(x, (5,), eps=1e-12)"),
     (LayerNorm((1, 2)), "x", IMAGE,
      "unit_rms(centered(widened(x), (1, 2)), (1, 2), eps=1e-12).to(x.dtype)"),
+    (GroupStandardize(3), "x", IMAGE, "F.group_norm(x, 3, eps=1e-05)"),
     (MeanSubtract((1, 2)), "x", IMAGE, "centered(x, (1, 2))"),
     (Softmax(3), "x", f(B, 5), "F.softmax(3 * widened(x), dim=-1).to(x.dtype)"),
     (Softmax(), "x", f(B, 5), "F.softmax(x, dim=-1)"),

@@ -168,7 +168,7 @@ def weight(op: Op, generator: torch.Generator, *, grad: bool = False) -> torch.T
 def used(op: Op, generator: torch.Generator, *, grad: bool = False) -> Any:
     """What the reference of an operation takes beside its input: a weight, or buffers by name."""
     kept = {
-        name: torch.randn(op.buffer_shape, generator=generator, dtype=torch.float64)
+        name: 1 / 4 + torch.rand(op.buffer_shape, generator=generator, dtype=torch.float64)
         for name in op.buffers
     }
     return kept or weight(op, generator, grad=grad)

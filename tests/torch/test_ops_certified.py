@@ -83,6 +83,10 @@ TRIALS: dict[str, list[Trial]] = {
     ],
     "RMSDivide": [Trial(arguments={"eps": 0.04}, tight=0.98)],
     "LayerNorm": [Trial(arguments={"eps": 0.04}, tight=0.98)],
+    "GroupStandardize": [
+        Trial(whole, whole, {"groups": 2, "eps": 0.04}, f(2, 4, 3), tight=0.98),
+        Trial(rms, rms, {"groups": 1, "eps": 0.04}, f(2, 6), tight=0.98),
+    ],
     "Add": [Trial(total(channels), channels, {}, TupleType((f(2, 3, 4), f(3, 4))), tight=0.99)],
     "WeightedSum": [
         Trial(
@@ -151,7 +155,8 @@ PAIRS = [
 def test_every_operation_is_tried() -> None:
     untried = {op.name for op in OPS} - TRIALS.keys()
     # an Embed's input is discrete, and its weight is tried below; a product has no one bound
-    assert untried == {"Embed", "Product"}
+    # nor has what divides by a batch's deviation
+    assert untried == {"Embed", "Product", "BatchStandardize"}
 
 
 @pytest.mark.parametrize(("cls", "trial"), PAIRS)
@@ -242,6 +247,7 @@ SECOND = {
     "Attention": Trial(total(rms), rms, {}, TupleType((f(1, 1, 2, 2),) * 3), 0.3),
     "RMSDivide": Trial(rms, rms, {"eps": 0}, f(1, 6), 0.9),
     "LayerNorm": Trial(rms, rms, {"eps": 0}, f(1, 6), 0.9),
+    "GroupStandardize": Trial(whole, whole, {"groups": 1, "eps": 0}, f(1, 2, 3), 0.9),
 }
 
 
@@ -259,9 +265,9 @@ def test_gamma_bounds_second_differences(name: str) -> None:
             x = in_ball(x, rms)
         elif name == "RMSDivide":  # γ is declared at an input of size 1
             x = x / rms(x)
-        elif name == "LayerNorm":
-            x = x - x.mean(-1, keepdim=True)
-            x = x / rms(x)
+        elif name in ("LayerNorm", "GroupStandardize"):
+            x = x - x.mean([*range(1, x.ndim)], keepdim=True)
+            x = x / rms(x.flatten(1))
         first = lambda v: jvp(op.reference, (v,), (h,))[1]  # noqa: E731
         change = jvp(first, (x,), (k,))[1]
         return trial.out(change) / (trial.into(h) * trial.into(k))

@@ -107,6 +107,8 @@ CASES = [
     Case("RMSDivide", {"eps": 0}, f(2, 3, 6), (2.0,), 0.9, low=0.5),
     Case("RMSDivide", {"eps": 0.5, "dim": (1, 2, 3)}, f(1, 2, 3, 3), (2.0,)),
     Case("LayerNorm", {"eps": 0.04}, f(2, 3, 6), (2.0,), 0.98, low=0.5),
+    Case("GroupStandardize", {"groups": 2, "eps": 0.04}, f(1, 4, 3), (2.0,)),
+    Case("GroupStandardize", {"groups": 3, "eps": 0.5}, f(1, 6, 2, 2), (2.0,)),
     Case("Mean", {"dim": 1}, f(2, 3, 6), (2.0,), 0.9),
     Case("Mean", {"dim": -1}, f(2, 3, 6), (2.0,)),
     Case("Mean", {"dim": 3}, IMAGE, (2.0,)),
@@ -178,7 +180,9 @@ class Setting:
 
 
 def test_every_operation_is_tried() -> None:
-    assert {op.name for op in OPS} - {case.name for case in CASES} == {"Embed", "Enumerate"}
+    assert {op.name for op in OPS} - {case.name for case in CASES} == {
+        "Embed", "Enumerate", "BatchStandardize",
+    }  # fmt: skip
 
 
 def stretched(
