@@ -14,7 +14,7 @@ from modnorm.graph.numbers import fits_float, written
 from modnorm.graph.place import snake
 from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_module, is_number
 from modnorm.ops import registry
-from modnorm.ops.base import Argument, Atom, Reader
+from modnorm.ops.base import Argument, Atom, Misfit, Reader
 from modnorm.ops.fused import Fused
 from modnorm.ops.types import Real
 from modnorm.syntax import tree
@@ -199,7 +199,12 @@ def build_op(
             good = False
     if not good:
         return POISON
-    built = op(**fields)
+    try:
+        built = op(**fields)
+    except Misfit as misfit:
+        at = values[misfit.argument].span if misfit.argument in values else span
+        evaluator.fail(misfit.code, misfit.message, at, hint=misfit.hint)
+        return POISON
     if built.scalar == 0:
         evaluator.fail(
             "E306",

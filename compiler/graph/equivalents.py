@@ -395,8 +395,8 @@ LEFT_OUT: Mapping[str, str] = {
         ("activation", "a nonlinearity is an operation of its own, `ReLU @ …`"),
         (
             "kernel_initializer bias_initializer embeddings_initializer kernel_init bias_init"
-            " embedding_init w_init b_init",
-            "a weight begins with norm 1",
+            " embedding_init w_init b_init initialization initializer",
+            'a weight begins with norm 1, or as `init = "zero"` or `"normal"` says',
         ),
         ("kernel_regularizer bias_regularizer", "`weight_decay` is the optimizer's"),
         ("name", "a part is named by its `def`"),

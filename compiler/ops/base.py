@@ -13,6 +13,7 @@ respect to weights, weights and inputs, inputs).
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -164,7 +165,11 @@ class Op(ABC):
     def signature(cls) -> str:
         """How a call is written: `Linear(out, in, mass = 1)`."""
         parts = []
+        # what every operation of a kind has is told of once, and not with each of them
+        common = {f.name for f in dataclasses.fields(cls) if f.metadata.get("common")}
         for a in sorted(cls.arguments(), key=lambda a: a.named_only):
+            if a.field in common:
+                continue
             shown = str(a.default).lower() if isinstance(a.default, bool) else str(a.default)
             shown = f'"{shown}"' if a.default in a.choices else "…" if a.inferred else shown
             if isinstance(a.default, Fraction):
@@ -372,13 +377,89 @@ class Bond(Op):
     """An operation without weights: mass 0."""
 
 
+INITS = ("orthogonal", "zero", "normal")
+"""How a weight may be told to begin."""
+
+
 @dataclass(frozen=True)
 class Weighted(Op):
-    """An operation with a parameter of its own, and a mass."""
+    """An operation with a parameter of its own, a mass, and a way in which the parameter begins.
+
+    By default its norm is 1 then. `init_` is None for that, `"zero"`, `"normal"` for entries drawn
+    with a standard deviation `std`, by default of the size that they have else, or `"orthogonal"`
+    for a matrix of entries of that size, where each weight is one or consists of some.
+    """
 
     mass: Any = field(default=1, kw_only=True, metadata={"kind": "number", "inferred": False})
+    init_: str | None = field(
+        default=None,
+        kw_only=True,
+        metadata={"kind": "choice", "inferred": True, "choices": INITS, "common": True},
+    )
+    std: Any = field(
+        default=None, kw_only=True, metadata={"kind": "number", "inferred": True, "common": True}
+    )
 
     is_module = True
+    begins_at_zero: ClassVar[bool] = False
+    """Whether the parameter is 0 at first by default, and has no norm."""
+
+    def __post_init__(self) -> None:
+        """Raise a Misfit where `init_` and `std` do not fit."""
+        if self.std is not None:
+            self._check_std()
+        elif self.init_ == "normal" and self.begins_at_zero:
+            raise Misfit(
+                f'`{self.name}` begins at 0, so `init = "normal"` needs to be told how far from it',
+                hint='give the standard deviation: `init = "normal", std = 0.02`',
+                argument="init",
+                code="E302",
+            )
+        if self.init_ == "orthogonal" and len(self.axes) < 2:
+            raise Misfit(
+                f"the weight of `{self.name}` is a vector, and none is orthogonal",
+                hint='write `init = "zero"` or `init = "normal"`, or leave it out',
+                argument="init",
+                code="E302",
+            )
+
+    def _check_std(self) -> None:
+        if self.init_ != "normal":
+            raise Misfit(
+                f'`std` of `{self.name}` is the standard deviation of `init = "normal"`, which is'
+                " not given",
+                hint=f'write `init = "normal", std = {self.std}`, or leave `std` out',
+                argument="std",
+                code="E302",
+            )
+        try:
+            size = float(self.std)
+        except OverflowError:
+            size = math.inf
+        if not 0 < size < math.inf:
+            raise Misfit(
+                f"`std` of `{self.name}` must be positive, and a number that a float can hold",
+                hint='it is a standard deviation; `init = "zero"` begins at 0',
+                argument="std",
+                code="E302",
+            )
+
+    @property
+    def beginning(self) -> str:
+        """Statements as `init`, for the way in which the weight is told to begin."""
+        match self.init_:
+            case "zero":
+                return "nn.init.zeros_(weight)"
+            case "normal" if self.std is not None:
+                return f"nn.init.normal_(weight, std={float(self.std)!r}, generator=generator)"
+            case "normal":
+                drawn = "nn.init.normal_(weight, generator=generator).mul_(size)"
+                return f"{self.init}\nsize = weight.square().mean().sqrt()\n{drawn}"
+            case "orthogonal" if "orthogonal_" not in self.init:
+                drawn = "nn.init.orthogonal_(weight, generator=generator)"
+                scaled = "weight *= size / weight.square().mean().sqrt()"
+                return f"{self.init}\nsize = weight.square().mean().sqrt()\n{drawn}\n{scaled}"
+        return self.init
 
     @property
     @abstractmethod
@@ -418,6 +499,8 @@ class Weighted(Op):
     def init(self) -> str:
         """Python statements that fill `weight` (a float tensor of `weight_shape`, no gradient) in
         place so that its norm is 1, drawing from `generator`. They may use `torch`, `nn`, `math`.
+
+        This is how a weight begins unless it is told otherwise: see `beginning`.
         """
 
     @property
