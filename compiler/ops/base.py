@@ -445,6 +445,11 @@ class Weighted(Op):
             )
 
     @property
+    def begins_orthogonal(self) -> bool:
+        """Whether the matrices that the weight consists of are orthogonal by default."""
+        return "orthogonal_" in self.init
+
+    @property
     def beginning(self) -> str:
         """Statements as `init`, for the way in which the weight is told to begin."""
         match self.init_:
@@ -455,7 +460,7 @@ class Weighted(Op):
             case "normal":
                 drawn = "nn.init.normal_(weight, generator=generator).mul_(size)"
                 return f"{self.init}\nsize = weight.square().mean().sqrt()\n{drawn}"
-            case "orthogonal" if "orthogonal_" not in self.init:
+            case "orthogonal" if not self.begins_orthogonal:
                 drawn = "nn.init.orthogonal_(weight, generator=generator)"
                 scaled = "weight *= size / weight.square().mean().sqrt()"
                 return f"{self.init}\nsize = weight.square().mean().sqrt()\n{drawn}\n{scaled}"

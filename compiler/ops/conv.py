@@ -53,6 +53,7 @@ class Kernel(Atom):
     """How many axes of pixels there are."""
     call: ClassVar[str]
     """The torch function."""
+    begins_orthogonal = True  # a sign is, where a tap is one number
     other: ClassVar[str] = ""
     """What takes values of another number of axes, for a hint."""
 
