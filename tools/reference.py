@@ -35,7 +35,7 @@ STAGES = (
     *("data", "sweep"),
 )
 BATCH, SEQ = Symbol(("batch",)), Symbol(("seq",))
-VALUE = Tensor("float", (BATCH, SEQ, 12))
+VALUE = Tensor("float", (BATCH, SEQ, 12), None, ("batch", "other", "channel"))
 HEADS = Tensor("float", (BATCH, 4, SEQ, 3))
 INPUTS: tuple[Type, ...] = (
     VALUE,
@@ -45,7 +45,7 @@ INPUTS: tuple[Type, ...] = (
     TupleType((VALUE, VALUE)),
     TupleType((HEADS, HEADS, HEADS)),
 )
-"""Inputs to show an operation with: the first one that fits is taken."""
+"""Inputs to show an operation with: the first one that fits, without a warning, is taken."""
 BETTER: dict[str, Type] = {"MergeHeads": HEADS, "RoPE": Tensor("float", (BATCH, 4, SEQ, 16))}
 ARGUMENTS: dict[str, tuple[Any, str]] = {
     "size": (4, "4"),
@@ -218,7 +218,9 @@ def fitted(op: Op) -> tuple[Type, Type]:
     for inside in (BETTER.get(op.name), *INPUTS):
         try:
             if inside is not None:
-                return inside, op.resolve(inside)[1]
+                out = op.resolve(inside)[1]
+                if not op.cautions(inside):
+                    return inside, out
         except Misfit:
             continue
     raise LookupError(f"{op.name} fits none of the example inputs: add one to INPUTS")
