@@ -1,6 +1,6 @@
 # A GPT over characters, of the size of modula's example.
 
-from std.nn import LayerNorm, ScaledGELU
+from std.nn import ScaledGELU, Standardize
 
 param vocab = 65
 param context = 64
@@ -20,11 +20,11 @@ def attention = Linear(d_embed) @ MergeHeads @ Attention(causal = true) / 3 @ (q
 def mlp = Linear(d_embed) @ ScaledGELU @ Linear(4 * d_embed)
 
 # 2 * blocks residual branches, each of which moves the stream by a part s
-def block = ((1 - s) * Identity + s * mlp @ LayerNorm)
-          @ ((1 - s) * Identity + s * attention @ LayerNorm)
+def block = ((1 - s) * Identity + s * mlp @ Standardize)
+          @ ((1 - s) * Identity + s * attention @ Standardize)
   where s = 1 / (2 * blocks)
 
-model GPT = Linear(vocab) @ LayerNorm @ tare(block ** blocks, blocks_mass) @ embed
+model GPT = Linear(vocab) @ Standardize @ tare(block ** blocks, blocks_mass) @ embed
   where
     embed = tare(1/2 * token + 1/2 * position, 1)
     token = Embed(vocab, d_embed)

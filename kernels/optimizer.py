@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import column, frobenius, row, sign, spectral_taps  # noqa: F401  norms, into NORMS
+from . import column, frobenius, row, sign, spectral_groups  # noqa: F401  norms, into NORMS
 from .auto import automatic, automatic_step, watch
 from .plan import NORMS, Plan, level
 from .rule import Rule

@@ -39,7 +39,7 @@ def sides(shape: Sequence[int]) -> tuple[int, int]:
     """The short and the long side of the matrices that a weight consists of.
 
     They are the last two axes of (out, in) and (groups, out, in), and the first two of a
-    convolution's (out, in, k, k).
+    convolution's (out, in, k, k) or (out, in, groups, taps).
     """
     one, other = shape[:2] if len(shape) == 4 else shape[-2:]
     return min(one, other), max(one, other)
@@ -60,5 +60,5 @@ def choose(shape: Sequence[int], steps: int = ACCURATE) -> Scheme:
 
 
 # modnorm: end
-MATRICES = ("spectral", "spectral_taps")
+MATRICES = ("spectral", "spectral_taps", "spectral_groups")
 """The norms, as plans name them, of weights that are matrices or stacks of them."""

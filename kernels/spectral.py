@@ -26,7 +26,7 @@ class Spectral(Norm):
 
     name = "spectral"
     vector = True
-    kernel = "matrix"
+    kernel: str | None = "matrix"
     part = 0.5  # of a row beside x, where one matrix starts from both at once
     settled = 1.1  # by how much less than this σ grows in the last iteration for one matrix
     most = 8  # iterations, there and of a new vector

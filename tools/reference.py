@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from modnorm.grammar import grammar, library
 from modnorm.graph.equivalents import BIASES, EQUIVALENTS, LEFT_OUT, RENAMED
 from modnorm.graph.numbers import FUNCTIONS, show
 from modnorm.ops import registry
-from modnorm.ops.base import Atom, Misfit, Op, Reader
+from modnorm.ops.base import Atom, Misfit, Norm, Op, Reader
 from modnorm.ops.formula_tree import KNOWN
 from modnorm.ops.types import Symbol, Tensor, TupleType, Type, vectors
 from modnorm.syntax.tables import OPTIONS
@@ -34,16 +35,17 @@ STAGES = (
     *("data", "sweep"),
 )
 BATCH, SEQ = Symbol(("batch",)), Symbol(("seq",))
-VALUE = Tensor("float", (BATCH, SEQ, 12))
+VALUE = Tensor("float", (BATCH, SEQ, 12), None, ("batch", "other", "channel"))
 HEADS = Tensor("float", (BATCH, 4, SEQ, 3))
 INPUTS: tuple[Type, ...] = (
     VALUE,
     Tensor("float", (BATCH, 3, 28, 28)),
+    Tensor("float", (BATCH, 4, SEQ), None, ("batch", "channel", "space")),
     Tensor("int", (BATCH, SEQ)),
     TupleType((VALUE, VALUE)),
     TupleType((HEADS, HEADS, HEADS)),
 )
-"""Inputs to show an operation with: the first one that fits is taken."""
+"""Inputs to show an operation with: the first one that fits, without a warning, is taken."""
 BETTER: dict[str, Type] = {
     "MergeHeads": HEADS,
     "RoPE": Tensor("float", (BATCH, 4, SEQ, 16)),
@@ -61,6 +63,7 @@ ARGUMENTS: dict[str, tuple[Any, str]] = {
     "axis": (1, "1"),
     "number": (Fraction(1, 2), "1/2"),
     "axes": (1, "1"),
+    "window": (2, "2"),
     "embed": ("embed", "embed"),
 }
 """A value, and how it is written, for an argument of each kind that has to be given."""
@@ -194,7 +197,10 @@ def operation(op: type[Op]) -> str:
 def choices(op: Atom) -> Iterator[list[str]]:
     """The norm of the weight for each value of an argument that decides it."""
     for argument in op.arguments():
-        norms = {c: dataclasses.replace(op, **{argument.field: c}).norm for c in argument.choices}
+        norms: dict[str, Norm] = {}
+        for choice in argument.choices:
+            with suppress(Misfit):
+                norms[choice] = dataclasses.replace(op, **{argument.field: choice}).norm
         for choice, norm in norms.items() if len(set(norms.values())) > 1 else ():
             call = code(f'{argument.name} = "{choice}"')
             yield [f"with {call}", f"{norm.formula}, from {norm.values}"]
@@ -223,7 +229,9 @@ def fitted(op: Op) -> tuple[Type, Type]:
     for inside in (BETTER.get(op.name), *INPUTS):
         try:
             if inside is not None:
-                return inside, op.resolve(inside)[1]
+                out = op.resolve(inside)[1]
+                if not op.cautions(inside):
+                    return inside, out
         except Misfit:
             continue
     raise LookupError(f"{op.name} fits none of the example inputs: add one to INPUTS")

@@ -1,7 +1,7 @@
 # examples/gpt.mod with choices: maps of their own for the heads of q, k and v, the norm of the
 # readout, the mass of the tables; and the context as a size that can be varied.
 
-from std.nn import LayerNorm, ScaledGELU
+from std.nn import ScaledGELU, Standardize
 
 param vocab = 65
 param context = 64
@@ -25,11 +25,11 @@ def attention = Linear(d_embed) @ MergeHeads @ Attention(causal = true) / 3 @ (q
 
 def mlp = Linear(d_embed) @ ScaledGELU @ Linear(4 * d_embed)
 
-def block = ((1 - s) * Identity + s * mlp @ LayerNorm)
-          @ ((1 - s) * Identity + s * attention @ LayerNorm)
+def block = ((1 - s) * Identity + s * mlp @ Standardize)
+          @ ((1 - s) * Identity + s * attention @ Standardize)
   where s = 1 / (2 * blocks)
 
-model GPT = Linear(vocab, norm = readout) @ LayerNorm @ tare(block ** blocks, blocks_mass) @ embed
+model GPT = Linear(vocab, norm = readout) @ Standardize @ tare(block ** blocks, blocks_mass) @ embed
   where
     embed = tare(1/2 * token + 1/2 * position, embed_mass)
     token = Embed(vocab, d_embed)

@@ -11,7 +11,7 @@ from pathlib import PurePath
 from modnorm import __version__
 from modnorm.codegen import sections, tables
 from modnorm.codegen.classes import Model, model
-from modnorm.codegen.plan import plan_text, streams_text
+from modnorm.codegen.plan import has_layouts, plan_text, streams_text
 from modnorm.codegen.signature import signed
 from modnorm.diagnostics import Diagnostic, Diagnostics, InternalError
 from modnorm.graph.numbers import show
@@ -136,7 +136,7 @@ def _generate(program: Program, device: str, diagnostics: Diagnostics, standalon
             parts += [_rule("Kernels"), *(sections.source(name).strip() for name in on_gpu)]
     else:
         runtime_imports = [*IMPORTS]
-        if any(weight.stored for weight in program.weights):
+        if has_layouts(program):
             runtime_imports.append("from modnorm.kernels import Layout")
         if streams:
             runtime_imports.append("from modnorm.kernels import residual_stream")

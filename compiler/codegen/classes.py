@@ -403,7 +403,7 @@ def _atom_class(name: str, op: Weighted, code: str, type: Type) -> str:
         "        super().__init__()",
         f"        weight, dtype = blank({shape}, **factory)",
         "        with torch.no_grad():",
-        *(f"            {line}" for line in op.init.splitlines()),
+        *(f"            {line}" for line in op.beginning.splitlines()),
         f"        self.{'weight, self.name' if named else 'weight'} = {kept}",
         "",
         "    def extra_repr(self) -> str:",

@@ -36,9 +36,18 @@ class Record:
 
     @property
     def layout(self) -> Layout | None:
-        """Where it is stored, if not in a parameter of its own."""
-        stored = self.weight.stored
-        return stored.op.layout(stored.part, self.parameter) if stored else None
+        """Where it is stored, if not in a parameter of its own, in the shape that it has here."""
+        return _layout(self.weight, self.parameter)
+
+
+def _layout(weight: Weight, parameter: str = "") -> Layout | None:
+    stored = weight.stored
+    return stored.op.layout(stored.part, parameter) if stored else weight.op.layout(parameter)
+
+
+def has_layouts(program: Program) -> bool:
+    """Whether the plan says of some weight how a parameter holds it."""
+    return any(_layout(weight) is not None for weight in program.weights)
 
 
 def records(program: Program, *, planned: bool = True) -> list[Record]:
@@ -243,10 +252,10 @@ class _PlanWriter:
         quoted = f'f"{name}"' if weight.levels else f'"{name}"'
         op = weight.op
         place = f"# {place_of(weight.span)}"
-        arguments = f'{quoted}, "{op.name}", {op.weight_shape}, "{op.norm.name}"'
+        arguments = f'{quoted}, "{op.name}", {op.measured_shape}, "{op.norm.name}"'
         numbers = f"{float(weight.mass)!r}, {target}"
-        if weight.stored is not None:
-            cut = ", ".join(map(str, weight.stored.op.layout(weight.stored.part)[1:]))
+        if (layout := _layout(weight)) is not None:
+            cut = ", ".join(map(str, layout[1:]))
             stored = f'f"{held}"' if weight.levels else f'"{held}"'
             return [
                 f"Weight(  {place}",

@@ -31,6 +31,7 @@ SECTIONS = (
     *(Section(name) for name in ("schemes", "streams", "weight", "plan", "polar")),
     Section("spectral", "spectral"),
     Section("spectral_taps", "spectral_taps", "spectral"),
+    Section("spectral_groups", "spectral_groups", "spectral_taps"),
     Section("row_rms", "row_rms"),
     Section("row", "row", "row_rms"),
     Section("column", "column", "row_rms"),
@@ -57,8 +58,11 @@ def needed(norms: Iterable[str]) -> tuple[Section, ...]:
     wanted = set(norms)
     if unknown := wanted - {section.norm for section in SECTIONS}:
         raise ValueError(f"no section implements the norms {sorted(unknown)}")
-    others = {section.needs for section in SECTIONS if section.norm in wanted}
-    return tuple(s for s in SECTIONS if s.norm in {None, *wanted} or s.name in others)
+    needs = {section.name: section.needs for section in SECTIONS}
+    found = {section.name for section in SECTIONS if section.norm in {None, *wanted}}
+    while others := {other for name in found if (other := needs[name])} - found:
+        found |= others
+    return tuple(section for section in SECTIONS if section.name in found)
 
 
 @cache

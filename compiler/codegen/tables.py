@@ -100,7 +100,7 @@ def _entry(key: str, value: float | str | None) -> list[str]:
 
 
 def _shape(op: Atom) -> tuple[int, ...]:
-    return op.weight_shape
+    return op.measured_shape
 
 
 def _table(name: str, rows: list[str], *comment: str) -> Iterator[str]:

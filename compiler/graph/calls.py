@@ -14,7 +14,7 @@ from modnorm.graph.numbers import fits_float, written
 from modnorm.graph.place import snake
 from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_module, is_number
 from modnorm.ops import registry
-from modnorm.ops.base import Argument, Atom, Reader
+from modnorm.ops.base import Argument, Atom, Misfit, Reader
 from modnorm.ops.fused import Fused
 from modnorm.ops.types import Real
 from modnorm.syntax import tree
@@ -225,7 +225,12 @@ def build_op(
             good = False
     if not good:
         return POISON
-    built = op(**fields)
+    try:
+        built = op(**fields)
+    except Misfit as misfit:
+        at = values[misfit.argument].span if misfit.argument in values else span
+        evaluator.fail(misfit.code, misfit.message, at, hint=misfit.hint)
+        return POISON
     if built.scalar == 0:
         evaluator.fail(
             "E306",
@@ -311,6 +316,26 @@ def _converted(evaluator: Checks, name: str, argument: Argument, passed: Passed)
             if any(abs(axis) > MAX_AXIS for axis in axes):
                 raise reject("E305", f"between -{MAX_AXIS} and {MAX_AXIS}")
             return {argument.field: value}
+        case "window" | "margin":
+            if value in argument.choices:
+                return {argument.field: value}
+            least = 1 if argument.kind == "window" else 0
+            members = value if isinstance(value, tuple) and value else (value,)
+            sizes = [found for member in members if (found := _whole(member, least)) is not None]
+            if len(sizes) < len(members):
+                wanted = "a positive whole number" if least else "a whole number of at least 0"
+                others = ["a tuple of them", *(f'"{choice}"' for choice in argument.choices)]
+                *more, last = others
+                near = did_you_mean(value, argument.choices) if isinstance(value, str) else ""
+                code = "E304" if all(map(is_number, members)) else "E302"
+                wanted = f"must be {', '.join([wanted, *more])} or {last}"
+                shown = written(value) if is_number(value) else describe(value)
+                if isinstance(value, tuple) and all(map(is_number, value)):
+                    shown = f"({', '.join(map(written, value))})"
+                raise refuse(code, f"{wanted}, but it is {shown}", near, origin)
+            if max(sizes) > MAX_SIZE:
+                raise reject("E305", f"at most {MAX_SIZE:,}")
+            return {argument.field: tuple(sizes) if isinstance(value, tuple) else sizes[0]}
         case "choice":
             if value not in argument.choices:
                 *most, last = (f'"{choice}"' for choice in argument.choices)
@@ -336,6 +361,14 @@ def _size_in_row(value: Value, reject: Callable[..., _Rejected]) -> int:
     if value > MAX_SIZE:
         raise reject("E305", f"at most {MAX_SIZE:,} each")
     return value
+
+
+def _whole(value: Value, least: int) -> int | None:
+    """A whole number of at least so much, or None."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return int(value) if fits else None  # type: ignore[arg-type]
 
 
 def _read(value: Value, refuse: Callable[..., _Rejected]) -> dict[str, Any]:

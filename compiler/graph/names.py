@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Protocol, TypeAlias
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Label, Span, did_you_mean
@@ -20,6 +21,8 @@ ALSO = 2
 """Further mentions shown of a name that is unknown."""
 MAX_HINTS = 50
 """Unknown names of a file for which a similar one is looked for."""
+PRELUDE = "nn"
+"""The module of the library whose capital names need no import."""
 EMPTY: Mapping[str, Span] = {}
 
 KINDS = {
@@ -36,6 +39,8 @@ class Resolver(Protocol):
     def imported(
         self, file: tree.File, statement: tree.ImportModule | tree.ImportNames
     ) -> tree.File | None: ...
+
+    def library(self, module: str) -> tree.File: ...
 
 
 Definition: TypeAlias = tree.Param | tree.Input | tree.Def | tree.Shared | tree.Bond | tree.Model
@@ -137,8 +142,8 @@ def build(main: tree.File, resolver: Resolver, diagnostics: Diagnostics) -> Name
         return space
 
     top = of(main)
-    for space in spaces.values():
-        _Checker(space, diagnostics).run()
+    for space in tuple(spaces.values()):
+        _Checker(space, diagnostics, lambda: of(resolver.library(PRELUDE))).run()
     return top
 
 
@@ -170,6 +175,15 @@ def mentions(expr: tree.Expr) -> Iterator[tuple[tree.Name, bool, frozenset[str]]
                 pass
 
 
+@cache
+def without_import() -> tuple[str, ...]:
+    """The definitions of the library that are mentioned as operations are: the capital ones of a
+    module whose names are like theirs.
+    """
+    text = library()[PRELUDE].read_text("utf-8")
+    return tuple(re.findall(r"^def ([A-Z]\w*)", text, re.MULTILINE))
+
+
 def in_library(name: str) -> str:
     """What to import, where the library defines a name, however its letters are cased."""
     for module, file in library().items():
@@ -186,10 +200,15 @@ def is_operation(name: tree.Name, space: Namespace) -> bool:
 
 
 class _Checker:
-    """Reports every unknown name of a file, and in the main file what is never used."""
+    """Reports every unknown name of a file, and in the main file what is never used.
 
-    def __init__(self, space: Namespace, diagnostics: Diagnostics) -> None:
-        self.space, self.diagnostics = space, diagnostics
+    `prelude` gives the file whose capital names need no import; a mention of one imports it.
+    """
+
+    def __init__(
+        self, space: Namespace, diagnostics: Diagnostics, prelude: Callable[[], Namespace]
+    ) -> None:
+        self.space, self.diagnostics, self.prelude = space, diagnostics, prelude
         self.used: set[str] = set()
         self.unknown: dict[str, Diagnostic] = {}
 
@@ -343,6 +362,9 @@ class _Checker:
                 return
             if registry.find(head) is not None:
                 return
+            if head in without_import():
+                space.names[head] = (self.prelude(), head, name.span)
+                return
             message = f"unknown name `{head}`"
             self.report(name, message, lambda: self.mend_name(head, local))
             return
@@ -379,7 +401,7 @@ class _Checker:
 
     def mend_name(self, head: str, local: Iterable[str]) -> str:
         own = [*local, *self.space.known(), *self.space.broken]
-        known = [*own, *registry.names(), *FUNCTIONS]
+        known = [*own, *registry.names(), *without_import(), *FUNCTIONS]
         same = [name for name in known if name.lower() == head.lower()]
         foreign = IN_EXPRESSIONS.get(head) or equivalents.equivalent(head)
         if foreign and not any(name in own or f"`{name}" in foreign for name in same):
@@ -397,6 +419,8 @@ class _Checker:
         other = foreign and (equivalents.exact(member) or not in_library(member))
         if head in library() and not other:
             return f"add `import std.{head}` at the top"
+        if foreign and member in without_import():
+            return f"it stands without a prefix: write `{member}`"
         if foreign:
             return equivalents.prefixed(member)
         if head == "self":

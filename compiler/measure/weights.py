@@ -46,7 +46,7 @@ def values(program: Program, model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A model's state, with weights that share a parameter under the names of their records."""
     found: dict[str, torch.Tensor] = model.state_dict()
     for record in records(program):
-        if layout := record.layout:
+        if record.weight.stored and (layout := record.layout):
             whole, shape = found[record.parameter], record.weight.op.weight_shape
             found[record.name] = layout.view(whole).reshape(shape)
     return found

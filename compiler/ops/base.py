@@ -13,6 +13,7 @@ respect to weights, weights and inputs, inputs).
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,8 +26,21 @@ from modnorm.ops.types import Real, Tensor, TupleType, Type
 if TYPE_CHECKING:
     import torch
 
+    from modnorm.kernels.weight import Layout
+
 Kind = Literal[
-    "size", "sizes", "index", "integer", "number", "flag", "axis", "axes", "choice", "embed"
+    "size",
+    "sizes",
+    "index",
+    "integer",
+    "number",
+    "flag",
+    "axis",
+    "axes",
+    "choice",
+    "embed",
+    "window",
+    "margin",
 ]
 
 
@@ -43,7 +57,9 @@ def argument(
     Kinds: `size` (positive integer), `sizes` (all that is given by position, sizes or -1: a
     tuple), `index` (integer of at least 0), `integer` (any), `number` (exact rational or float),
     `flag` (bool), `axis` (an integer), `axes` (one or a tuple of them), `choice` (a string, one of
-    `choices`), `embed` (a shared Embed). An `inferred` argument may be left out: it is None
+    `choices`), `embed` (a shared Embed), `window` (a positive integer, or a tuple with one for each
+    axis of pixels), `margin` (the same with integers of at least 0, or a string, one of
+    `choices`). An `inferred` argument may be left out: it is None
     until `resolve` fills it in from the input. A `named` one is only given by name. A trailing
     underscore of the field's name is not part of the language: `in_` is written `in`.
     """
@@ -166,9 +182,13 @@ class Op(ABC):
     def signature(cls) -> str:
         """How a call is written: `Linear(out, in, mass = 1)`."""
         parts = []
+        # what every operation of a kind has is told of once, and not with each of them
+        common = {f.name for f in dataclasses.fields(cls) if f.metadata.get("common")}
         for a in sorted(cls.arguments(), key=lambda a: a.named_only):
+            if a.field in common:
+                continue
             shown = str(a.default).lower() if isinstance(a.default, bool) else str(a.default)
-            shown = f'"{shown}"' if a.choices else "…" if a.default is None else shown
+            shown = f'"{shown}"' if a.default in a.choices else "…" if a.default is None else shown
             if isinstance(a.default, Fraction):
                 shown = repr(float(a.default))
             if a.takes_all:
@@ -387,33 +407,123 @@ class Bond(Op):
     """An operation without weights: mass 0."""
 
 
+INITS = ("orthogonal", "zero", "normal")
+"""How a weight may be told to begin."""
+
+
 @dataclass(frozen=True)
 class Weighted(Op):
-    """An operation with a parameter of its own, and a mass."""
+    """An operation with a parameter of its own, a mass, and a way in which the parameter begins.
+
+    By default its norm is 1 then. `init_` is None for that, `"zero"`, `"normal"` for entries drawn
+    with a standard deviation `std`, by default of the size that they have else, or `"orthogonal"`
+    for a matrix of entries of that size, where each weight is one or consists of some.
+    """
 
     mass: Any = field(default=1, kw_only=True, metadata={"kind": "number", "inferred": False})
+    init_: str | None = field(
+        default=None,
+        kw_only=True,
+        metadata={"kind": "choice", "inferred": True, "choices": INITS, "common": True},
+    )
+    std: Any = field(
+        default=None, kw_only=True, metadata={"kind": "number", "inferred": True, "common": True}
+    )
 
     is_module = True
+    begins_at_zero: ClassVar[bool] = False
+    """Whether the parameter is 0 at first by default, and has no norm."""
 
-    axes: ClassVar[tuple[str, ...]]
-    """A name for each axis of the weight; `init` may use them, except where a name repeats."""
+    def __post_init__(self) -> None:
+        """Raise a Misfit where `init_` and `std` do not fit."""
+        if self.std is not None:
+            self._check_std()
+        elif self.init_ == "normal" and self.begins_at_zero:
+            raise Misfit(
+                f'`{self.name}` begins at 0, so `init = "normal"` needs to be told how far from it',
+                hint='give the standard deviation: `init = "normal", std = 0.02`',
+                argument="init",
+                code="E302",
+            )
+        if self.init_ == "orthogonal" and len(self.axes) < 2:
+            raise Misfit(
+                f"the weight of `{self.name}` is a vector, and none is orthogonal",
+                hint='write `init = "zero"` or `init = "normal"`, or leave it out',
+                argument="init",
+                code="E302",
+            )
+
+    def _check_std(self) -> None:
+        if self.init_ != "normal":
+            raise Misfit(
+                f'`std` of `{self.name}` is the standard deviation of `init = "normal"`, which is'
+                " not given",
+                hint=f'write `init = "normal", std = {self.std}`, or leave `std` out',
+                argument="std",
+                code="E302",
+            )
+        try:
+            size = float(self.std)
+        except OverflowError:
+            size = math.inf
+        if not 0 < size < math.inf:
+            raise Misfit(
+                f"`std` of `{self.name}` must be positive, and a number that a float can hold",
+                hint='it is a standard deviation; `init = "zero"` begins at 0',
+                argument="std",
+                code="E302",
+            )
+
+    @property
+    def begins_orthogonal(self) -> bool:
+        """Whether the matrices that the weight consists of are orthogonal by default."""
+        return "orthogonal_" in self.init
+
+    @property
+    def beginning(self) -> str:
+        """Statements as `init`, for the way in which the weight is told to begin."""
+        match self.init_:
+            case "zero":
+                return "nn.init.zeros_(weight)"
+            case "normal" if self.std is not None:
+                return f"nn.init.normal_(weight, std={float(self.std)!r}, generator=generator)"
+            case "normal":
+                drawn = "nn.init.normal_(weight, generator=generator).mul_(size)"
+                return f"{self.init}\nsize = weight.square().mean().sqrt()\n{drawn}"
+            case "orthogonal" if not self.begins_orthogonal:
+                drawn = "nn.init.orthogonal_(weight, generator=generator)"
+                scaled = "weight *= size / weight.square().mean().sqrt()"
+                return f"{self.init}\nsize = weight.square().mean().sqrt()\n{drawn}\n{scaled}"
+        return self.init
+
+    @property
+    @abstractmethod
+    def axes(self) -> tuple[str, ...]:
+        """A name for each axis of the weight; `init` may use them, except where a name repeats.
+
+        Most classes have the same for all of their operations.
+        """
 
     @property
     def shown(self) -> str:
-        """How the layer prints, as in `Linear(out=10, in=64)`: a format of the weight's sizes.
-
-        Beside these are the arguments that are not at their defaults.
-        """
+        """How the layer prints, as in `Linear(out=10, in=64)`: a format of the weight's sizes."""
         sizes = {axis.rstrip("_"): "{}" for axis in self.axes}
         assert self.axes[: len(sizes)] == tuple(dict.fromkeys(self.axes)), "repeated axes come last"
+        return self.with_settings(**sizes)
+
+    def with_settings(self, **sizes: str) -> str:
+        """The sizes with which a layer prints, and behind them the arguments that are not default.
+
+        Those that the input decides, or the weight's shape shows, are none of them.
+        """
         given = {
-            a.name: getattr(self, a.field)
+            a.name: str(getattr(self, a.field))
             for a in self.arguments()
             if not (a.from_input or a.required or a.takes_all)
             and not (a.field in self.axes or a.name == "mass")
             and getattr(self, a.field) != a.default
         }
-        return ", ".join(f"{k}={v}" for k, v in (sizes | given).items())
+        return ", ".join(f"{k}={v}" for k, v in (sizes | given | sizes).items())
 
     @property
     @abstractmethod
@@ -425,6 +535,8 @@ class Weighted(Op):
     def init(self) -> str:
         """Python statements that fill `weight` (a float tensor of `weight_shape`, no gradient) in
         place so that its norm is 1, drawing from `generator`. They may use `torch`, `nn`, `math`.
+
+        This is how a weight begins unless it is told otherwise: see `beginning`.
         """
 
     @property
@@ -456,6 +568,18 @@ class Atom(Weighted):
     def mixes(self, x: Sequence[Edge], type: Type) -> Matrix | str:
         """For an output that is linear in the weight and in the input, or in their sum."""
         return linear_mixes(self, x, type)
+
+    @property
+    def measured_shape(self) -> tuple[int, ...]:
+        """The weight's shape as optimizers have it, where a `layout` makes another one of it."""
+        return self.weight_shape
+
+    def layout(self, parameter: str = "") -> Layout | None:
+        """Where a parameter of this name has the weight as optimizers measure it.
+
+        None where they measure it as it is stored.
+        """
+        return None
 
     @abstractmethod
     def weight_norm(self, weight: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""`Dropout` and `BatchMeanSubtract`: what computes otherwise in training than in `eval()`."""
+"""What computes otherwise in training: `Dropout`, `BatchMeanSubtract`, `BatchStandardize`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Self
 
-from modnorm.ops.base import Misfit, Op, argument, expect_tensor
-from modnorm.ops.edges import Edge, Matrix, each_measure
+from modnorm.ops.base import Advice, Bond, Misfit, Op, Sharpness, argument, expect_tensor
+from modnorm.ops.edges import Edge, Form, Matrix, each_measure
 from modnorm.ops.families import LinearBond
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import each, entries, map_each, one_axis
@@ -94,20 +94,9 @@ class ChannelStatistics(Op):
         return buffer.reshape([-1 if i == self.at % rank else 1 for i in range(rank)])
 
 
-@register
 @dataclass(frozen=True)
-class BatchMeanSubtract(ChannelStatistics, LinearBond):
-    """y = x - mean(x), for each channel over all other axes, the batch among them; in `eval()`
-    y = x - running_mean. Channels are along the last axis, or axis 1 of an image.
-
-    `running_mean` is a buffer that begins at 0: training moves it towards the batch's mean by the
-    share `momentum`. This is BatchNorm without its division and its affine map. Examples of a batch
-    move each other's outputs, so the certified sensitivity is 2.
-    """
-
-    name = "BatchMeanSubtract"
-    buffers = ("running_mean",)
-    origin = "1, as of one example among many, and as in `eval()`"
+class RunningStatistics(ChannelStatistics):
+    """What keeps means of the batches that it has seen, each new one with the same share."""
 
     momentum: Real = argument("number", Fraction(1, 10))
 
@@ -120,6 +109,28 @@ class BatchMeanSubtract(ChannelStatistics, LinearBond):
                 code="E302",
             )
         return super().resolve(x)
+
+    def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
+        return None  # the buffers are of the input as it is
+
+    def emit(self, x: Any, type: Type, own: str) -> str:
+        return f"{own}({x})"
+
+
+@register
+@dataclass(frozen=True)
+class BatchMeanSubtract(RunningStatistics, LinearBond):
+    """y = x - mean(x), for each channel over all other axes, the batch among them; in `eval()`
+    y = x - running_mean. Channels are along the last axis, or axis 1 of an image.
+
+    `running_mean` is a buffer that begins at 0: training moves it towards the batch's mean by the
+    share `momentum`. This is BatchNorm without its division and its affine map. Examples of a batch
+    move each other's outputs, so the certified sensitivity is 2.
+    """
+
+    name = "BatchMeanSubtract"
+    buffers = ("running_mean",)
+    origin = "1, as of one example among many, and as in `eval()`"
 
     @property
     def certified(self) -> Real | str:
@@ -135,17 +146,75 @@ class BatchMeanSubtract(ChannelStatistics, LinearBond):
         mean = self.beside(buffers["running_mean"].double(), len(edge.type.shape))
         return all(float(m.of(mean)) <= edge.high(m) * (1 + 1e-6) for m in edge.tracked)
 
-    def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
-        return None  # the buffer is the mean of the input as it is
-
     def module(self) -> str:
         return f"BatchMeanSubtract({self.size}, {number(self.momentum)}, {self.at}, **factory)"
 
     def reference(self, x: Any, weight: Any = None) -> Any:
         return x if weight is None else x - self.beside(weight["running_mean"], x.ndim)
 
-    def emit(self, x: Any, type: Type, own: str) -> str:
-        return f"{own}({x})"
-
     def helpers(self) -> tuple[str, ...]:
         return (copied("widened"), copied("BatchMeanSubtract"))
+
+
+@register
+@dataclass(frozen=True)
+class BatchStandardize(RunningStatistics, Bond):
+    """y = (x - mean(x)) / √(var(x) + eps), for each channel over all other axes, the batch among
+    them; in `eval()` by running_mean and running_var. Channels are along the last axis, or axis 1
+    of an image.
+
+    This is torch.nn.BatchNorm1d and 2d without gain and bias, which `BatchNorm` has: the buffers
+    begin at 0 and 1, and training moves them towards the batch's mean and unbiased variance by the
+    share `momentum`. Examples of a batch move each other's outputs, by any amount where a batch is
+    nearly constant, so there is no certificate.
+    """
+
+    name = "BatchStandardize"
+    buffers = ("running_mean", "running_var")
+    origin = "1, which holds in `eval()` where running_var is at least 1"
+
+    eps: Real = argument("number", Fraction(1, 10**5))
+
+    def resolve(self, x: Type) -> tuple[Self, Type]:
+        if as_float(self.name, "eps", self.eps) < 0:
+            raise Misfit(
+                f"`eps` of `{self.name}` must be at least 0: it is added to a variance",
+                argument="eps",
+                code="E302",
+            )
+        return super().resolve(x)
+
+    @property
+    def sensitivity(self) -> Real:
+        return 1
+
+    @property
+    def certified(self) -> Real | str:
+        return "it divides by the deviation of a batch, which may be as small as 0"
+
+    @property
+    def sharpness(self) -> Sharpness | None:
+        return Sharpness(0.0, 0.0, 1.1548)  # 2/√3, rounded up, for a batch of deviation 1
+
+    def curvature(self, x: Sequence[Edge], type: Type) -> Form | str:
+        reason = self.certified
+        assert isinstance(reason, str)
+        return reason
+
+    def advice(self, x: Sequence[Edge], type: Type) -> tuple[Advice, ...]:
+        what = f"`{self.name}` has no bound: {self.certified}"
+        hint = "what normalises each example by itself has one, with a large `eps`:"
+        hint += " `GroupStandardize(1, eps = 0.01)` has 10"
+        return (Advice("A607", what, hint),)
+
+    def module(self) -> str:
+        numbers = f"{number(self.momentum)}, {number(self.eps)}"
+        return f"BatchStandardize({self.size}, {numbers}, {self.at}, **factory)"
+
+    def reference(self, x: Any, weight: Any = None) -> Any:
+        mean = 0.0 if weight is None else self.beside(weight["running_mean"], x.ndim)
+        var = x.new_ones(1) if weight is None else self.beside(weight["running_var"], x.ndim)
+        return (x - mean) / (var + float(self.eps)).sqrt()
+
+    def helpers(self) -> tuple[str, ...]:
+        return (copied("BatchStandardize"),)

@@ -45,7 +45,7 @@ class MatrixAtom(Atom):
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = expect_tensor(self.name, x, rank=1)
         found = dataclasses.replace(self, in_=width(self, x, self.in_))
-        return found, vectors((*x.shape[:-1], self.out), x.roles[:-1])
+        return found, vectors((*x.shape[:-1], self.out), x.roles[:-1], x.roles[-1])
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -102,9 +102,10 @@ def width(op: Op, x: Tensor, given: int | None) -> int:
     """The size of the last axis, or a Misfit where it is not known or not the one given."""
     size = x.shape[-1]
     if not isinstance(size, int):
+        mean = f"make a vector of it first: `{op.name}(…) @ Flatten @ AdaptiveAvgPool`"
         raise Misfit(
             f"`{op.name}` needs a fixed input size, but the last axis of {x} is `{size}`",
-            hint="give the size a number in the `input` declaration",
+            hint=mean if x.is_image else "give the size a number in the `input` declaration",
         )
     if given is not None and given != size:
         message = f"`{op.name}` expects {amount(given, 'input')} but gets {size}"

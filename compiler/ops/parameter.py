@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from modnorm.ops.base import LINEAR, Misfit, Op, Sharpness, argument, expect_tensor
+from modnorm.ops.base import INITS, LINEAR, Misfit, Op, Sharpness, argument, expect_tensor
 from modnorm.ops.edges import Bound, Edge, Matrix, Measure, conversion, slots, tracked
 from modnorm.ops.embed import Rows
 from modnorm.ops.registry import register
@@ -15,13 +15,6 @@ from modnorm.ops.types import Real, Role, Tensor, TupleType, Type, vectors
 
 if TYPE_CHECKING:
     import torch
-
-INITS = {
-    "normal": Rows.init,
-    "zero": "nn.init.zeros_(weight)",
-    "one": "nn.init.ones_(weight)",
-}
-"""How a weight may begin: each row with RMS 1, but for zeros."""
 
 
 @register
@@ -41,7 +34,7 @@ class Parameter(Rows):
     origin = "proved: it does not depend on its input"
 
     sizes_: tuple[int, ...] = argument("sizes", ())
-    init_: str = argument("choice", "normal", named=True, choices=tuple(INITS))
+    init_: str = argument("choice", "normal", named=True, choices=(*INITS, "one"))
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         if -1 in self.sizes_:
@@ -60,8 +53,10 @@ class Parameter(Rows):
         return self, vectors((one.shape[0], *self.sizes_), lead)
 
     @property
-    def init(self) -> str:  # type: ignore[override]
-        return INITS[self.init_]
+    def beginning(self) -> str:
+        if self.init_ == "one":
+            return "nn.init.ones_(weight)"
+        return self.init if self.init_ == "normal" and self.std is None else super().beginning
 
     @property
     def weight_shape(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""`Mean`, and pooling of images: `AvgPool`, `MaxPool`, `AdaptiveAvgPool`."""
+"""`Mean`; of images and signals `AvgPool`, `MaxPool`, `AdaptiveAvgPool` and `Upsample`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,29 @@ import dataclasses
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from modnorm.ops.base import LINEAR, Advice, Bond, Misfit, Op, Sharpness, argument, expect_tensor
-from modnorm.ops.edges import LARGEST, Edge, Matrix, Measure, between
-from modnorm.ops.families import LinearBond
+from modnorm.ops.edges import LARGEST, Edge, Matrix, Measure, between, whole
+from modnorm.ops.families import LinearBond, root
 from modnorm.ops.registry import register
-from modnorm.ops.shapes import Axes, axes, image, image_of, indices, mistaken, windows_along
-from modnorm.ops.types import Real, Size, Tensor, Type, quotient
+from modnorm.ops.shapes import (
+    GRIDS,
+    Axes,
+    Window,
+    along_sides,
+    axes,
+    by_sides,
+    image,
+    image_of,
+    indices,
+    mistaken,
+    plain,
+    windows_along,
+)
+from modnorm.ops.types import Real, Size, Tensor, Type, product, quotient
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +80,7 @@ class Mean(LinearBond):
         return f"{x}.mean(dim={self.dim}{', keepdim=True' if self.keepdim else ''})"
 
 
-class Window(NamedTuple):
+class Span(NamedTuple):
     """The pixels from `start` up to `stop` along an axis, each with the same weight in a mean."""
 
     start: int
@@ -75,66 +88,80 @@ class Window(NamedTuple):
     weight: float
 
 
-PIXEL, WHOLE = Measure((1,)), Measure((1, 2, 3))
-"""The RMS over channels of the largest pixel, and that over all of an image."""
+PIXEL = Measure((1,))
+"""The RMS over channels of the largest pixel."""
 ADAPTIVE = "`AdaptiveAvgPool(size)` is the adaptive one: it averages an image to size × size pixels"
 
 
 @dataclass(frozen=True)
 class Pool(Bond):
-    """Windows of `kernel` × `kernel` pixels of an image (batch, channels, h, w), `stride` apart."""
+    """Windows of `kernel` × `kernel` pixels of an image (batch, channels, h, w), or of `kernel`
+    places of a signal (batch, channels, length), `stride` apart.
+    """
 
     call: ClassVar[str]
-    """The torch function."""
+    """The torch function, but for the number of axes."""
 
-    kernel: int = argument("size")
-    stride: int | None = argument("size", inferred=True)
-    padding: int = argument("index", 0)
+    kernel: Window = argument("window")
+    stride: Window | None = argument("window", inferred=True)
+    padding: Window = argument("margin", 0)
+    places: int = field(default=2, kw_only=True)
+    """How many axes of pixels there are, once it is known."""
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = image(self.name, x)
-        if 2 * self.padding > self.kernel:
+        places, grid = len(x.shape) - 2, GRIDS[len(x.shape) - 2]
+        stride = self.kernel if self.stride is None else self.stride
+        found = dataclasses.replace(self, stride=stride, places=places)
+        for kernel, padding in zip(found.sides("kernel"), found.sides("padding"), strict=True):
+            if 2 * padding > kernel:
+                raise Misfit(
+                    f"`{self.name}` pads by {padding} {grid.pixels} on each side, more than half of"
+                    f" its {kernel}: a window could lie outside of the {grid.name[:-1]}",
+                    argument="padding",
+                    code="E302",
+                )
+        found.sides("stride")
+        sides = tuple(map(found._count, range(places), x.shape[2:]))
+        if 0 in sides:
+            windows = by_sides(found.sides("kernel"))
             raise Misfit(
-                f"`{self.name}` pads by {self.padding} pixels on each side, more than half of its"
-                f" {self.kernel}: a window could lie outside of the image",
-                argument="padding",
-                code="E302",
-            )
-        found = dataclasses.replace(
-            self, stride=self.kernel if self.stride is None else self.stride
-        )
-        _, channels, *sides = x.shape
-        small = next((s for s in sides if found._count(s) == 0), None)
-        if small is not None:
-            raise Misfit(
-                f"`{self.name}` takes windows of {self.kernel} × {self.kernel} pixels, more than"
+                f"`{self.name}` takes windows of {windows} {grid.pixels}, more than"
                 f" its input {x} has",
                 hint=self.instead,
                 argument="kernel",
             )
-        return found, image_of(x, channels, *map(found._count, sides))
+        return found, image_of(x, x.shape[1], *sides)
 
-    @property
-    def step(self) -> int:
-        """How far windows are apart."""
-        return self.kernel if self.stride is None else self.stride
+    def sides(self, name: str) -> tuple[int, ...]:
+        """An argument along each axis of pixels."""
+        value = getattr(self, name)
+        return along_sides(self.name, name, self.kernel if value is None else value, self.places)
 
-    def _count(self, size: Size) -> Size:
-        return windows_along(size, self.kernel, self.step, self.padding)
+    def _along(self, axis: int) -> tuple[int, int, int]:
+        """The window's size, how far windows are apart, and the padding, along an axis."""
+        kernel, step, padding = (self.sides(n)[axis] for n in ("kernel", "stride", "padding"))
+        return kernel, step, padding
 
-    def _windows(self, size: int) -> Iterator[Window]:
+    def _count(self, axis: int, size: Size) -> Size:
+        kernel, step, padding = self._along(axis)
+        return windows_along(size, kernel, step, 2 * padding)
+
+    def _windows(self, axis: int, size: int) -> Iterator[Span]:
         """The windows along an axis, without what is padding."""
-        for i in range(max(0, (size + 2 * self.padding - self.kernel) // self.step + 1)):
-            start = i * self.step - self.padding
-            yield Window(max(start, 0), min(start + self.kernel, size), 1 / self.kernel)
+        kernel, step, padding = self._along(axis)
+        for i in range(max(0, (size + 2 * padding - kernel) // step + 1)):
+            start = i * step - padding
+            yield Span(max(start, 0), min(start + kernel, size), 1 / kernel)
 
-    def _shrinking(self, size: Size) -> float:
+    def _shrinking(self, axis: int, size: Size) -> float:
         """How many pixels there are for each window along an axis, at most."""
+        kernel, step, padding = self._along(axis)
         if isinstance(size, int):
-            return size / len(list(self._windows(size)))
-        if self.step == self.kernel and not self.padding and quotient(size, self.kernel):
-            return self.kernel
-        return self.step + max(0, self.kernel - 1 - 2 * self.padding)
+            return size / len(list(self._windows(axis, size)))
+        if step == kernel and not padding and quotient(size, kernel):
+            return kernel
+        return step + max(0, kernel - 1 - 2 * padding)
 
     @property
     def sensitivity(self) -> Real:
@@ -142,7 +169,8 @@ class Pool(Bond):
 
     def cautions(self, x: Type) -> tuple[Advice, ...]:
         found = mistaken(self, x)
-        if self.kernel > 1 or self.step > 1:
+        stride = self.kernel if self.stride is None else self.stride
+        if any(plain(n) != 1 for n in (_several(self.kernel), _several(stride))):
             return found
         what = f"`{self.name}` of windows of one pixel gives back its input"
         return (*found, Advice("W609", what, self.instead or "leave it out"))
@@ -153,28 +181,36 @@ class Pool(Bond):
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         import torch.nn.functional as F
 
-        x = F.pad(x, (self.padding,) * 4, value=self.outside)
-        for axis in (2, 3):
-            x = x.unfold(axis, self.kernel, self.step)
-        return self._pooled(x)
+        around = [p for p in reversed(self.sides("padding")) for _ in range(2)]
+        x = F.pad(x, around, value=self.outside)
+        for axis in range(self.places):
+            kernel, step, _ = self._along(axis)
+            x = x.unfold(2 + axis, kernel, step)
+        return self._pooled(x.flatten(2 + self.places))
 
     outside: ClassVar[float]
     """What stands around an image that is padded."""
 
     @abstractmethod
     def _pooled(self, windows: torch.Tensor) -> torch.Tensor:
-        """Windows (…, kernel, kernel) as a number each."""
+        """Windows (…, pixels) as a number each."""
 
     def emit(self, x: Any, type: Type, own: str) -> str:
-        stride = f", stride={self.step}" if self.step != self.kernel else ""
-        padding = f", padding={self.padding}" if self.padding else ""
-        return f"{self.call}({x}, {self.kernel}{stride}{padding})"
+        kernel, step, padding = (plain(self.sides(n)) for n in ("kernel", "stride", "padding"))
+        options = f", stride={step}" if step != kernel else ""
+        options += f", padding={padding}" if padding else ""
+        return f"{self.call}{self.places}d({x}, {kernel}{options})"
+
+
+def _several(value: Window) -> tuple[int, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 @register
 @dataclass(frozen=True)
 class AvgPool(Pool):
-    """The mean of each `kernel` × `kernel` window of an image (batch, channels, h, w).
+    """The mean of each `kernel` × `kernel` window of an image (batch, channels, h, w), or of each
+    `kernel` places of a signal (batch, channels, length).
 
     Windows are `stride` apart, by default `kernel`, so that they do not overlap; what is left at
     the edges is dropped. `padding` zeros stand around the image, and count in the mean, as in
@@ -183,7 +219,7 @@ class AvgPool(Pool):
     """
 
     name = "AvgPool"
-    call = "F.avg_pool2d"
+    call = "F.avg_pool"
     instead = ADAPTIVE
     outside = 0.0
 
@@ -200,40 +236,45 @@ class AvgPool(Pool):
 
     def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
         assert isinstance(type, Tensor)
-        whole = math.prod(map(self._stretch, type.shape[2:]))
-        return between((PIXEL, PIXEL, 1.0), (LARGEST, LARGEST, 1.0), (WHOLE, WHOLE, whole))
+        stretch = math.prod(map(self._stretch, range(self.places), type.shape[2:]))
+        everything = whole(type)
+        return between(
+            (PIXEL, PIXEL, 1.0), (LARGEST, LARGEST, 1.0), (everything, everything, stretch)
+        )
 
-    def _stretch(self, size: Size) -> float:
+    def _stretch(self, axis: int, size: Size) -> float:
         """The gain along an axis, from the RMS over it to the RMS over it."""
-        shrinking = self._shrinking(size)
-        if isinstance(size, int) and (self.step < self.kernel or self.padding):
-            return averaging(tuple(self._windows(size)), size) * math.sqrt(shrinking)
+        kernel, step, padding = self._along(axis)
+        shrinking = self._shrinking(axis, size)
+        if isinstance(size, int) and (step < kernel or padding):
+            return averaging(tuple(self._windows(axis, size)), size) * math.sqrt(shrinking)
         # a pixel is in so many windows at most, with weight 1/kernel each
-        return math.sqrt(shrinking * -(-self.kernel // self.step) / self.kernel)
+        return math.sqrt(shrinking * -(-kernel // step) / kernel)
 
     def _pooled(self, windows: torch.Tensor) -> torch.Tensor:
-        return windows.mean((-2, -1))
+        return windows.mean(-1)
 
 
 @register
 @dataclass(frozen=True)
 class MaxPool(Pool):
-    """The largest entry of each `kernel` × `kernel` window of an image (batch, channels, h, w).
+    """The largest entry of each `kernel` × `kernel` window of an image (batch, channels, h, w), or
+    of each `kernel` places of a signal (batch, channels, length).
 
     Windows are `stride` apart, by default `kernel`, so that they do not overlap; what is left at
     the edges is dropped, and `padding` is never the largest. Declared 1, which holds for the
     largest entry; in the RMS over channels, different channels may pick different pixels, which
-    costs up to `kernel`.
+    costs up to the root of a window's pixels.
     """
 
     name = "MaxPool"
-    call = "F.max_pool2d"
+    call = "F.max_pool"
     origin = "typical value; not in modula"
     outside = -math.inf
 
     @property
     def certified(self) -> Real | str:
-        return self.kernel
+        return root(math.prod(self.sides("kernel")))
 
     @property
     def sharpness(self) -> Sharpness | None:
@@ -241,16 +282,23 @@ class MaxPool(Pool):
 
     def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
         assert isinstance(type, Tensor)
-        whole = math.sqrt(math.prod(self._shrinking(s) * self._shared(s) for s in type.shape[2:]))
+        seen = math.prod(
+            self._shrinking(axis, size) * self._shared(axis, size)
+            for axis, size in enumerate(type.shape[2:])
+        )
+        everything, pixels = whole(type), math.prod(self.sides("kernel"))
         return between(
-            (PIXEL, PIXEL, float(self.kernel)), (LARGEST, LARGEST, 1.0), (WHOLE, WHOLE, whole)
+            (PIXEL, PIXEL, math.sqrt(pixels)),
+            (LARGEST, LARGEST, 1.0),
+            (everything, everything, math.sqrt(seen)),
         )
 
-    def _shared(self, size: Size) -> int:
+    def _shared(self, axis: int, size: Size) -> int:
         """How many windows along an axis a pixel is in, at most: it may be the largest of each."""
-        most = -(-self.kernel // self.step)
+        kernel, step, _ = self._along(axis)
+        most = -(-kernel // step)
         if isinstance(size, int):
-            windows = list(self._windows(size))
+            windows = list(self._windows(axis, size))
             near = [windows[max(0, i + 1 - most) : i + 1] for i in range(len(windows))]
             return max(
                 sum(u.stop > w.start for u in seen) for w, seen in zip(windows, near, strict=True)
@@ -258,26 +306,28 @@ class MaxPool(Pool):
         return most
 
     def advice(self, x: Sequence[Edge], type: Type) -> tuple[Advice, ...]:
-        k = self.kernel
-        if k == 1:
+        k, pixels, bound = self.sides("kernel"), GRIDS[self.places].pixels, self.certified
+        if bound == 1 or isinstance(bound, str):
             return ()
         return (
             Advice(
                 "A604",
-                f"the largest of {k} × {k} pixels has sensitivity {k} in the RMS over channels,"
-                " and 1 only in the largest entry",
-                f"average instead: `AvgPool({k})`, or `Conv2D` with a stride, have 1",
+                f"the largest of {by_sides(k)} {pixels} has sensitivity {bound:.4g} in the RMS over"
+                " channels, and 1 only in the largest entry",
+                f"average instead: `AvgPool({self.kernel})`, or `Conv{self.places}D` with a stride,"
+                " have 1",
             ),
         )
 
     def _pooled(self, windows: torch.Tensor) -> torch.Tensor:
-        return windows.amax((-2, -1))
+        return windows.amax(-1)
 
 
 @register
 @dataclass(frozen=True)
 class AdaptiveAvgPool(LinearBond):
-    """Averages over windows that cover an image (batch, channels, h, w): `size` × `size` of them.
+    """Averages over windows that cover an image (batch, channels, h, w): `size` × `size` of them;
+    or a signal (batch, channels, length): `size` of them.
 
     Where `size` does not divide h and w the windows overlap, as in torch's adaptive pooling. The
     sensitivity 1 is in the norm that takes the largest pixel; measured by the RMS over all pixels,
@@ -286,56 +336,109 @@ class AdaptiveAvgPool(LinearBond):
 
     name = "AdaptiveAvgPool"
 
-    size: int = argument("size", 1)
+    size: Window = argument("window", 1)
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = image(self.name, x)
-        return self, image_of(x, x.shape[1], self.size, self.size)
+        return self, image_of(x, x.shape[1], *self._sizes(len(x.shape) - 2))
+
+    def _sizes(self, places: int) -> tuple[int, ...]:
+        return along_sides(self.name, "size", self.size, places)
 
     def cautions(self, x: Type) -> tuple[Advice, ...]:
         assert isinstance(x, Tensor)
-        found = mistaken(self, x)
-        if not any(isinstance(s, int) and s < self.size for s in x.shape[2:]):
+        found, places = mistaken(self, x), len(x.shape) - 2
+        sides, sizes, pixels = x.shape[2:], self._sizes(places), GRIDS[places].pixels
+        if not any(isinstance(s, int) and s < n for s, n in zip(sides, sizes, strict=True)):
             return found
         what = (
-            f"`{self.name}` makes {self.size} × {self.size} pixels of {x.shape[2]} × {x.shape[3]}:"
-            " it repeats pixels"
+            f"`{self.name}` makes {by_sides(sizes)} {pixels} of {by_sides(sides)}:"
+            f" it repeats {pixels}"
         )
-        hint = "for windows of that many pixels write `AvgPool(kernel)`"
+        hint = f"for windows of that many {pixels} write `AvgPool(kernel)`"
         return (*found, Advice("W610", what, hint))
 
-    def _windows(self, size: int) -> Iterator[Window]:
-        for i in range(self.size):
-            start, stop = i * size // self.size, -(-(i + 1) * size // self.size)
-            yield Window(start, stop, 1 / (stop - start))
+    @staticmethod
+    def _windows(size: int, count: int) -> Iterator[Span]:
+        for i in range(count):
+            start, stop = i * size // count, -(-(i + 1) * size // count)
+            yield Span(start, stop, 1 / (stop - start))
 
     def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
         assert isinstance(type, Tensor)
-        sides = type.shape[2:]
-        pairs = [(PIXEL, PIXEL, 1.0), (LARGEST, LARGEST, 1.0)]
-        if all(quotient(size, self.size) is not None for size in sides):
-            pairs.append((WHOLE, WHOLE, 1.0))
-        elif all(isinstance(size, int) for size in sides):
-            known = [size for size in sides if isinstance(size, int)]
+        sides = list(zip(type.shape[2:], self._sizes(len(type.shape) - 2), strict=True))
+        pairs, everything = [(PIXEL, PIXEL, 1.0), (LARGEST, LARGEST, 1.0)], whole(type)
+        if all(quotient(size, count) is not None for size, count in sides):
+            pairs.append((everything, everything, 1.0))
+        elif all(isinstance(size, int) for size, _ in sides):
             stretches = (
-                averaging(tuple(self._windows(n)), n) * math.sqrt(n / self.size) for n in known
+                averaging(tuple(self._windows(n, count)), n) * math.sqrt(n / count)
+                for n, count in sides
+                if isinstance(n, int)
             )
-            pairs.append((WHOLE, WHOLE, math.prod(stretches)))
+            pairs.append((everything, everything, math.prod(stretches)))
         return between(*pairs)
 
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         import torch
 
-        for axis in (2, 3):
+        for axis, count in enumerate(self._sizes(x.ndim - 2), 2):
             windows = [
                 x.narrow(axis, w.start, w.stop - w.start).mean(axis)
-                for w in self._windows(x.shape[axis])
+                for w in self._windows(x.shape[axis], count)
             ]
             x = torch.stack(windows, axis)
         return x
 
     def emit(self, x: Any, type: Type, own: str) -> str:
-        return f"F.adaptive_avg_pool2d({x}, {self.size})"
+        assert isinstance(type, Tensor)
+        places = len(type.shape) - 2
+        return f"F.adaptive_avg_pool{places}d({x}, {plain(self._sizes(places))})"
+
+
+@register
+@dataclass(frozen=True)
+class Upsample(LinearBond):
+    """Repeats each pixel of an image (batch, channels, h, w) `factor` × `factor` times, or each
+    place of a signal (batch, channels, length) `factor` times: torch.nn.Upsample, `"nearest"`.
+    """
+
+    name = "Upsample"
+
+    factor: Window = argument("window")
+
+    def resolve(self, x: Type) -> tuple[Self, Type]:
+        x = image(self.name, x)
+        factors = self._factors(len(x.shape) - 2)
+        sides = (product(pair) for pair in zip(x.shape[2:], factors, strict=True))
+        return self, image_of(x, x.shape[1], *sides)
+
+    def _factors(self, places: int) -> tuple[int, ...]:
+        return along_sides(self.name, "factor", self.factor, places)
+
+    def cautions(self, x: Type) -> tuple[Advice, ...]:
+        found = mistaken(self, x)
+        if not self.is_identity:
+            return found
+        return (*found, Advice("W609", f"`{self.name}` by 1 gives back its input", "leave it out"))
+
+    @property
+    def is_identity(self) -> bool:
+        return plain(_several(self.factor)) == 1
+
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        assert isinstance(type, Tensor)
+        # no pixel changes, and each is there as often as the others
+        return between(*((m, m, 1.0) for m in dict.fromkeys((PIXEL, LARGEST, whole(type)))))
+
+    def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
+        for axis, factor in enumerate(self._factors(x.ndim - 2), 2):
+            x = x.repeat_interleave(factor, axis)
+        return x
+
+    def emit(self, x: Any, type: Type, own: str) -> str:
+        assert isinstance(type, Tensor)
+        return f"F.interpolate({x}, scale_factor={plain(self._factors(len(type.shape) - 2))})"
 
 
 STEPS = 200
@@ -343,7 +446,7 @@ CLOSE = 1e-6
 
 
 @cache
-def averaging(windows: tuple[Window, ...], size: int) -> float:
+def averaging(windows: tuple[Span, ...], size: int) -> float:
     """An upper bound on the largest singular value of the map from `size` pixels to window means.
 
     With A that map and v > 0, the largest eigenvalue of AᵀA is at most the largest (AᵀA v)ᵢ / vᵢ

@@ -101,3 +101,32 @@ class BatchMeanSubtract(nn.Module):
             with torch.no_grad():
                 self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
         return (y - mean.view([1 if i in others else -1 for i in range(x.ndim)])).to(x.dtype)
+
+
+class BatchStandardize(nn.Module):
+    """(x - mean)/√(var + eps), for each channel over the batch and all places, as by torch's
+    BatchNorm; in eval() by running_mean and running_var."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(
+        self, size: int, momentum: float, eps: float, axis: int, generator: Any = None,
+        **factory: Any,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.momentum, self.eps, self.axis = momentum, eps, axis
+        self.register_buffer("running_mean", torch.zeros(size, **factory))
+        self.register_buffer("running_var", torch.ones(size, **factory))
+
+    def extra_repr(self) -> str:
+        return f"{len(self.running_mean)}, momentum={self.momentum:g}, eps={self.eps:g}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.numel() <= len(self.running_mean):
+            raise ValueError(f"a batch's deviation needs more than one value, not {[*x.shape]}")
+        buffers = self.running_mean, self.running_var
+        y = F.batch_norm(
+            x.movedim(self.axis, 1), *buffers, None, None, self.training, self.momentum, self.eps
+        )
+        return y.movedim(1, self.axis)

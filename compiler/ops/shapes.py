@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from modnorm.ops.base import Advice, Misfit, Op, amount, expect_tensor
 from modnorm.ops.types import (
@@ -14,6 +14,7 @@ from modnorm.ops.types import (
     TupleType,
     Type,
     axis_index,
+    product,
     quotient,
     vectors,
 )
@@ -158,6 +159,19 @@ def known(op: str, x: Tensor, axis: int, what: str, argument: str = "") -> int:
     return size
 
 
+def channels_of(op: str, x: Tensor) -> int:
+    """How many channels stand along axis 1, or a Misfit where they are not known to."""
+    grid, at = GRIDS.get(len(x.shape) - 2), x.axis("channel")
+    if grid is not None and isinstance(x.shape[1], Symbol) and at not in (None, 1):
+        raise Misfit(
+            f"`{op}` takes {grid.name} {grid.axes}, but its input {x} has its channels"
+            f" along axis {at}",
+            hint=f"along axis 1 it has `{x.shape[1]}`, which is no number of channels",
+            code="E402",
+        )
+    return known(op, x, 1, "the number of channels")
+
+
 def entries(
     op: str, x: Tensor, axis: int, given: int | None, kind: str = "channel", argument: str = ""
 ) -> int:
@@ -192,43 +206,120 @@ def headed(x: Tensor, heads: int, d: int) -> Tensor:
     return vectors((*lead, heads, seq, d), (*x.roles[:-2], "head", x.roles[-2]))
 
 
-def image(op: str, x: Type) -> Tensor:
-    """The input as a (batch, channels, height, width) tensor."""
+class Grid(NamedTuple):
+    """What values with channels along axis 1 are called, by how many axes of pixels they have."""
+
+    name: str
+    axes: str
+    declare: str
+    pixels: str
+    sides: str
+
+
+GRIDS = {
+    1: Grid(
+        "signals",
+        "(batch, channels, length)",
+        "three axes, such as `float[batch, 3, 100]`",
+        "places",
+        "one axis",
+    ),
+    2: Grid(
+        "images",
+        "(batch, channels, height, width)",
+        "four axes, such as `float[batch, 3, 32, 32]`",
+        "pixels",
+        "two axes",
+    ),
+}
+"""By the number of axes of pixels: signals have one, images two."""
+
+
+def image(op: str, x: Type, places: tuple[int, ...] = (2, 1), hint: str = "") -> Tensor:
+    """The input as (batch, channels, height, width), or (batch, channels, length).
+
+    `places` says how many axes of pixels it may have, the usual number first.
+    """
     x = expect_tensor(op, x)
-    if len(x.shape) != 4:
+    if len(x.shape) - 2 not in places:
+        taken = " or ".join(f"{GRIDS[n].name} {GRIDS[n].axes}" for n in places)
+        declare = f"declare the input with {GRIDS[places[0]].declare}"
         raise Misfit(
-            f"`{op}` takes images (batch, channels, height, width), but its input is {x}",
-            hint="declare the input with four axes, such as `float[batch, 3, 32, 32]`",
+            f"`{op}` takes {taken}, but its input is {x}",
+            hint=f"{hint}, or {declare}" if hint else declare,
             code="E402",
         )
     return x
 
 
 def image_of(x: Tensor, channels: Size, *sides: Size) -> Tensor:
-    """Images of other sizes, as many as there are in `x`."""
-    roles: tuple[Role, ...] = (x.roles[0], "channel", "space", "space")
-    return Tensor("float", (x.shape[0], channels, *sides), None, roles)
+    """Images or signals of other sizes, as many as there are in `x`."""
+    space: list[Role] = ["space"] * len(sides)
+    shape = (x.shape[0], channels, *sides)
+    return Tensor("float", shape, None, (x.roles[0], "channel", *space))
 
 
 def mistaken(op: Op, x: Type) -> tuple[Advice, ...]:
-    """A warning about what is taken for an image and has its channels elsewhere."""
+    """A warning about what is taken for an image or a signal and has its channels elsewhere."""
     assert isinstance(x, Tensor)
-    if x.channels == 1:
+    grid, at = GRIDS.get(len(x.shape) - 2), x.axis("channel")
+    if grid is None or at in (None, 1):
         return ()
-    what = f"`{op.label}` takes {x} for images, with {x.shape[1]} channels along axis 1"
-    what += f", but it has channels along axis {x.channels}"
-    return (Advice("W607", what, "it needs images: (batch, channels, height, width)"),)
+    what = f"`{op.label}` takes {x} for {grid.name}, with {x.shape[1]} channels along axis 1"
+    what += f", but it has channels along axis {at}"
+    return (Advice("W607", what, f"it needs {grid.name}: {grid.axes}"),)
 
 
-def windows_along(size: Size, kernel: int, stride: int, padding: int) -> Size:
-    """How many windows of `kernel` pixels there are along an axis that is padded on both sides."""
-    grown = 2 * padding - kernel + stride
+Window = int | tuple[int, ...]
+
+
+def along_sides(op: str, argument: str, value: Window, places: int) -> tuple[int, ...]:
+    """An argument that is one number, or one for each axis of pixels, as one for each.
+
+    Raises:
+        Misfit: where there are too many, or too few.
+    """
+    if isinstance(value, int):
+        return (value,) * places
+    if len(value) != places:
+        grid = GRIDS[places]
+        raise Misfit(
+            f"`{argument}` of `{op}` has {amount(len(value), 'number')}, but {grid.name} have"
+            f" {grid.sides} of {grid.pixels}",
+            hint=f"write one number, or {places}",
+            argument=argument,
+            code="E302",
+        )
+    return value
+
+
+def by_sides(sizes: Sequence[object]) -> str:
+    """Sizes along axes for a message: `3 × 3`."""
+    return " × ".join(map(str, sizes))
+
+
+def plain(sizes: Sequence[int]) -> Window:
+    """The numbers as one, where they are all the same."""
+    return sizes[0] if len(set(sizes)) == 1 else tuple(sizes)
+
+
+def windows_along(size: Size, extent: int, stride: int, padding: int) -> Size:
+    """How many windows over `extent` pixels there are along an axis.
+
+    `padding` counts the pixels before the axis and behind it together.
+    """
+    return scaled_size(size, 1, padding - extent + stride, stride)
+
+
+def scaled_size(size: Size, factor: int, added: int, divisor: int = 1) -> Size:
+    """factor·size + added, at least 0, divided by a number and rounded down."""
     if isinstance(size, int):
-        return max(0, (size + grown) // stride)
-    sign = "+" if grown > 0 else "-"
-    whole = Symbol((f"({size} {sign} {abs(grown)})",)) if grown else size
-    exact = quotient(whole, stride)
-    return Symbol((f"({whole} // {stride})",)) if exact is None else exact
+        return max(0, (factor * size + added) // divisor)
+    whole = product((size, factor))
+    if added:
+        whole = Symbol((f"({whole} {'+' if added > 0 else '-'} {abs(added)})",))
+    exact = quotient(whole, divisor)
+    return Symbol((f"({whole} // {divisor})",)) if exact is None else exact
 
 
 def axes(op: str, dim: Axes, x: Tensor) -> Axes:

@@ -86,8 +86,9 @@ def _parts(size: Size) -> tuple[tuple[str, ...], int, int]:
     return names, factor, int(match["sign"] + match["by"])
 
 
-Role: TypeAlias = Literal["batch", "head", "channel", "space", "other"]
-"""What is counted along an axis: examples, heads, the entries of a vector, or pixels.
+Role: TypeAlias = Literal["batch", "head", "channel", "space", "map", "other"]
+"""What is counted along an axis: examples, heads, the entries of a vector, pixels of an image or
+places of a signal, or what were channels before vectors were made along the length of a signal.
 
 `other` is all that no rule asks for, such as places in a sequence, and what is not known.
 """
@@ -140,26 +141,37 @@ def declared(dtype: Literal["float", "int"], shape: tuple[Size, ...], bound: Siz
 
     The first of several axes is the batch, where its size is free. Real numbers have their channels
     along the last axis. Four axes are an image (batch, channels, h, w) where h and w are equal or
-    both free, and not known where they are two different numbers.
+    both free, and three are a signal (batch, channels, length) where the last alone is free. It is
+    not known where they may be either: two different numbers h and w, or a length that is a number.
     """
     roles: list[Role] = ["other"] * len(shape)
     if dtype == "float" and shape:
         free = [isinstance(size, Symbol) for size in shape[-2:]]
-        if len(shape) != 4 or len(set(free)) == 2:
-            roles[-1] = "channel"
-        elif all(free) or shape[2] == shape[3]:
-            roles[1:] = "channel", "space", "space"
+        match len(shape):
+            case 3 if free == [False, True]:
+                roles[1:] = "channel", "space"
+            case 3 if free == [False, False]:
+                pass
+            case 4 if free == [False, True]:
+                pass
+            case 4 if all(free) or shape[2] == shape[3]:
+                roles[1:] = "channel", "space", "space"
+            case 4 if not any(free):
+                pass
+            case _:
+                roles[-1] = "channel"
     if len(shape) > 1 and isinstance(shape[0], Symbol):
         roles[0] = "batch"
     return Tensor(dtype, shape, bound, tuple(roles))
 
 
-def vectors(shape: tuple[Size, ...], before: Sequence[Role]) -> Tensor:
+def vectors(shape: tuple[Size, ...], before: Sequence[Role], last: Role = "other") -> Tensor:
     """Real vectors along the last axis; `before` are the roles of the other axes.
 
-    What counted channels there does so no more.
+    What counted channels there does so no more; `last` is what stood where the vectors stand now.
     """
-    lead: list[Role] = ["other" if role == "channel" else role for role in before]
+    one: Role = "map" if last == "space" and "space" not in before else "other"
+    lead: list[Role] = [one if role == "channel" else role for role in before]
     return Tensor("float", shape, None, (*lead, "channel"))
 
 

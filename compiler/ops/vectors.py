@@ -97,6 +97,7 @@ class Bias(Vector):
     """
 
     name = "Bias"
+    begins_at_zero = True
     init = "nn.init.zeros_(weight)"
 
     @property

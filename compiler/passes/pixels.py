@@ -14,7 +14,9 @@ from modnorm.passes.program import Program
 
 @dataclass(frozen=True)
 class PixelsLeft:
-    """Warn where an operation works along an image's width, and its height is in the output."""
+    """Warn where an operation works along an image's width, and its height is in the output; or
+    along the length of a signal, and its channels are.
+    """
 
     name: ClassVar[str] = "pixels left"
 
@@ -22,14 +24,18 @@ class PixelsLeft:
         left = [type for type in slots(program.types[program.tree.id][1]) if _is_left(type)]
         leaf = _origin(program, program.tree) if left else None
         if leaf is not None:
+            along, still, what = "width of an image", "pixels", "image first"
+            if "map" in left[0].roles:
+                along, still, what = "length of a signal", "its channels", "signal first"
+            means = "pixels" if still == "pixels" else "its length"
             diagnostics.add(
                 Diagnostic(
                     "W608",
-                    f"`{leaf.op.label}` works along the width of an image, and the model's output"
-                    f" {left[0]} still has pixels",
+                    f"`{leaf.op.label}` works along the {along}, and the model's output"
+                    f" {left[0]} still has {still}",
                     leaf.span,
-                    hint=f"make a vector of the image first: `{leaf.op.label}(…) @ Flatten`, or"
-                    f" `{leaf.op.label}(…) @ Flatten @ AdaptiveAvgPool` for its mean over pixels",
+                    hint=f"make a vector of the {what}: `{leaf.op.label}(…) @ Flatten`, or"
+                    f" `{leaf.op.label}(…) @ Flatten @ AdaptiveAvgPool` for its mean over {means}",
                 )
             )
         return program
@@ -39,8 +45,8 @@ class PixelsLeft:
 
 
 def _is_left(type: Tensor) -> bool:
-    """Whether there are pixels along some axis, and something else along the last."""
-    return "space" in type.roles and type.roles[-1] != "space"
+    """Whether there are pixels along some axis, or a signal's channels, but vectors last."""
+    return "map" in type.roles or ("space" in type.roles and type.roles[-1] != "space")
 
 
 def _origin(program: Program, module: Module) -> Leaf | None:

@@ -13,7 +13,7 @@ from modnorm.passes.program import Program
 from modnorm.pipeline import Analysis
 from modnorm.report.diagnostics import in_order, to_json
 from modnorm.report.model import UNNAMED, Part, certified, described, finite
-from modnorm.report.words import encode, listed, place
+from modnorm.report.words import begins, encode, listed, place
 from modnorm.stack import room
 
 
@@ -84,7 +84,7 @@ def _atoms(program: Program) -> Iterator[dict[str, Any]]:
                     "mass": finite(weight.mass),
                     "share": finite(divide(weight.mass, whole)) if whole else 0.0,
                 },
-                {"norm": op.norm.formula, **place(weight.span, program)},
+                {"norm": op.norm.formula, **begins(weight), **place(weight.span, program)},
             )
         size, rest = fixed[weight.path]
         yield {

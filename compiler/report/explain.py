@@ -39,7 +39,16 @@ from modnorm.passes.sensitivity import power, times
 from modnorm.passes.streams import At
 from modnorm.passes.targets import geometric
 from modnorm.report.diagnostics import cells, clean
-from modnorm.report.words import between, call, exact, plural, shared_name, short, sizes
+from modnorm.report.words import (
+    begins,
+    between,
+    call,
+    exact,
+    plural,
+    shared_name,
+    short,
+    sizes,
+)
 
 WIDTH = 80
 VALUE = 12
@@ -379,6 +388,8 @@ def _lines(found: Explanation, alike: int) -> Iterator[str]:
     yield _right(f"{op.label}, {sizes(op.weight_shape)}, norm {op.norm.formula}", span)
     if weight.stored is not None:
         yield f"a part of {found.record.parameter}"
+    if told := begins(weight):
+        yield "begins by " + ", ".join(f"{key} = {value}" for key, value in told.items())
     if alike > 1:
         yield f"one of {alike:,} copies with the same target"
     yield ""
@@ -459,7 +470,7 @@ def _meaning(found: Explanation) -> Iterator[str]:
     yield f"A step with learning rate lr changes this weight by lr × {target} in its"
     yield f"norm {norm}: by {step} where lr = {EXAMPLE}."
     if found.weight.op.norm.name in schemes.MATRICES:
-        yield from _scheme(found.weight.op.weight_shape)
+        yield from _scheme(found.weight.op.measured_shape)
 
 
 def _scheme(shape: Sequence[int]) -> Iterator[str]:

@@ -13,9 +13,9 @@ from typing import Any
 from modnorm.diagnostics import Span
 from modnorm.graph.modules import Leaf, Module, Scope, Shared, children
 from modnorm.graph.numbers import show
-from modnorm.ops.base import Op, Reader
+from modnorm.ops.base import Op, Reader, Weighted
 from modnorm.ops.types import Real
-from modnorm.passes.program import Program
+from modnorm.passes.program import Program, Weight
 from modnorm.report.blocks import NONE
 
 UNSEEN = re.compile(r"[^\n -~]")
@@ -95,6 +95,14 @@ def _value(value: Any) -> str:
         inner = ", ".join(map(_value, value))
         return f"({inner},)" if len(value) == 1 else f"({inner})"
     return show(value) if isinstance(value, bool) else exact(value)
+
+
+def begins(weight: Weight) -> dict[str, str | float]:
+    """How a weight is told to begin, by arguments; nothing where it begins with norm 1."""
+    op: Weighted = weight.stored.op if weight.stored else weight.op
+    if op.init_ is None:
+        return {}
+    return {"init": op.init_} | ({} if op.std is None else {"std": float(op.std)})
 
 
 def constant(value: object) -> str:

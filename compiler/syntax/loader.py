@@ -45,6 +45,12 @@ class Loaded:
         """The file that an import of a file means, or None where it could not be read."""
         return self.imports.get((file.source.name, statement.path, statement.is_file))
 
+    def library(self, module: str) -> File:
+        """A file of the library, whether the program imports it or not."""
+        name = f"std.{module}"
+        imported = (file for (_, path, _), file in self.imports.items() if path == name)
+        return next(imported, None) or _parsed(name, Diagnostics())
+
     @property
     def files(self) -> tuple[File, ...]:
         """Every file once, the main one first."""
@@ -209,6 +215,12 @@ def _identity(path: Path) -> str:
         return os.path.abspath(path)
 
 
+def _parsed(name: str, diagnostics: Diagnostics) -> File:
+    """The file of the library that is imported under a name."""
+    content = library()[name.removeprefix("std.")].read_text(encoding="utf-8")
+    return parse_partly(Source(name, content, library=True), diagnostics)[0]
+
+
 class _Loader:
     """One run: files by identity, each parsed once."""
 
@@ -327,9 +339,7 @@ class _Loader:
     def open(self, place: _Place, statement: Import) -> File | None:
         """Reads and parses an imported file; None with its error reported."""
         if place.path is None:
-            content = library()[place.identity.removeprefix("std:")].read_text(encoding="utf-8")
-            source = Source(place.name, content, library=True)
-            return parse_partly(source, self.diagnostics)[0]
+            return _parsed(place.name, self.diagnostics)
         if (text := self.texts.get(place.name)) is None:
             try:
                 text = _decode(_read(place.path))

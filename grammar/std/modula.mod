@@ -1,7 +1,7 @@
 # The architectures of the package modula (0.0.0.0.0.2, the PyTorch release), exactly, to compare
 # with: its functions, masses and order of weights. It needs more than one block, as modula does.
 
-from std.nn import LayerNorm, ScaledGELU, residual
+from std.nn import ScaledGELU, Standardize as LayerNorm, residual
 
 def ResMLP(width, num_blocks, block_depth, input_dim, output_dim) = final @ blocks @ initial
   where

@@ -1,7 +1,7 @@
 # Transformers over values (batch, seq, d). Attention divides its logits by the head size d, not by
 # its root, and queries, keys and values by 3, so that together they have sensitivity 1.
 
-from std.nn import LayerNorm, ScaledGELU, residual
+from std.nn import ScaledGELU, Standardize, residual
 
 def attention(d, heads, causal = true) =
     Linear(d) @ MergeHeads @ Attention(causal) / 3 @ (q, k, v)
@@ -22,8 +22,8 @@ def mlp(d, expansion = 4) = Linear(d) @ ScaledGELU @ Linear(expansion * d)
 
 # Block number … of `blocks`: attention and an MLP, each a residual branch behind a layer norm.
 def block(d, heads, blocks, expansion = 4, causal = true) =
-    residual(mlp(d, expansion) @ LayerNorm, 2 * blocks)
-  @ residual(attention(d, heads, causal) @ LayerNorm, 2 * blocks)
+    residual(mlp(d, expansion) @ Standardize, 2 * blocks)
+  @ residual(attention(d, heads, causal) @ Standardize, 2 * blocks)
 
 # Token and position embedding, of mass 1 together.
 def embedding(vocab, context, d) = tare(1/2 * token + 1/2 * position, 1)

@@ -44,7 +44,7 @@ def test_parts_fold(gpt: Any) -> None:
     gpt.row("block").find_element("css selector", ".twist").click()
     assert gpt.rows() == before
     gpt.one("#collapse").click()
-    assert gpt.rows() == ["GPT", "embed", "block", "LayerNorm", "linear"]
+    assert gpt.rows() == ["GPT", "embed", "block", "Standardize", "linear"]
     gpt.one("#expand").click()
     assert gpt.rows() == before
 
@@ -161,9 +161,9 @@ def test_the_graph_selects(gpt: Any) -> None:
     box = gpt.one(".box.group")
     gpt.js("arguments[0].scrollIntoView({block: 'center'})", box)
     box.click()
-    assert gpt.selected() == "block.*.LayerNorm"
+    assert gpt.selected() == "block.*.Standardize"
     assert "chosen" in box.get_attribute("class")
-    assert "attention @ LayerNorm" in chosen_line(gpt)
+    assert "attention @ Standardize" in chosen_line(gpt)
     gpt.js("document.querySelector('.box[tabindex=\"0\"]').focus()")
     gpt.keys(Keys.END, Keys.ENTER)
     assert gpt.selected() == "linear"

@@ -298,7 +298,7 @@ def test_the_place_without_a_bound_is_named_where_the_user_wrote_it() -> None:
     for reason in found.reasons:
         assert reason.op == "RMSDivide"
         assert "can be 0" in reason.text
-        assert "LayerNorm" in lines[reason.span.line - 1]
+        assert "Standardize" in lines[reason.span.line - 1]
         assert reason.origin.source.name == "std.nn"
 
 

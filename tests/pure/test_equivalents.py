@@ -14,10 +14,11 @@ from modnorm.graph.names import in_library
 from modnorm.ops import registry
 from modnorm.pipeline import ANALYSIS, analyse_text
 
-INPUTS = ("float[batch, seq, 12]", "float[batch, 3, 28, 28]", "int[batch, seq] < 10")
+INPUTS = ("float[batch, seq, 12]", "float[batch, 3, 28, 28]", "int[batch, seq] < 10",
+          "float[batch, 3, time]")  # fmt: skip
 GIVEN = """
 param out = 12  param d = 12  param heads = 4  param blocks = 2  param size = 4  param kernel = 2
-param count = 10  param dim = 12  param context = 16  param n = 2
+param count = 10  param dim = 12  param context = 16  param n = 2  param groups = 3
 def a = Linear(12)  def b = Linear(12)  def f = Linear(12)
 def q = HeadedLinear(d, heads)  def k = HeadedLinear(d, heads)  def v = HeadedLinear(d, heads)
 """
@@ -57,7 +58,7 @@ def test_code_in_notes_is_of_this_language(row: Equivalent) -> None:
 
 
 NOTED = set(
-    "in causal false kernel stride model def input x float batch tare bond"
+    "in causal false kernel stride model def input x float batch tare bond affine"
     " NormedAdam NormedSGD DualizedSGD".split()
 )
 """Words of notes that are keywords, arguments, or of the generated file."""
@@ -137,8 +138,13 @@ CALLS = {
     "Readout(num_classes=3)": "Readout(out = 3)",
     "Conv2D(in_channels=3, out_channels=8, kernel_size=5)": "Conv2D(in = 3, out = 8, kernel = 5)",
     "Conv2D(filters=8, strides=2, padding=0)": "Conv2D(out = 8, stride = 2, padding = 0)",
+    "Conv2D(8, dilation_rate=2, padding_mode=1)": "Conv2D(8, dilation = 2)",
+    "Upsample(scale_factor=2, mode=1)": "Upsample(factor = 2)",
     "Embed(num_embeddings=10, embedding_dim=4)": "Embed(count = 10, dim = 4)",
     "Embed(input_dim=10, output_dim=4)": "Embed(count = 10, dim = 4)",
+    "LayerNorm(elementwise_affine=False, epsilon=1)": "LayerNorm(affine = False, eps = 1)",
+    "GroupNorm(num_groups=2, num_channels=8)": "GroupNorm(groups = 2)",
+    "BatchNorm(num_features=8, momentum=1)": "BatchNorm(momentum = 1)",
     "MaxPool(kernel_size=2)": "MaxPool(kernel = 2)",
     "AdaptiveAvgPool(output_size=2)": "AdaptiveAvgPool(size = 2)",
     "Softmax(inplace=True)": "Softmax",
@@ -163,6 +169,7 @@ def test_a_call_with_foreign_arguments_is_translated(call: str) -> None:
 def test_every_foreign_argument_is_answered() -> None:
     """Each name of the table has an operation for which it says something."""
     names = {"in", "count", "out", "dim", "size", "kernel", "stride", "heads", "causal", "base"}
+    names |= {"dilation", "factor", "groups", "affine"}
     for name, here in RENAMED.items():
         assert names | {"eps", "p", "axis"} >= set(here) - {"d"}
         assert f"it is `{here[0]}` here" in equivalents.argument("f", name, [], here)

@@ -14,18 +14,18 @@ from op_types import B, H, T, W, bare, f, i, tup
 from modnorm.ops.attention import Attention, RoPE
 from modnorm.ops.axes import Flatten, Reshape, Squeeze, Transpose, Unsqueeze
 from modnorm.ops.base import Atom, Bond, Misfit, Op, Reader
-from modnorm.ops.conv import Conv2D
-from modnorm.ops.effects import BatchMeanSubtract, Dropout
+from modnorm.ops.conv import Conv1D, Conv2D, ConvTranspose2D
+from modnorm.ops.effects import BatchMeanSubtract, BatchStandardize, Dropout
 from modnorm.ops.elementwise import Abs, LogSoftmax, ReLU, Sigmoid, Softcap, Softmax
 from modnorm.ops.embed import Embed, Unembed
 from modnorm.ops.fused import Fused
 from modnorm.ops.headed import HeadedLinear
 from modnorm.ops.joins import Add, Select, WeightedSum
 from modnorm.ops.linear import Linear, Readout
-from modnorm.ops.normalize import MeanSubtract, RMSDivide
+from modnorm.ops.normalize import GroupStandardize, MeanSubtract, RMSDivide
 from modnorm.ops.parameter import Parameter
 from modnorm.ops.pieces import Concat, Slice, Split, Stack
-from modnorm.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool, Mean
+from modnorm.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool, Mean, Upsample
 from modnorm.ops.product import MatMul, Product
 from modnorm.ops.registry import builtin, find, names
 from modnorm.ops.reshape import Enumerate, MergeHeads, SplitHeads
@@ -67,7 +67,7 @@ def test_every_operation_gives_its_values(cls: type[Op]) -> None:
 def required(cls: type[Op]) -> dict[str, Any]:
     """Values for the arguments that must be given."""
     samples = {"size": 4, "index": 1, "number": 3, "axes": 1, "embed": "e", "flag": True}
-    samples |= {"sizes": (-1,), "integer": 1, "axis": 1}
+    samples |= {"sizes": (-1,), "integer": 1, "axis": 1, "window": 2}
     values: dict[str, Any] = {a.field: samples[a.kind] for a in cls.arguments() if a.required}
     return values | ({"coefficients": (1, 2)} if cls is WeightedSum else {})
 
@@ -115,9 +115,13 @@ def test_names_and_signatures() -> None:
         "RoPE", "HeadedLinear", "Readout", "MaxPool", "Product", "Dropout", "BatchMeanSubtract",
         "QKV", "Concat", "Stack", "Slice", "Split", "Transpose", "Reshape", "Squeeze", "Unsqueeze",
         "Parameter", "MatMul", "Sigmoid", "Softplus", "Exp", "ReLU2", "Softcap", "LogSoftmax",
+        "Conv1D", "ConvTranspose2D", "Upsample", "GroupStandardize", "BatchStandardize",
     } == set(names())  # fmt: skip
     assert Linear.signature() == 'Linear(out, in, mass = 1, norm = "spectral")'
-    assert Conv2D.signature() == "Conv2D(out, in, kernel = 3, stride = 1, padding = 1, mass = 1)"
+    sizes = "(out, in, kernel = 3, stride = 1, padding = 1"
+    assert Conv2D.signature() == f"Conv2D{sizes}, dilation = 1, groups = 1, mass = 1)"
+    assert ConvTranspose2D.signature() == f"ConvTranspose2D{sizes}, output_padding = 0, mass = 1)"
+    assert Upsample.signature() == "Upsample(factor)"
     assert RMSDivide.signature() == "RMSDivide(dim = -1, eps = 1e-12)"
     assert Attention.signature() == "Attention(causal = false, scale = 1)"
     assert Dropout.signature() == "Dropout(p = 0.5)"
@@ -156,6 +160,24 @@ SHAPES: list[tuple[Op, Type, Type]] = [
     (Conv2D(8, kernel=2, stride=2, padding=0), f(B, 3, H, 6), f(B, 8, Symbol(("(h // 2)",)), 3)),
     (Conv2D(8, kernel=2, stride=2, padding=0), f(B, 3, Symbol(("h",), 4), 6),
      f(B, 8, Symbol(("h",), 2), 3)),
+    (Conv2D(8, kernel=(3, 5), stride=(1, 2), padding=(0, 2)), f(B, 3, 8, 8), f(B, 8, 6, 4)),
+    (Conv2D(6, groups=3, dilation=2), f(B, 3, H, 9), f(B, 6, Symbol(("(h - 2)",)), 7)),
+    (Conv2D(8, kernel=(2, 3), padding="same"), f(B, 3, H, 9), f(B, 8, H, 9)),
+    (Conv1D(8), f(B, 3, T), f(B, 8, T)),
+    (Conv1D(8, kernel=4, padding="causal", dilation=3), f(B, 3, T), f(B, 8, T)),
+    (Conv1D(8, kernel=9, stride=4, padding=0), f(B, 3, 100), f(B, 8, 23)),
+    (ConvTranspose2D(8), f(B, 3, H, 9), f(B, 8, H, 9)),
+    (ConvTranspose2D(8, kernel=2, stride=2, padding=0), f(B, 3, H, 9),
+     f(B, 8, Symbol(("h",), 2), 18)),
+    (ConvTranspose2D(8, 3, (3, 4), (1, 2), 0, 0), f(B, 3, H, 9),
+     f(B, 8, Symbol(("(h + 2)",)), 20)),
+    (Upsample(2), f(B, 3, H, 9), f(B, 3, Symbol(("h",), 2), 18)),
+    (Upsample((1, 3)), f(B, 3, H, 9), f(B, 3, H, 27)),
+    (Upsample(2), f(B, 3, T), f(B, 3, Symbol(("seq",), 2))),
+    (MaxPool((2, 1)), f(B, 3, 8, 5), f(B, 3, 4, 5)),
+    (MaxPool(3, 2, 1), f(B, 3, 9), f(B, 3, 5)),
+    (AdaptiveAvgPool((1, 2)), f(B, 3, H, W), f(B, 3, 1, 2)),
+    (AdaptiveAvgPool(4), f(B, 3, T), f(B, 3, 4)),
     (MaxPool(2), f(B, 3, 8, 5), f(B, 3, 4, 2)),
     (MaxPool(3, 2, 1), f(B, 3, 8, 5), f(B, 3, 4, 3)),
     (MaxPool(3, 2, 1), f(B, 3, H, H), f(B, 3, *2 * (Symbol(("((h + 1) // 2)",)),))),
@@ -247,6 +269,11 @@ SHAPES: list[tuple[Op, Type, Type]] = [
     (Dropout(), f(B, T), f(B, T)),
     (Dropout(), tup(f(B, T), tup(f(W), f(3))), tup(f(B, T), tup(f(W), f(3)))),
     (BatchMeanSubtract(), f(B, T, 8), f(B, T, 8)),
+    (BatchStandardize(), f(B, T, 8), f(B, T, 8)),
+    (BatchStandardize(3), f(B, 3, H, W), f(B, 3, H, W)),
+    (GroupStandardize(2), f(B, 6, H, W), f(B, 6, H, W)),
+    (GroupStandardize(6), f(B, 6, T), f(B, 6, T)),
+    (GroupStandardize(2), f(B, 6), f(B, 6)),
     (BatchMeanSubtract(3), f(B, 3, H, W), f(B, 3, H, W)),
 ]  # fmt: skip
 
@@ -299,6 +326,19 @@ MISFITS: list[tuple[Op, Type, str, str, str]] = [
     (Conv2D(8), f(B, 3, 8), "`Conv2D` takes images (batch, channels,", "", "four axes"),
     (Conv2D(8), f(B, T, 8, 8), "the number of channels", "", "`input` declaration"),
     (Conv2D(8, kernel=5, padding=0), f(B, 3, 4, 9), "5 × 5 taps", "kernel", "`padding` larger"),
+    (Conv1D(8), f(B, 3, 8, 8), "`Conv1D` takes signals (batch, channels,", "", "`Conv2D` takes"),
+    (Conv1D(8, 4), f(B, 3, 8), "expects signals of 4 channels but gets 3", "in", ""),
+    (Conv1D(8, kernel=(3, 3)), f(B, 3, 8), "`kernel` of `Conv1D` has 2 numbers", "kernel", ""),
+    (Conv1D(8, kernel=5, dilation=3, padding=0), f(B, 3, 9), "5 taps over 13 places", "kernel", ""),
+    (Conv2D(8, padding=(1,)), f(B, 3, 8, 8), "images have two axes", "padding", "one number, or 2"),
+    (Conv2D(8, groups=2), f(B, 3, 8, 8), "cannot cut 3 channels, and 8 of the", "groups", "both"),
+    (Conv2D(8, stride=2, padding="same"), f(B, 3, 8, 8), "a stride of 2", "padding", "a number"),
+    (ConvTranspose2D(8, padding=3), f(B, 3, 4, 8), "leaves nothing", "padding", "smaller"),
+    (ConvTranspose2D(8, output_padding=1), f(B, 3, 4, 8), "smaller than `stride`",
+     "output_padding", ""),
+    (Upsample((2, 2)), f(B, 3, 8), "`factor` of `Upsample` has 2 numbers", "factor", ""),
+    (Upsample(2), f(B, 8), "takes images (batch, channels, height, width) or signals", "", ""),
+    (MaxPool(4), f(B, 3, 3), "windows of 4 places", "kernel", ""),
     (Embed(64, 8), i(B, bound=65), "`Embed` has 64 rows but its input goes up to 65 (exclusive)",
      "count", "Embed(65, 8)"),
     (Embed(64, 8), f(B), "takes integers, but its input is float[batch]", "", "int[batch, seq]"),
@@ -379,6 +419,12 @@ MISFITS: list[tuple[Op, Type, str, str, str]] = [
     (Dropout(-0.1), f(B), "`p` of `Dropout` must be at least 0", "p", "share of entries"),
     (Dropout(1 - Fraction(1, 10**30)), f(B), "must be at least 0 and below 1", "p", ""),
     (Dropout(), i(B), "`Dropout` takes real numbers, but its input is int[batch]", "", "Embed"),
+    (GroupStandardize(4), f(B, 6, T), "cannot cut 6 channels into 4 groups", "groups", "divides 6"),
+    (GroupStandardize(6), f(B, 6), "of groups of one entry gives 0", "groups", "fewer groups"),
+    (GroupStandardize(2), f(B, T, 6), "the number of channels", "", "`input` declaration"),
+    (GroupStandardize(2, eps=-1), f(B, 6), "`eps` of `GroupStandardize` must be", "eps", ""),
+    (BatchStandardize(eps=-1), f(B, 6), "`eps` of `BatchStandardize` must be at", "eps", ""),
+    (BatchStandardize(momentum=0), f(B, 6), "above 0 and at most 1", "momentum", "such as 0.1"),
     (BatchMeanSubtract(), f(8), "at least 2 axes", "", ""),
     (BatchMeanSubtract(), f(B, T), "the number of channels", "", "`input` declaration"),
     (BatchMeanSubtract(4), f(B, 3, 8, 8), "4 entries, but its input float[batch, 3, 8, 8] has 3",

@@ -13,8 +13,8 @@ from op_types import B, T, f, tup
 from modnorm.ops.attention import Attention, RoPE
 from modnorm.ops.axes import Flatten, Reshape, Squeeze, Transpose, Unsqueeze
 from modnorm.ops.base import LINEAR, Op, Sharpness
-from modnorm.ops.conv import Conv2D
-from modnorm.ops.effects import BatchMeanSubtract, Dropout
+from modnorm.ops.conv import Conv1D, Conv2D, ConvTranspose2D
+from modnorm.ops.effects import BatchMeanSubtract, BatchStandardize, Dropout
 from modnorm.ops.elementwise import (
     GELU,
     Abs,
@@ -34,10 +34,10 @@ from modnorm.ops.fused import QKV
 from modnorm.ops.headed import HeadedLinear
 from modnorm.ops.joins import Add, Select, WeightedSum
 from modnorm.ops.linear import Linear, Readout
-from modnorm.ops.normalize import LayerNorm, MeanSubtract, RMSDivide
+from modnorm.ops.normalize import GroupStandardize, LayerNorm, MeanSubtract, RMSDivide
 from modnorm.ops.parameter import Parameter
 from modnorm.ops.pieces import Concat, Slice, Split, Stack
-from modnorm.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool, Mean
+from modnorm.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool, Mean, Upsample
 from modnorm.ops.product import MatMul, Product
 from modnorm.ops.registry import builtin
 from modnorm.ops.reshape import Enumerate, MergeHeads, SplitHeads
@@ -61,6 +61,10 @@ VALUES: list[tuple[Op, Any, Any, Sharpness | None]] = [
     (HeadedLinear(4, 2), 1, 1, Sharpness(0, 1, 0)),
     (QKV(4, 2), 3, 3, Sharpness(0, 1, 0)),
     (Conv2D(4), 1, 1, Sharpness(0, 1, 0)),
+    (Conv1D(4), 1, 1, Sharpness(0, 1, 0)),
+    (ConvTranspose2D(4), 1, 1, Sharpness(0, 1, 0)),
+    (Upsample(2), 1, 1, LINEAR),
+    (MaxPool((2, 3)), 1, math.sqrt(6), None),
     (Embed(4, 4), 1, 1, Sharpness(0, 1, 0)),
     (Unembed("e"), 1, 1, Sharpness(0, 1, 0)),
     (Bias(), 1, 1, LINEAR),
@@ -87,6 +91,9 @@ VALUES: list[tuple[Op, Any, Any, Sharpness | None]] = [
     (RMSDivide(eps=4), 1, 0.5, Sharpness(0, 0, 2 / math.sqrt(3))),
     (RMSDivide(eps=0), 1, NO_BOUND, Sharpness(0, 0, 2 / math.sqrt(3))),
     (LayerNorm(), 1, NO_BOUND, Sharpness(0, 0, 2 / math.sqrt(3))),
+    (GroupStandardize(2), 1, NO_BOUND, Sharpness(0, 0, 2 / math.sqrt(3))),
+    (GroupStandardize(2, eps=4), 1, 0.5, Sharpness(0, 0, 2 / math.sqrt(3))),
+    (BatchStandardize(), 1, NO_BOUND, Sharpness(0, 0, 2 / math.sqrt(3))),
     (Mean(1), 1, 1, LINEAR),
     (AvgPool(3), 1, 1, LINEAR),
     (AdaptiveAvgPool(3), 1, 1, LINEAR),
@@ -186,6 +193,8 @@ ABSORBED: list[tuple[Op, tuple[Any, ...], Any]] = [
     (RMSDivide(eps=1), (-THIRD,), (RMSDivide(eps=9), -1)),
     (RMSDivide(eps=0), (2,), (RMSDivide(eps=0), 1)),
     (RMSDivide(eps=1.0), (1e-200,), None),
+    (GroupStandardize(2, eps=1), (-2,), (GroupStandardize(2, eps=Fraction(1, 4)), -1)),
+    (BatchStandardize(), (2,), None),
     (LayerNorm(eps=1), (2,), (LayerNorm(eps=Fraction(1, 4)), 1)),
     (Add(), (1, 1), (Add(), 1)),
     (Add(), (2, 2), (WeightedSum((2, 2)), 1)),
@@ -233,6 +242,16 @@ EMITTED: list[tuple[Op, Any, Type, str]] = [
     (HeadedLinear(4, 2), "x", f(B, T, 5), "headed(x, m.weight)"),
     (Conv2D(4), "x", IMAGE, "F.conv2d(x, m.weight, padding=1)"),
     (Conv2D(4, stride=2, padding=0), "x", IMAGE, "F.conv2d(x, m.weight, stride=2)"),
+    (Conv2D(6, kernel=(1, 3), groups=3, padding="same"), "x", IMAGE,
+     "F.conv2d(x, m.weight, padding=(0, 1), groups=3)"),
+    (Conv1D(4, kernel=4, padding="same", dilation=3), "x", f(B, 3, T),
+     "F.conv1d(F.pad(x, (4, 5)), m.weight, dilation=3)"),
+    (Conv1D(4, padding="causal"), "x", f(B, 3, T), "F.conv1d(F.pad(x, (2, 0)), m.weight)"),
+    (ConvTranspose2D(4, kernel=2, stride=2, padding=0), "x", IMAGE,
+     "F.conv_transpose2d(x, m.weight, stride=2)"),
+    (Upsample(2), "x", IMAGE, "F.interpolate(x, scale_factor=2)"),
+    (MaxPool((1, 2)), "x", IMAGE, "F.max_pool2d(x, (1, 2))"),
+    (AvgPool(2), "x", f(B, 3, T), "F.avg_pool1d(x, 2)"),
     (Unembed("e", count=65, dim=8), "x", f(B, 8), "F.linear(x / 8, m.weight)"),
     (Unembed("e", count=2, dim=8), "x", f(B, 8), "F.linear(x / 8, m.weight)"),
     (Embed(4, 3), "x", Tensor("int", (B,), 4), "looked_up(x, m.weight, m.name)"),
@@ -258,6 +277,7 @@ EMITTED: list[tuple[Op, Any, Type, str]] = [
     (LayerNorm(), "x", f(B, 5), "layer_normed(x, (5,), eps=1e-12)"),
     (LayerNorm((1, 2)), "x", IMAGE,
      "unit_rms(centered(widened(x), (1, 2)), (1, 2), eps=1e-12).to(x.dtype)"),
+    (GroupStandardize(3), "x", IMAGE, "F.group_norm(x, 3, eps=1e-05)"),
     (MeanSubtract((1, 2)), "x", IMAGE, "centered(x, (1, 2))"),
     (Softmax(3), "x", f(B, 5), "F.softmax(3 * widened(x), dim=-1).to(x.dtype)"),
     (Softmax(), "x", f(B, 5), "F.softmax(x, dim=-1)"),

@@ -272,7 +272,7 @@ def test_the_drawing_shows_every_weight_once(gpt: Analysis) -> None:
     nodes = payload(text)["nodes"]
     assert sorted(map(int, atoms)) == [i for i, n in enumerate(nodes) if n["kind"] == "atom"]
     assert "block × 4" in picture
-    assert ">LayerNorm<" in picture  # a part without weights is one box
+    assert ">Standardize<" in picture  # a part without weights is one box
     assert "RMSDivide" not in re.sub("<title>.*?</title>", "", picture, flags=re.DOTALL)
 
 

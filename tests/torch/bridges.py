@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 from pythonic import Statement
 
 Kind: TypeAlias = tuple[Any, ...]
-"""("vec", d), ("seq", d), ("heads", n, d), ("image", c, size), ("clips", d) for a value
+"""("vec", d), ("seq", d), ("heads", n, d), ("image", c, size), ("signal", c) for a value
+(batch, c, seq), ("clips", d) for a value
 (batch, 2, seq, d), ("tok", v), ("frames", v) for integers (batch, 2, seq), ("pos", d) for a value
 (seq, d) that has no batch, and ("tuple", …)."""
 
 CONDITION, CHAIN, SUM, PRODUCT, SIGN, POWER, OPERAND = range(7)
 WIDTHS = (4, 2, 3, 6)
 VOCABULARY = 5
-AXES = {"vec": (1, -1), "seq": (2, -1), "pos": (1, -1), "image": (1, 2, 3, -1, -2, -3),
+AXES = {"vec": (1, -1), "signal": (1, -2),
+        "seq": (2, -1), "pos": (1, -1), "image": (1, 2, 3, -1, -2, -3),
         "heads": (1, 3, -1, -3), "clips": (1, 3, -1, -3)}  # fmt: skip
 """Axes of a fixed size."""
 CONTEXT = 4
@@ -59,6 +61,7 @@ def reaches(a: Kind, b: Kind) -> bool:
         "seq": ("seq", "heads", "vec", "pos"),
         "heads": ("heads", "seq", "vec"),
         "image": ("vec",),
+        "signal": ("signal", "vec"),
         "clips": ("clips", "seq", "vec"),
         "frames": ("clips", "seq", "vec"),
         "tok": ("seq", "heads", "vec", "pos"),
@@ -150,6 +153,7 @@ class Bridges:
         plain = [E(n) for n in names]
         plain += [E("Bias(mass = 1/2)"), E("Scale(mass = 3)"), E("RMSDivide(eps = 0.01)")]
         size, axis = a[1] if a[0] == "image" else a[-1], self.pick(AXES[a[0]])
+        plain += [E("BatchStandardize"), E("BatchStandardize(momentum = 1/2, eps = 0.1)")]
         plain += [E(f"Bias({size})"), E(f"Scale({size})"), E(f"Bias(axis = {axis})")]
         plain += [E(f"Scale(axis = {axis})"), E(f"Tanh @ Scale(axis = {axis})", PRODUCT, 2)]
         plain += [E("Softmax"), E("Softmax(1/2)"), E("Dropout"), E("Dropout(0)"), E("Dropout(0.1)")]
@@ -163,6 +167,13 @@ class Bridges:
         if a[0] == "image":
             plain += [E("MeanSubtract((1, 2, 3))"), E("RMSDivide((1, 2, 3), 0.01)")]
             plain += [E("RMSDivide(1, 0.1) @ MeanSubtract(1)", PRODUCT, 2)]
+            groups = self.pick((1, a[1])) if a[2] > 1 else 1
+            plain += [E(f"GroupStandardize({groups}, 0.1)"), E("MaxPool(3, 1, 1)")]
+            if a[2] % 2 == 0:
+                plain += [E("Upsample(2) @ AvgPool(2)", PRODUCT, 2)]
+                plain += [E("Upsample((1, 2)) @ MaxPool((1, 2))", PRODUCT, 2)]
+        if a[0] == "signal":
+            plain += [E("AvgPool(3, 1, 1)"), E("MaxPool(1) @ Upsample(1)", PRODUCT, 2)]
         if a[0] in ("seq", "heads", "clips") and a[-1] % 2 == 0:
             plain += [E("RoPE"), E("RoPE(100)")]
         if a[0] == "heads":
@@ -195,9 +206,11 @@ class Bridges:
         return [E(text, PRODUCT if "@" in text else OPERAND, 1 + text.count("@")) for text in texts]
 
     def linear(self, a: Kind, b: Kind) -> E:
-        """A matrix along the last axis, or for images a convolution."""
+        """A matrix along the last axis, or for images and signals a convolution."""
         if a[0] == "image":
             return self.convolution(a, b)
+        if a[0] == "signal":
+            return self.along_signal(a[1], b[1])
         if a[:-1] != b[:-1]:
             return self.composed(E("MergeHeads"), self.heads(b))
         width, out = a[-1], b[-1]
@@ -215,6 +228,21 @@ class Bridges:
                      if (v, d) == (out, width)]  # fmt: skip
         return self.any(ways)
 
+    def groups(self, into: int, out: int) -> str:
+        """An argument that cuts channels into groups, or nothing."""
+        fit = [n for n in (2, 3, 4, 6) if into % n == out % n == 0]
+        return f"groups = {self.pick(fit)}" if fit and self.chance(2) else ""
+
+    def along_signal(self, into: int, out: int) -> E:
+        """A convolution that keeps the length."""
+        kernels = ["", "kernel = 1, padding = 0", 'padding = "causal"', "kernel = (3,)"]
+        kernel = self.pick([*kernels, 'kernel = 4, padding = "same"', "dilation = 2, padding = 2"])
+        return self.call("Conv1D", out, kernel, self.groups(into, out), self.begins(), self.mass())
+
+    def begins(self) -> str:
+        """An argument that says how a weight begins, or nothing."""
+        return self.pick(["", "", "", 'init = "zero"', 'init = "orthogonal"'])
+
     def norm(self) -> str:
         """The argument that chooses a matrix's norm."""
         names = ("spectral", "row", "column", "sign", "frobenius")
@@ -231,9 +259,13 @@ class Bridges:
     def convolution(self, a: Kind, b: Kind) -> E:
         (_, _, size), (_, channels, small) = a, b
         if small == size:
-            three = self.call("Conv2D", channels, self.mass())
+            groups = self.groups(a[1], channels)
+            three = self.call("Conv2D", channels, groups, self.mass())
             one = self.call("Conv2D", channels, "kernel = 1", "padding = 0", self.mass())
-            made: E = self.pick([three, one])
+            wide = self.call("Conv2D", channels, "kernel = (1, 3), padding = (0, 1)", groups)
+            same = self.call("Conv2D", channels, 'kernel = 2, padding = "same"', self.begins())
+            turned = self.call("ConvTranspose2D", channels, self.begins(), self.mass())
+            made: E = self.pick([three, one, wide, same, turned])
             return made
         if small == (size - 1) // 2 + 1 and self.chance(2):
             return self.call("Conv2D", channels, "stride = 2")
@@ -251,6 +283,9 @@ class Bridges:
             [E("Flatten"), E("Flatten @ AdaptiveAvgPool", PRODUCT), E("Mean((2, 3))")]
         )
         return self.composed(first, self.call("Linear", b[1], self.mass()))
+
+    def from_signal(self, a: Kind, b: Kind) -> E:
+        return self.composed(E("Mean(2)"), self.linear(("vec", a[1]), b))
 
     def from_seq(self, a: Kind, b: Kind) -> E:
         if b[0] == "pos":

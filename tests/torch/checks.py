@@ -229,7 +229,7 @@ def check_plan(text: Text) -> None:
     assert list(plan) == [record.name for record in records(case.program)]
     for name, weight in plan.items():
         target = expected[name]
-        assert (weight.atom, weight.shape) == (target.op.name, target.op.weight_shape)
+        assert (weight.atom, weight.shape) == (target.op.name, target.op.measured_shape)
         assert weight.norm == target.op.norm.name
         assert close(weight.mass, target.mass)
         assert close(weight.target, target.target)
@@ -237,11 +237,14 @@ def check_plan(text: Text) -> None:
     named = list(model.named_parameters(remove_duplicate=False))
     buffers = len(list(model.buffers()))
     assert len({id(p) for _, p in named}) == len(named) == len(model.state_dict()) - buffers
-    assert {n: tuple(p.shape) for n, p in named} == {n: w.shape for n, w in plan.items()}
+    shapes = {n: target.op.weight_shape for n, target in expected.items()}
+    assert {n: tuple(p.shape) for n, p in named} == shapes
     for name, parameter in named:
         assert parameter.requires_grad == (plan[name].target != 0)
-        norm = expected[name].op.weight_norm(parameter.detach().double()).item()
-        assert norm == pytest.approx(0 if plan[name].atom == "Bias" else 1, abs=1e-5)
+        op = expected[name].op
+        norm = op.weight_norm(parameter.detach().double()).item()
+        at_zero = op.begins_at_zero or op.init_ == "zero"
+        assert norm == pytest.approx(0 if at_zero else 1, abs=1e-5)
     assert grouped(text, [name for name, _ in named]) == grouped(text, list(plan))
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import modnorm.ops  # noqa: F401  (registers them)
 from modnorm.ops import runtime
-from modnorm.ops.base import Atom, Misfit, Op, Reader
+from modnorm.ops.base import Atom, Misfit, Op, Reader, Weighted
 from modnorm.ops.fused import Fused
 from modnorm.ops.registry import builtin
 from modnorm.ops.types import Size, Symbol, Tensor, TupleType, Type
@@ -53,6 +53,12 @@ SIZES: list[tuple[int, ...]] = [(-1,), (2, -1), (-1, 2), (1, -1, 3), (4,), (2, 3
 WIDTHS = [1, 2, 3, 4, 6, 8, 12]
 
 
+def windows(least: int, most: int) -> Any:
+    """A number for all axes of pixels, or a pair for the two of an image."""
+    one = st.integers(least, most)
+    return st.one_of(one, st.tuples(one, one))
+
+
 @st.composite
 def operations(draw: Any, cls: type[Op]) -> Op:
     """An operation of the class with random arguments, not resolved."""
@@ -60,6 +66,8 @@ def operations(draw: Any, cls: type[Op]) -> Op:
     for argument in cls.arguments():
         if argument.from_input or (not argument.required and draw(st.booleans())):
             continue
+        if issubclass(cls, Weighted) and argument.name in ("init", "std"):
+            continue  # what a weight is at first changes nothing that it computes
         kinds: dict[str, Any] = {
             "size": st.integers(1, 4),
             "sizes": st.sampled_from(SIZES),
@@ -70,6 +78,8 @@ def operations(draw: Any, cls: type[Op]) -> Op:
             "axis": st.sampled_from([axis for axis in AXES if isinstance(axis, int)]),
             "axes": st.sampled_from(AXES),
             "choice": st.sampled_from(argument.choices or ("",)),
+            "window": windows(1, 4),
+            "margin": st.one_of(windows(0, 2), st.sampled_from((0, *argument.choices))),
             "embed": st.just("embed"),
         }
         values[argument.field] = draw(kinds[argument.kind])
@@ -165,7 +175,7 @@ def weight(op: Op, generator: torch.Generator, *, grad: bool = False) -> torch.T
 def used(op: Op, generator: torch.Generator, *, grad: bool = False) -> Any:
     """What the reference of an operation takes beside its input: a weight, or buffers by name."""
     kept = {
-        name: torch.randn(op.buffer_shape, generator=generator, dtype=torch.float64)
+        name: 1 / 4 + torch.rand(op.buffer_shape, generator=generator, dtype=torch.float64)
         for name in op.buffers
     }
     return kept or weight(op, generator, grad=grad)

@@ -27,6 +27,11 @@ def channels(x: torch.Tensor) -> torch.Tensor:
     return rms(x, 1 if x.ndim == 4 else -1)
 
 
+def places(x: torch.Tensor) -> torch.Tensor:
+    """The largest over examples and places of a signal of the RMS over channels."""
+    return rms(x, 1)
+
+
 def whole(x: torch.Tensor) -> torch.Tensor:
     """The largest over examples of the RMS over all of one."""
     return rms(x.flatten(1))

@@ -115,7 +115,7 @@ class Writer(Bridges):
         kinds: list[Kind] = [a, b, ("vec", width), ("seq", width), ("heads", 2, width)]
         if a[0] == "image":
             kinds.append(("image", self.pick((2, 3)), a[2]))
-        kinds += [("clips", width), ("tuple", b, b), ("tuple", a, b)]
+        kinds += [("signal", width), ("clips", width), ("tuple", b, b), ("tuple", a, b)]
         fitting = [k for k in kinds if reaches(a, k) and reaches(k, b)]
         found: Kind = self.pick(fitting)
         return found
@@ -307,6 +307,7 @@ INPUTS: dict[str, tuple[Kind, ...]] = {
     "tokens": (("tok", VOCABULARY),),
     "image": (("image", 2, 4),),
     "clips": (("clips", 4),),
+    "signal": (("signal", 2),),
     "frames": (("frames", VOCABULARY),),
     "two": (("vec", 4), ("vec", 3)),
     "mixed": (("tok", VOCABULARY), ("seq", 4)),
@@ -324,6 +325,8 @@ def declared(kind: Kind) -> str:
             return f"float[batch, {c}, {size}, {size}]"
         case ("clips", d):
             return f"float[batch, 2, seq, {d}]"
+        case ("signal", c):
+            return f"float[batch, {c}, seq]"
         case ("frames", v):
             return f"int[batch, 2, seq] < {v}"
         case ("tok", v):
@@ -353,7 +356,12 @@ def programs(draw: Any, *, counted: bool = False) -> Sample:
     writer.used.add(model)
     whole: Kind = kinds[0] if len(kinds) == 1 else ("tuple", *kinds)
     outputs = [("vec", 3), ("seq", 4), ("seq", VOCABULARY), ("heads", 2, 2), ("image", 2, 4), whole]
-    outputs += [("clips", 3), ("tuple", ("vec", 3), ("vec", 4)), ("tuple", whole, ("vec", 3))]
+    outputs += [
+        ("signal", 3),
+        ("clips", 3),
+        ("tuple", ("vec", 3), ("vec", 4)),
+        ("tuple", whole, ("vec", 3)),
+    ]
     out = draw(st.sampled_from([k for k in outputs if reaches(whole, k) and is_float(k)]))
     body = writer.module(whole, out, draw(st.integers(0, DEPTH)))
     writer.statements.append(Statement("model", model, body.text))

@@ -35,10 +35,11 @@ SAME: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "Cosine": torch.cos,
     "Erf": torch.erf,
     "Clamp": lambda x: torch.clamp(x, -1, 1),
-    "LayerNorm": nn.LayerNorm(12, eps=1e-12, dtype=torch.float64),
-    "RMSNorm": nn.RMSNorm(12, eps=1e-12, dtype=torch.float64),
+    "LayerNormalization": nn.LayerNorm(12, dtype=torch.float64),
+    "RMSNormalization": nn.RMSNorm(12, eps=1e-5, dtype=torch.float64),
+    "BatchNorm1d": nn.BatchNorm1d(12, dtype=torch.float64),
     "InstanceNorm": lambda x: F.instance_norm(x, eps=1e-12),
-    "GroupNorm": nn.GroupNorm(1, 3, eps=1e-12, dtype=torch.float64),
+    "GroupNormalization": nn.GroupNorm(3, 3, dtype=torch.float64),
     "normalize": lambda x: F.normalize(x, dim=-1) * 12**0.5,
     "MaxPool2d": lambda x: F.max_pool2d(x, 2),
     "AvgPool2d": lambda x: F.avg_pool2d(x, 2),
@@ -49,7 +50,7 @@ SAME: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 """By the first name of a row, what it is elsewhere, with weights as they are at first."""
 IMAGES = (
     "InstanceNorm",
-    "GroupNorm",
+    "GroupNormalization",
     "MaxPool2d",
     "AvgPool2d",
     "AdaptiveAvgPool2d",
@@ -61,7 +62,7 @@ IMAGES = (
 def test_it_computes_the_same(name: str, tmp_path: object) -> None:
     (row,) = (row for row in EQUIVALENTS if row.names.split()[0] == name)
     declared = IMAGE if name in IMAGES else VECTOR
-    params = "param size = 2  param kernel = 2"
+    params = "param size = 2  param kernel = 2  param groups = 3"
     text = f"{row.add}\n{params}\ninput x: {declared}\nmodel M = {row.write}\n"
     path = tmp_path / "m.mod"  # type: ignore[operator]
     path.write_text(text)

@@ -28,6 +28,7 @@ from modnorm.kernels.row_rms import RowRMS
 from modnorm.kernels.schemes import BANDS, Scheme
 from modnorm.kernels.sgd import DualizedSGD
 from modnorm.kernels.spectral import Spectral
+from modnorm.kernels.spectral_groups import SpectralGroups
 from modnorm.kernels.spectral_taps import SpectralTaps
 from modnorm.kernels.weight import Weight
 
@@ -36,6 +37,7 @@ NORMS.pop("row_sum")  # of this file alone
 SHAPES: dict[type[Norm], tuple[int, ...]] = {
     Spectral: (7, 5),
     SpectralTaps: (4, 6, 3, 3),
+    SpectralGroups: (4, 6, 2, 5),
     RowRMS: (9, 4),
     RMS: (11,),
     MaxAbs: (11,),
@@ -53,10 +55,11 @@ def exact_norm(norm: type[Norm], w: Tensor) -> float:
     w = w.double()
     if norm is Spectral:
         return float(math.sqrt(w.shape[1] / w.shape[0]) * torch.linalg.matrix_norm(w, 2))
-    if norm is SpectralTaps:
+    if norm in (SpectralTaps, SpectralGroups):
         out, width, high, wide = w.shape
         taps = w.permute(2, 3, 0, 1)
         largest = torch.linalg.matrix_norm(taps, 2).max()
+        high = high if norm is SpectralTaps else 1
         return float(high * wide * math.sqrt(width / out) * largest)
     if norm is RowRMS:
         return float(w.square().mean(1).sqrt().max())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import op_samples as samples
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from op_samples import OPS, cases
 from torch import nn
 
-from modnorm.ops.base import Atom
+from modnorm.ops.base import Atom, Misfit
 
 ATOMS = [cls for cls in OPS if issubclass(cls, Atom)]
 every_atom = pytest.mark.parametrize("cls", ATOMS, ids=lambda cls: cls.name)
@@ -31,7 +32,7 @@ def initialised(op: Atom, seed: int) -> torch.Tensor:
         **dict(zip(op.axes, op.weight_shape, strict=True)),
     }
     with torch.no_grad():
-        exec(op.init, names)
+        exec(op.beginning, names)
     return names["weight"]
 
 
@@ -43,7 +44,32 @@ def test_a_weight_begins_with_norm_one(cls: type[Atom], data: st.DataObject) -> 
     op = data.draw(cases(cls)).op
     assert isinstance(op, Atom)
     norm = op.weight_norm(initialised(op, data.draw(st.integers(0, 1000))))
-    assert norm.item() == pytest.approx(0 if "zeros_" in op.init else 1, abs=1e-12)
+    zero = op.begins_at_zero or op.init_ == "zero"
+    assert norm.item() == pytest.approx(0 if zero else 1, abs=1e-12)
+
+
+@every_atom
+def test_a_weight_begins_as_it_is_told_to(cls: type[Atom]) -> None:
+    usual = wide(cls)
+    assert not initialised(wide(cls, init_="zero"), 1).any()
+    drawn = initialised(wide(cls, init_="normal", std=Fraction(1, 10**6)), 1)
+    assert 0 < drawn.abs().max() < 1e-5
+    if not cls.begins_at_zero:  # as large as by default
+        size = initialised(usual, 1).square().mean().sqrt().item()
+        drawn = initialised(wide(cls, init_="normal"), 1)
+        assert drawn.square().mean().sqrt().item() == pytest.approx(size, rel=0.7)
+        assert len(drawn.unique()) == drawn.numel()
+    if len(usual.axes) == 1:
+        with pytest.raises(Misfit, match="is a vector, and none is orthogonal"):
+            wide(cls, init_="orthogonal")
+        return
+    found = initialised(wide(cls, init_="orthogonal"), 1)
+    size = initialised(usual, 1).square().mean().sqrt().item()
+    assert found.square().mean().sqrt().item() == pytest.approx(size)
+    matrices = found.unsqueeze(0) if found.ndim == 2 else found.reshape(*found.shape[:2], -1)
+    matrices = matrices.movedim(-1, 0) if found.ndim > 2 and "kernel" in usual.axes else matrices
+    values = torch.linalg.svdvals(matrices)
+    torch.testing.assert_close(values, torch.full_like(values, values.max().item()))
 
 
 @every_atom
@@ -57,9 +83,10 @@ def test_the_generator_decides_the_weight(cls: type[Atom]) -> None:
     assert drawn == (cls.name not in ("Bias", "Scale"))
 
 
-def wide(cls: type[Atom]) -> Atom:
+def wide(cls: type[Atom], **begins: Any) -> Atom:
     """The atom with every size 5."""
-    op = cls(**{a.field: 5 for a in cls.arguments() if a.kind == "size"})
+    sizes = {a.field: 5 for a in cls.arguments() if a.kind == "size" and a.name != "groups"}
+    op = cls(**sizes, **begins)
     assert isinstance(op, Atom)
     return op
 
@@ -112,9 +139,14 @@ def dual_norm(op: Atom, g: torch.Tensor) -> torch.Tensor:
             out, in_ = g.shape[-2:]
             return math.sqrt(out / in_) * torch.linalg.svdvals(g).sum()
         case "spectral_taps":
-            out, in_, k, _ = g.shape
-            taps = torch.linalg.svdvals(g.permute(2, 3, 0, 1)).sum()
-            return math.sqrt(out / in_) / k**2 * taps
+            out, in_, *kernel = g.shape
+            taps = torch.linalg.svdvals(g.flatten(2).permute(2, 0, 1)).sum()
+            return math.sqrt(out / in_) / math.prod(kernel) * taps
+        case "spectral_groups":
+            matrices = op.matrices(g)  # type: ignore[attr-defined]
+            out, in_ = matrices.shape[-2:]
+            together = op.measured_shape[-1]
+            return math.sqrt(out / in_) / together * torch.linalg.svdvals(matrices).sum()
         case "row_rms":
             return math.sqrt(g.shape[1]) * g.norm(dim=1).sum()
         case "rms":

@@ -21,6 +21,7 @@ from op_search import (
     in_ball,
     largest,
     pack,
+    places,
     rms,
     row_sum,
     shapes,
@@ -96,9 +97,14 @@ TRIALS: dict[str, list[Trial]] = {
     "MaxPool": [
         Trial(arguments={"kernel": 2}, type=f(1, 4, 4, 4), tight=0.95),
         Trial(whole, whole, {"kernel": 2}, f(1, 2, 4, 4), tight=0.95),
+        Trial(places, places, {"kernel": 3}, f(1, 6, 3), tight=0.8),
     ],
     "RMSDivide": [Trial(arguments={"eps": 0.04}, tight=0.98)],
     "LayerNorm": [Trial(arguments={"eps": 0.04}, tight=0.98)],
+    "GroupStandardize": [
+        Trial(whole, whole, {"groups": 2, "eps": 0.04}, f(2, 4, 3), tight=0.98),
+        Trial(rms, rms, {"groups": 1, "eps": 0.04}, f(2, 6), tight=0.98),
+    ],
     "Add": [Trial(total(channels), channels, {}, TupleType((f(2, 3, 4), f(3, 4))), tight=0.99)],
     "WeightedSum": [
         Trial(
@@ -124,7 +130,24 @@ TRIALS: dict[str, list[Trial]] = {
         Trial(arguments={"out": 3}, type=f(1, 2, 4, 4)),
         Trial(arguments={"out": 2, "stride": 2, "kernel": 2}, type=f(1, 3, 4, 4)),
         Trial(whole, whole, {"out": 2}, f(1, 3, 4, 4)),
+        Trial(
+            arguments={"out": 4, "groups": 2, "kernel": (1, 2), "padding": 0}, type=f(1, 4, 2, 4)
+        ),
+        Trial(arguments={"out": 4, "kernel": 1, "padding": 0}, type=f(1, 3, 2, 2), tight=0.95),
     ],
+    "Conv1D": [
+        Trial(places, places, {"out": 3, "padding": "causal", "dilation": 2}, f(1, 2, 5)),
+        Trial(places, places, {"out": 4, "groups": 4, "kernel": 2}, f(1, 4, 3)),
+    ],
+    "ConvTranspose2D": [
+        Trial(
+            arguments={"out": 2, "kernel": 2, "stride": 2, "padding": 0},
+            type=f(1, 3, 2, 2),
+            tight=0.95,
+        ),
+        Trial(arguments={"out": 3, "kernel": 4, "stride": 2}, type=f(1, 2, 2, 3)),
+    ],
+    "Upsample": [Trial(type=f(1, 3, 2, 2), arguments={"factor": 2}, tight=0.99)],
     "Bias": [
         Trial(tight=0.99),
         Trial(type=f(1, 2, 3, 3), tight=0.99),
@@ -150,8 +173,9 @@ PAIRS = [
 
 def test_every_operation_is_tried() -> None:
     untried = {op.name for op in OPS} - TRIALS.keys()
-    # an Embed's input is discrete, and its weight is tried below; the others have no one bound
-    assert untried == {"Embed", "Product", "MatMul", "Exp", "ReLU2"}
+    # an Embed's input is discrete, and its weight is tried below; the others have no one bound, nor
+    # has what divides by a batch's deviation
+    assert untried == {"Embed", "Product", "MatMul", "Exp", "ReLU2", "BatchStandardize"}
 
 
 @pytest.mark.parametrize(("cls", "trial"), PAIRS)
@@ -245,6 +269,7 @@ SECOND = {
     "Attention": Trial(total(rms), rms, {}, TupleType((f(1, 1, 2, 2),) * 3), 0.3),
     "RMSDivide": Trial(rms, rms, {"eps": 0}, f(1, 6), 0.9),
     "LayerNorm": Trial(rms, rms, {"eps": 0}, f(1, 6), 0.9),
+    "GroupStandardize": Trial(whole, whole, {"groups": 1, "eps": 0}, f(1, 2, 3), 0.9),
 }
 
 
@@ -262,9 +287,9 @@ def test_gamma_bounds_second_differences(name: str) -> None:
             x = in_ball(x, rms)
         elif name == "RMSDivide":  # γ is declared at an input of size 1
             x = x / rms(x)
-        elif name == "LayerNorm":
-            x = x - x.mean(-1, keepdim=True)
-            x = x / rms(x)
+        elif name in ("LayerNorm", "GroupStandardize"):
+            x = x - x.mean([*range(1, x.ndim)], keepdim=True)
+            x = x / rms(x.flatten(1))
         first = lambda v: jvp(op.reference, (v,), (h,))[1]  # noqa: E731
         change = jvp(first, (x,), (k,))[1]
         return trial.out(change) / (trial.into(h) * trial.into(k))

@@ -20,6 +20,7 @@ SPLIT = Tensor("float", (1, 2, 3, 4), None, ("batch", "head", "other", "channel"
 """A value split into heads."""
 HEADS = TupleType((SPLIT, SPLIT, SPLIT))
 IMAGE = f(1, 3, 4, 4)
+SIGNAL = Tensor("float", (1, 3, 5), None, ("batch", "channel", "space"))
 
 
 class Case(NamedTuple):
@@ -49,6 +50,26 @@ CASES = [
     Case("Conv2D", {"out": 2, "kernel": 1, "stride": 2, "padding": 0}, IMAGE, (2.0,), 0.9),
     Case("Conv2D", {"out": 2, "kernel": 3, "stride": 2, "padding": 1}, f(1, 2, 6, 6), (1.0,)),
     Case("Conv2D", {"out": 2, "kernel": 3, "stride": 1, "padding": 0}, f(1, 2, 5, 5), (1.0,)),
+    Case("Conv2D", {"out": 4, "groups": 2, "kernel": (1, 2)}, f(1, 4, 2, 3), (2.0,)),
+    Case("Conv2D", {"out": 6, "groups": 3, "kernel": 1, "padding": 0}, f(1, 3, 2, 2), (2.0,), 0.9),
+    Case("Conv2D", {"out": 2, "stride": (2, 1), "dilation": 2}, f(1, 2, 5, 4), (1.0,)),
+    Case("Conv1D", {"out": 3, "padding": "causal", "kernel": 2, "stride": 3}, SIGNAL, (2.0,)),
+    Case("Conv1D", {"out": 3, "groups": 3, "padding": "same"}, SIGNAL, (2.0,)),
+    Case(
+        "ConvTranspose2D",
+        {"out": 3, "kernel": 2, "stride": 2, "padding": 0},
+        f(1, 2, 2, 2),
+        (2.0,),
+        0.9,
+    ),
+    Case("ConvTranspose2D", {"out": 2, "kernel": 3, "stride": 2}, f(1, 2, 3, 2), (2.0,)),
+    Case(
+        "ConvTranspose2D",
+        {"out": 2, "kernel": 1, "stride": 2, "padding": 0},
+        f(1, 3, 3, 2),
+        (2.0,),
+        0.9,
+    ),
     Case("Bias", {}, f(2, 3, 6), (2.0,), 0.99),
     Case("Bias", {}, f(1, 3, 2, 2), (2.0,), 0.99, low=1.5),
     Case("Bias", {}, SPLIT, (2.0,), 0.99, low=1.5),
@@ -86,6 +107,8 @@ CASES = [
     Case("RMSDivide", {"eps": 0}, f(2, 3, 6), (2.0,), 0.9, low=0.5),
     Case("RMSDivide", {"eps": 0.5, "dim": (1, 2, 3)}, f(1, 2, 3, 3), (2.0,)),
     Case("LayerNorm", {"eps": 0.04}, f(2, 3, 6), (2.0,), 0.98, low=0.5),
+    Case("GroupStandardize", {"groups": 2, "eps": 0.04}, f(1, 4, 3), (2.0,)),
+    Case("GroupStandardize", {"groups": 3, "eps": 0.5}, f(1, 6, 2, 2), (2.0,)),
     Case("Mean", {"dim": 1}, f(2, 3, 6), (2.0,), 0.9),
     Case("Mean", {"dim": -1}, f(2, 3, 6), (2.0,)),
     Case("Mean", {"dim": 3}, IMAGE, (2.0,)),
@@ -100,6 +123,11 @@ CASES = [
     Case("MaxPool", {"kernel": 2}, f(1, 4, 2, 3), (2.0,)),
     Case("MaxPool", {"kernel": 3, "stride": 2, "padding": 1}, f(1, 2, 4, 5), (2.0,)),
     Case("MaxPool", {"kernel": 2, "stride": 1}, f(1, 2, 3, 3), (2.0,)),
+    Case("MaxPool", {"kernel": 3, "stride": 2}, SIGNAL, (2.0,)),
+    Case("AvgPool", {"kernel": 3, "stride": 1, "padding": 1}, SIGNAL, (2.0,), 0.9),
+    Case("AdaptiveAvgPool", {"size": 3}, SIGNAL, (2.0,), 0.9),
+    Case("Upsample", {"factor": 2}, SIGNAL, (2.0,), 0.99),
+    Case("Upsample", {"factor": (1, 3)}, f(1, 2, 2, 3), (2.0,), 0.99),
     Case("Product", {}, TupleType((f(2, 6), f(2, 6))), (2.0, 0.5), 0.9),
     Case("Product", {}, TupleType((f(1, 2, 3),) * 3), (1.0, 0.5, 2.0)),
     Case("Product", {}, TupleType((f(2, 3, 4), f(4), f(2, 1, 4))), (2.0, 0.5, 1.0)),
@@ -173,7 +201,9 @@ class Setting:
 
 
 def test_every_operation_is_tried() -> None:
-    assert {op.name for op in OPS} - {case.name for case in CASES} == {"Embed", "Enumerate"}
+    assert {op.name for op in OPS} - {case.name for case in CASES} == {
+        "Embed", "Enumerate", "BatchStandardize",
+    }  # fmt: skip
 
 
 def stretched(

@@ -165,7 +165,8 @@ def test_fusing_changes_nothing(cls: type[Op], data: st.DataObject) -> None:
 
 
 REQUIRED = {
-    "size": 2, "sizes": (2, 2), "index": 0, "integer": 1, "axis": 1, "axes": -1, "number": 3
+    "size": 2, "sizes": (2, 2), "index": 0, "integer": 1, "axis": 1, "axes": -1, "number": 3,
+    "window": 2,
 }  # fmt: skip
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from modnorm.ops.base import Misfit, Op
-from modnorm.ops.edges import Bound, Edge
-from modnorm.ops.pooling import PIXEL, WHOLE, AdaptiveAvgPool, AvgPool, MaxPool
+from modnorm.ops.edges import Bound, Edge, whole
+from modnorm.ops.pooling import PIXEL, AdaptiveAvgPool, AvgPool, MaxPool, Upsample
 from modnorm.ops.types import Symbol, Tensor
 
 WINDOWS = [(k, s, p) for k in (1, 2, 3, 4) for s in (1, 2, 3, 5) for p in (0, 1, 2) if 2 * p <= k]
@@ -27,7 +27,8 @@ def stretch(op: Op, type: Tensor) -> float:
     """The gain from the RMS over all of an image to that of the output."""
     gains = op.gains((Edge(type, {PIXEL: Bound(0.0, 1.0)}),), type)
     assert not isinstance(gains, str)
-    return gains[0, WHOLE][0, WHOLE]
+    everything = whole(type)
+    return gains[0, everything][0, everything]
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), WINDOWS)
@@ -59,6 +60,32 @@ def test_the_adaptive_one_is_torchs() -> None:
         expected = nn.AdaptiveAvgPool2d(size)(x)
         torch.testing.assert_close(samples.emitted(op, x, f(2, 3, 7, 5), None), expected)
         torch.testing.assert_close(op.reference(x), expected)
+
+
+PLACES: list[tuple[Op, nn.Module]] = [
+    (AvgPool(3, 2, 1), nn.AvgPool1d(3, 2, 1)),
+    (MaxPool(4), nn.MaxPool1d(4)),
+    (AdaptiveAvgPool(3), nn.AdaptiveAvgPool1d(3)),
+    (Upsample(2), nn.Upsample(scale_factor=2)),
+]
+PAIRS: list[tuple[Op, nn.Module]] = [
+    (AvgPool((3, 2), (1, 2), (1, 0)), nn.AvgPool2d((3, 2), (1, 2), (1, 0))),
+    (MaxPool((1, 3)), nn.MaxPool2d((1, 3))),
+    (AdaptiveAvgPool((3, 2)), nn.AdaptiveAvgPool2d((3, 2))),
+    (Upsample((3, 1)), nn.Upsample(scale_factor=(3, 1))),
+]
+
+
+@pytest.mark.parametrize(("op", "module"), PLACES + PAIRS)
+def test_signals_and_pairs_are_torchs(op: Op, module: nn.Module) -> None:
+    signal = "1d" in type(module).__name__ or module.extra_repr().startswith("scale_factor=2")
+    x = torch.randn(2, 3, *((9,) if signal else (7, 5)), dtype=torch.float64)
+    found, out = op.resolve(f(*x.shape))
+    expected = module(x)
+    assert isinstance(out, Tensor)
+    assert out.shape == expected.shape
+    torch.testing.assert_close(found.reference(x), expected)
+    torch.testing.assert_close(samples.emitted(found, x, f(*x.shape), None), expected)
 
 
 def test_more_padding_than_half_a_window_is_refused_as_by_torch() -> None:
