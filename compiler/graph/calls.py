@@ -248,8 +248,12 @@ def _converted(evaluator: Checks, name: str, argument: Argument, passed: Passed)
                 raise reject("E305", f"at most {MAX_SIZE:,}")
             return {argument.field: value}
         case "number":
+            if isinstance(value, str) and value in argument.choices:
+                return {argument.field: value}
             if not is_number(value):
-                raise reject("E302", "a number")
+                or_one = "".join(f' or "{choice}"' for choice in argument.choices)
+                hint = did_you_mean(value, argument.choices) if isinstance(value, str) else ""
+                raise reject("E302", f"a number{or_one}", hint)
             number: Real = value  # type: ignore[assignment]
             if argument.name == "mass" and number < 0:
                 raise reject("E307", "at least 0")

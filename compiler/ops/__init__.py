@@ -14,6 +14,7 @@ from modnorm.ops import (
     pooling,
     product,
     reshape,
+    rope,
     scalars,
     vectors,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "pooling",
     "product",
     "reshape",
+    "rope",
     "scalars",
     "vectors",
 ]

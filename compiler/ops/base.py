@@ -39,8 +39,9 @@ def argument(
     """Declare an argument of an operation.
 
     Kinds: `size` (positive integer), `index` (integer of at least 0), `number` (exact rational or
-    float), `flag` (bool), `axis` (an integer), `axes` (one or a tuple of them), `choice` (a string,
-    one of `choices`), `embed` (a shared Embed). An `inferred` argument may be left out: it is None
+    float, or one of `choices`), `flag` (bool), `axis` (an integer), `axes` (one or a tuple of
+    them), `choice` (a string, one of `choices`), `embed` (a shared Embed). A default of None is
+    that of an argument that may be left out. An `inferred` argument may be left out: it is None
     until `resolve` fills it in from the input. A `named` one is only given by name. A trailing
     underscore of the field's name is not part of the language: `in_` is written `in`.
     """
@@ -160,7 +161,8 @@ class Op(ABC):
         parts = []
         for a in sorted(cls.arguments(), key=lambda a: a.named_only):
             shown = str(a.default).lower() if isinstance(a.default, bool) else str(a.default)
-            shown = f'"{shown}"' if a.choices else "…" if a.inferred else shown
+            shown = f'"{shown}"' if isinstance(a.default, str) else shown
+            shown = "…" if a.inferred or a.default is None else shown
             if isinstance(a.default, Fraction):
                 shown = repr(float(a.default))
             parts.append(a.name if a.required or a.from_input else f"{a.name} = {shown}")
@@ -513,6 +515,8 @@ def expect_tensor(op: str, x: Type, *, rank: int = 0, dtype: str = "float") -> T
             if dtype == "float"
             else "it looks up integers, such as `input tokens: int[batch, seq]`"
         )
+        if x.dtype == "bool":
+            hint = "a `bool` value is a mask: `Attention @ (q, k, v, mask)`"
         kind = "real numbers" if dtype == "float" else "integers"
         raise Misfit(f"`{op}` takes {kind}, but its input is {x}", hint=hint, code="E402")
     if len(x.shape) < rank:

@@ -69,11 +69,104 @@ def rope(x: Tensor, base: float = 10000.0) -> Tensor:
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
 
 
+def rotary(
+    x: Tensor,
+    turned: int,
+    base: float,
+    offset: int = 0,
+    scale: float = 1,
+    interleaved: bool = False,
+) -> Tensor:
+    """Rotate pairs of the first entries of the last axis by angles position·base^(-2i/turned)."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    frequency = base ** (torch.arange(0, turned, 2, device=x.device, dtype=dtype) / -turned)
+    position = scale * (offset + torch.arange(x.shape[-2], device=x.device, dtype=dtype))
+    angle = torch.outer(position, frequency)
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    turning, rest = x[..., :turned], x[..., turned:]
+    if interleaved:
+        a, b = turning[..., ::2], turning[..., 1::2]
+        pairs = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
+    else:
+        a, b = turning.chunk(2, dim=-1)
+        pairs = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    return torch.cat((pairs, rest), dim=-1)
+
+
+def near(q: Tensor, k: Tensor, causal: bool, window: int | None = None) -> Tensor:
+    """Which keys a query sees by its place, (queries, keys): none ahead, or none so far away."""
+    query = torch.arange(q.shape[-2], device=q.device)[:, None]
+    distance = query - torch.arange(k.shape[-2], device=q.device)
+    seen = distance >= 0 if causal else distance > -(window or 0)
+    return seen if window is None else seen & (distance < window)
+
+
+def alibi(q: Tensor, k: Tensor) -> Tensor:
+    """What is added to the logits of a head: minus its slope times the distance of the places."""
+    heads, query = q.shape[-3], torch.arange(q.shape[-2], device=q.device)[:, None]
+    whole = 2 ** (heads.bit_length() - 1)  # beside a power of two, slopes of twice as many heads
+    slopes = [2 ** (-8 * (i + 1) / whole) for i in range(whole)]
+    slopes += [2 ** (-8 * (i + 0.5) / whole) for i in range(heads - whole)]
+    distance = (query - torch.arange(k.shape[-2], device=q.device)).abs()
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    return (torch.tensor(slopes, device=q.device, dtype=dtype)[:, None, None] * -distance).to(
+        q.dtype
+    )
+
+
+def unblinded(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """A mask in which each query sees something, and which of them saw nothing before."""
+    if mask.dtype == torch.bool:
+        blind = ~mask.any(-1, keepdim=True)
+        return mask | blind, blind
+    blind = ~(mask > -torch.inf).any(-1, keepdim=True)
+    return mask.masked_fill(blind, 0), blind
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """Attention in which a query may see no key: it gives zeros then, where torch may give nan."""
+    mask, blind = unblinded(mask if mask.dtype == torch.bool else mask.to(q.dtype))
+    grouped = q.shape[-3] != k.shape[-3]
+    y = F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=grouped)
+    return y.masked_fill(blind, 0)
+
+
+def capped_attention(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, cap: float, mask: Tensor | None = None
+) -> Tensor:
+    """Attention with logits cap·tanh(logits / cap); a query that sees no key gives zeros."""
+    k, v = (t.repeat_interleave(q.shape[-3] // t.shape[-3], -3) for t in (k, v))
+    logits = cap * torch.tanh(scale / cap * widened(q @ k.mT))
+    if mask is None:
+        return logits.softmax(-1).to(v.dtype) @ v
+    mask, blind = unblinded(mask)
+    is_bool = mask.dtype == torch.bool
+    logits = logits.masked_fill(~mask, -torch.inf) if is_bool else logits + mask
+    return (logits.softmax(-1).to(v.dtype) @ v).masked_fill(blind, 0)
+
+
 def fused_heads(x: Tensor, weight: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
     """Several (…, seq, in) → (…, heads, seq, d), by weights whose rows follow each other."""
     y = F.linear(x, weight)
     y = y.reshape(*y.shape[:-1], parts, heads, -1).transpose(-4, -2)
     return y.unbind(-3)
+
+
+class DropPath(nn.Module):
+    """In training each example is 0 with probability p, and else divided by 1 - p."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def extra_repr(self) -> str:
+        return f"p={self.p:g}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        kept = x.new_empty([len(x), *[1] * (x.ndim - 1)]).bernoulli_(1 - self.p)
+        return x * (kept / (1 - self.p))
 
 
 class BatchMeanSubtract(nn.Module):

@@ -122,7 +122,7 @@ class Frames:
         for tensor in slots(type):
             measure = natural(tensor, by_image=self.whole)
             self.images |= tensor.is_image
-            low = 1.0 if tensor.dtype == "int" else 0.0
+            low = 0.0 if tensor.dtype == "float" else 1.0
             found.append(Edge(tensor, {measure: Bound(low, 1.0)}).completed())
         return tuple(found)
 
