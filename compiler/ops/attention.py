@@ -61,8 +61,6 @@ class Attention(Bond):
     alibi: bool = argument("flag", False)
     masked: bool = field(default=False, kw_only=True)
     """Whether there is a mask; known once resolved."""
-    blind: bool = field(default=False, kw_only=True)
-    """Whether a query may see no key; known once resolved."""
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         if not isinstance(x, TupleType) or len(x.members) not in (3, 4):
@@ -97,10 +95,7 @@ class Attention(Bond):
         scale = _factor(d) if self.scale == BY_ROOT else 1 if self.scale == BY_WIDTH else self.scale
         assert not isinstance(scale, str)
         as_float(self.name, "scale", scale)
-        masked = len(x.members) == 4
-        found = dataclasses.replace(
-            self, scale=scale, masked=masked, blind=masked or self._passes_all(q, k)
-        )
+        found = dataclasses.replace(self, scale=scale, masked=len(x.members) == 4)
         return found, vectors((*q.shape[:-1], v.shape[-1]), q.roles[:-1])
 
     def _check_sizes(self, q: Tensor, k: Tensor, v: Tensor) -> None:
@@ -148,13 +143,6 @@ class Attention(Bond):
                 f" head, query and key, but it is {mask}",
                 hint=f"which keys may be seen is `bool[{ones}]`",
             )
-
-    def _passes_all(self, q: Tensor, k: Tensor) -> bool:
-        """Whether the window of the last query may begin behind the last key."""
-        last, count = q.shape[-2], k.shape[-2]
-        if self.window is None or last == count:
-            return False
-        return not (isinstance(last, int) and isinstance(count, int)) or last >= count + self.window
 
     def cautions(self, x: Type) -> tuple[Advice, ...]:
         assert isinstance(x, TupleType)
@@ -260,17 +248,17 @@ class Attention(Bond):
         return dataclasses.replace(self, scale=self.factor * q * k), v
 
     @property
-    def _looks_near(self) -> bool:
-        """Whether places decide what a query sees, where more than `is_causal` has to be said."""
-        more = self.window or self.alibi or self.softcap or self.masked
-        return self.window is not None or bool(self.causal and more)
+    def _is_plain(self) -> bool:
+        """Whether torch's function says all of it."""
+        return not (self.masked or self.window or self.alibi) and self.softcap is None
 
     def helpers(self) -> tuple[str, ...]:
-        needed = ["near"] * self._looks_near + ["alibi"] * self.alibi
-        if self.softcap is not None:
-            needed += ["widened", "unblinded", "capped_attention"]
-        elif self.blind:
-            needed += ["unblinded", "attend"]
+        if self._is_plain:
+            return ()
+        needed = ["alibi"] if self.alibi else []
+        needed += (
+            ["visible", "attend"] if self.softcap is None else ["widened", "visible", "capped"]
+        )
         return tuple(map(copied, needed))
 
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
@@ -298,29 +286,23 @@ class Attention(Bond):
 
     def emit(self, x: Any, type: Type, own: str) -> str:
         assert isinstance(type, TupleType)
-        q, k, v, *masks = map(expression, parts(x, len(type.members)))
-        heads, groups, *mask_type = (
-            _tensor(type.members[i]) for i in (0, 1, *range(3, 3 + len(masks)))
-        )
+        q, k, v, *mask = map(expression, parts(x, len(type.members)))
+        heads, groups = map(_tensor, type.members[:2])
         d = heads.shape[-1]
         assert isinstance(d, int)
         scale = self.factor / d if isinstance(self.factor, float) else Fraction(self.factor) / d
-        seen = [m for m, t in zip(masks, mask_type, strict=True) if t.dtype == "bool"]
-        added = [m for m, t in zip(masks, mask_type, strict=True) if t.dtype == "float"]
-        if self._looks_near:
-            window = "" if self.window is None else f", {self.window}"
-            seen.append(f"near({q}, {k}, {self.causal}{window})")
-        if self.alibi:
-            added.insert(0, f"alibi({q}, {k})")
-        mask = _joined(seen, added)
+        whole = [f"alibi({', '.join((q, k, *mask))})"] if self.alibi else mask
+        seen = [str(self.causal)] if self.causal or self.window is not None else []
+        seen += [] if self.window is None else [str(self.window)]
+        seen = [*(whole or (["None"] if seen else [])), *seen]
         if self.softcap is not None:
-            given = f"{q}, {k}, {v}, {number(scale)}, {number(self.softcap)}"
-            return f"capped_attention({given}{mask and f', {mask}'})"
-        if (mask or self.causal) and scale <= 0:  # torch scales what it has masked: -inf times it
+            given = (q, k, v, number(scale), number(self.softcap), *seen)
+            return f"capped({', '.join(given)})"
+        if seen and scale <= 0:  # torch scales what it has masked: -inf times the scale
             q, scale = times(-1 if scale else 0, q), -scale or 1
-        if self.blind:
-            return f"attend({q}, {k}, {v}, {mask}, {number(scale)})"
-        how = f"attn_mask={mask}, " if mask else "is_causal=True, " if self.causal else ""
+        if not self._is_plain:
+            return f"attend({', '.join((q, k, v, number(scale), *seen))})"
+        how = "is_causal=True, " if self.causal else ""
         how += "enable_gqa=True, " if heads.shape[-3] != groups.shape[-3] else ""
         return f"F.scaled_dot_product_attention({q}, {k}, {v}, {how}scale={number(scale)})"
 
@@ -328,18 +310,6 @@ class Attention(Bond):
 def _tensor(type: Type) -> Tensor:
     assert isinstance(type, Tensor)
     return type
-
-
-def _joined(seen: list[str], added: list[str]) -> str:
-    """What may be seen, and what is added to logits, as one mask of torch's; empty if none is."""
-    inside = " & ".join(seen)
-    if not added:
-        return inside
-    total = " + ".join(added)
-    if not seen:
-        return total
-    total, inside = (f"({t})" if len(of) > 1 else t for t, of in ((total, added), (inside, seen)))
-    return f"{total}.masked_fill(~{inside}, -torch.inf)"
 
 
 def _adds(x: Sequence[Edge]) -> bool:

@@ -93,53 +93,64 @@ def rotary(
     return torch.cat((pairs, rest), dim=-1)
 
 
-def near(q: Tensor, k: Tensor, causal: bool, window: int | None = None) -> Tensor:
-    """Which keys a query sees by its place, (queries, keys): none ahead, or none so far away."""
-    query = torch.arange(q.shape[-2], device=q.device)[:, None]
-    distance = query - torch.arange(k.shape[-2], device=q.device)
-    seen = distance >= 0 if causal else distance > -(window or 0)
-    return seen if window is None else seen & (distance < window)
-
-
-def alibi(q: Tensor, k: Tensor) -> Tensor:
-    """What is added to the logits of a head: minus its slope times the distance of the places."""
+def alibi(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+    """A mask that takes the distance of query and key off, times the slope of the head."""
     heads, query = q.shape[-3], torch.arange(q.shape[-2], device=q.device)[:, None]
     whole = 2 ** (heads.bit_length() - 1)  # beside a power of two, slopes of twice as many heads
     slopes = [2 ** (-8 * (i + 1) / whole) for i in range(whole)]
     slopes += [2 ** (-8 * (i + 0.5) / whole) for i in range(heads - whole)]
-    distance = (query - torch.arange(k.shape[-2], device=q.device)).abs()
     dtype = torch.promote_types(q.dtype, torch.float32)
-    return (torch.tensor(slopes, device=q.device, dtype=dtype)[:, None, None] * -distance).to(
-        q.dtype
-    )
+    slope = torch.tensor(slopes, device=q.device, dtype=dtype)[:, None, None]
+    added = (slope * -(query - torch.arange(k.shape[-2], device=q.device)).abs()).to(q.dtype)
+    if mask is None:
+        return added
+    return added.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else added + mask
 
 
-def unblinded(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """A mask in which each query sees something, and which of them saw nothing before."""
-    if mask.dtype == torch.bool:
-        blind = ~mask.any(-1, keepdim=True)
-        return mask | blind, blind
+def visible(
+    q: Tensor, k: Tensor, mask: Tensor | None, causal: bool, window: int | None
+) -> tuple[Tensor, Tensor]:
+    """A mask for what queries see, by their places too, and which of them would see nothing.
+
+    Those see everything in the mask: what they give is to be replaced.
+    """
+    query = torch.arange(q.shape[-2], device=q.device)[:, None]
+    distance = query - torch.arange(k.shape[-2], device=q.device)
+    seen = distance >= 0 if causal else None
+    if window is not None:
+        near = distance.abs() < window
+        seen = near if seen is None else seen & near
+    if mask is None or mask.dtype == torch.bool:
+        both = seen if mask is None else mask if seen is None else mask & seen
+        assert both is not None
+        blind = ~both.any(-1, keepdim=True)
+        return both | blind, blind
+    mask = mask.to(q.dtype) if seen is None else mask.to(q.dtype).masked_fill(~seen, -torch.inf)
     blind = ~(mask > -torch.inf).any(-1, keepdim=True)
     return mask.masked_fill(blind, 0), blind
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """Attention in which a query may see no key: it gives zeros then, where torch may give nan."""
-    mask, blind = unblinded(mask if mask.dtype == torch.bool else mask.to(q.dtype))
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, scale: float,
+    mask: Tensor | None = None, causal: bool = False, window: int | None = None,
+) -> Tensor:  # fmt: skip
+    """Attention in which a query that sees no key gives zeros, where torch may give nan."""
+    mask, blind = visible(q, k, mask, causal, window)
     grouped = q.shape[-3] != k.shape[-3]
     y = F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=grouped)
     return y.masked_fill(blind, 0)
 
 
-def capped_attention(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, cap: float, mask: Tensor | None = None
-) -> Tensor:
+def capped(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, cap: float,
+    mask: Tensor | None = None, causal: bool = False, window: int | None = None,
+) -> Tensor:  # fmt: skip
     """Attention with logits cap·tanh(logits / cap); a query that sees no key gives zeros."""
     k, v = (t.repeat_interleave(q.shape[-3] // t.shape[-3], -3) for t in (k, v))
     logits = cap * torch.tanh(scale / cap * widened(q @ k.mT))
-    if mask is None:
+    if mask is None and not causal and window is None:
         return logits.softmax(-1).to(v.dtype) @ v
-    mask, blind = unblinded(mask)
+    mask, blind = visible(q, k, mask, causal, window)
     is_bool = mask.dtype == torch.bool
     logits = logits.masked_fill(~mask, -torch.inf) if is_bool else logits + mask
     return (logits.softmax(-1).to(v.dtype) @ v).masked_fill(blind, 0)

@@ -164,7 +164,7 @@ def test_every_foreign_argument_is_answered() -> None:
     """Each name of the table has an operation for which it says something."""
     names = {"in", "count", "out", "dim", "size", "kernel", "stride", "heads", "causal", "base"}
     for name, here in RENAMED.items():
-        assert names | {"eps", "p", "axis"} >= set(here) - {"d"}
+        assert names | {"eps", "p", "axis", "fraction", "window", "softcap"} >= set(here) - {"d"}
         assert f"it is `{here[0]}` here" in equivalents.argument("f", name, [], here)
     for name in LEFT_OUT:
         assert "leave it out, " in equivalents.argument("f", name, [], ())

@@ -204,13 +204,17 @@ class Writer(Bridges):
     def attention(self, a: Kind, b: Kind, depth: int) -> E:
         heads, value = (b[1], b[2]) if b[0] == "heads" else (2, self.pick(WIDTHS))
         key = ("heads", heads, self.pick((2, 4)))
+        groups = self.pick([n for n in (1, 2, heads) if heads % n == 0])
         turn = E("RoPE") if self.chance(3) else None
-        q, k = (self.module(a, key, depth - 1) for _ in range(2))
+        q = self.module(a, key, depth - 1)
+        k = self.module(a, ("heads", groups, key[2]), depth - 1)
         if turn is not None:
             q, k = self.composed(q, turn), self.composed(k, turn)
-        v = self.module(a, ("heads", heads, value), depth - 1)
+        v = self.module(a, ("heads", groups, value), depth - 1)
         tuple_ = self.beside(q, k, v)
-        given = self.pick(["", "(true)", "(true, 1/2)", "(scale = 2)", "(true, -1)", "(true, 0)"])
+        given = ["", "(true)", "(true, 1/2)", "(scale = 2)", "(true, -1)", "(true, 0)"]
+        given += ["(window = 2)", '(true, "1/sqrt(d)", softcap = 2)', "(true, alibi = true)"]
+        given = self.pick([*given, "(true, -1, 2, alibi = true)"])
         made = self.composed(tuple_, E(f"Attention{given}"))
         if self.chance(3):
             made = E(f"1/3 * {made.at(SIGN)}", PRODUCT, made.cost + 1)
