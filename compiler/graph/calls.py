@@ -68,9 +68,6 @@ def bind(
         value = evaluator.value(argument.value, frame)
         name = argument.name
         if name is None:
-            if evaluator.is_input(argument.value, frame):
-                given.good = False
-                continue
             position += 1
             if position == len(by_position) + 1:
                 wanted = amount(len(by_position), "argument")

@@ -23,6 +23,7 @@ from modnorm.graph.names import Namespace, Resolver, build, mentions
 from modnorm.graph.numbers import FUNCTIONS, Impossible, checked, show, written
 from modnorm.graph.place import place
 from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_module, is_number
+from modnorm.ops.given import Given
 from modnorm.ops.types import Dtype, Size, Symbol, Tensor, declared
 from modnorm.syntax import tree
 from modnorm.syntax.parser import parse_expression
@@ -85,6 +86,10 @@ def elaborate(
         if len(declared) > MAX_INPUTS:
             message = f"a model has at most {MAX_INPUTS:,} inputs, but here are {len(declared):,}"
             evaluator.fail("E305", message, declared[MAX_INPUTS].span)
+        for index, (statement, known_input) in enumerate(zip(declared, inputs, strict=False)):
+            if known_input is not None:
+                given = Given(statement.name, index, known_input.type)
+                evaluator.inputs[id(statement)] = given
         if chosen is not None:
             body = evaluator.module(
                 evaluator.body(chosen.body, Frame(space)),

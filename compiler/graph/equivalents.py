@@ -116,7 +116,8 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
     Equivalent(
         "CrossAttention",
         "MergeHeads @ Attention @ (q, k, v)",
-        note="q is of one value, k and v of the other: `HeadedLinear(d, heads) @ Select(1)`",
+        note="q is of one value, k and v of the other: `HeadedLinear(d, heads) @ memory` with"
+        " `shared memory = encoder @ src`",
     ),
     _missing("Perceiver"),
     _missing("LSTM LSTMCell GRU GRUCell RNN RNNCell SimpleRNN OptimizedLSTMCell Bidirectional"),

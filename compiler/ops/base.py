@@ -329,6 +329,14 @@ class Op(ABC):
         """The member, for an operation that only gives back one of a tuple."""
         return None
 
+    @property
+    def gives(self) -> int | None:
+        """The input of the model that it gives back whatever comes in, for the name of one.
+
+        It is handed to `reference` as the weight, and to `emit` as `own`.
+        """
+        return None
+
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
         """Move constant factors from this operation's inputs to its output.
 

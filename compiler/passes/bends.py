@@ -153,7 +153,7 @@ class _Walk:
     def copies(self, repeat: Repeat, frame: Frame, jet: Jet, scales: tuple[float, ...]) -> Jet:
         depth, parts = len(scales), list(frame.parts)
         for run in repeat.runs:
-            grows = 1 / float(self.program.sensitivities[run.body.id])
+            grows = 1 / float(self.program.passing[run.body.id])
             looks: list[tuple[Frame, int]] = []
             while sum(count for _, count in looks) < run.count:
                 looks.append(parts.pop(0))

@@ -82,7 +82,8 @@ class Program:
     """A model between parsing and code generation. Passes fill in the fields from `types` on.
 
     `types`, `masses`, `sensitivities` and `sharpness` are by id of the module tree, `leaf_masses`
-    and the `tares` around a weight, outermost first, by its path.
+    and the `tares` around a weight, outermost first, by its path. `passing` are sensitivities in
+    what comes in alone; the others count the inputs that are named inside, too.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Program:
     leaf_masses: Mapping[str, Real] = field(default_factory=dict)
     tares: Mapping[str, tuple[Tared, ...]] = field(default_factory=dict)
     sensitivities: Mapping[int, Real] = field(default_factory=dict)
+    passing: Mapping[int, Real] = field(default_factory=dict)
     sharpness: Mapping[int, Sharpness | None] = field(default_factory=dict)
     graph: Region | None = None
     weights: tuple[Weight, ...] = ()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import reduce
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from modnorm.diagnostics import Diagnostic, Diagnostics
 from modnorm.graph.modules import Leaf, Module, Repeat, walk
 from modnorm.graph.numbers import fits_float, show
-from modnorm.ops.types import Real
+from modnorm.ops.types import Real, Tensor, Type
 from modnorm.passes.fold import fold
 from modnorm.passes.program import Program
 
@@ -63,30 +63,71 @@ def _holds(sensitivity: Real) -> bool:
     return sensitivity > 0 and fits_float(sensitivity)
 
 
+def divide(a: Real, b: Real) -> Real:
+    """a / b, exact where both are."""
+    if not (isinstance(a, float) or isinstance(b, float)):
+        return Fraction(a) / Fraction(b)
+    try:
+        return float(a) / float(b)
+    except OverflowError:  # one of the two is exact, and longer than a float
+        return math.inf if a > b else 0.0
+
+
+def _is_still(sensitivity: Real) -> bool:
+    """Whether it is that of an input that cannot move, and no product that became too small."""
+    return sensitivity == 0 and not isinstance(sensitivity, float)
+
+
+def geometric(ratio: Real, count: int) -> Real:
+    """1 + ratio + … + ratio^(count-1)."""
+    if ratio == 1:
+        return count
+    if isinstance(ratio, float) and abs(ratio - 1) < 1e-6:
+        total, term = 0.0, 1.0
+        for _ in range(count):
+            total += term
+            term *= ratio
+        return total
+    return divide(power(ratio, count) - 1, ratio - 1)
+
+
+class Moved(NamedTuple):
+    """Sensitivities of a part: in what comes in, and in the inputs that are named inside."""
+
+    passed: Real
+    named: Real = 0
+
+
 @dataclass(frozen=True)
 class _Declared:
     """Products along compositions and sums over tuples."""
 
     diagnostics: Diagnostics
-    unit: Real = 1
+    types: Mapping[int, tuple[Type, Type]]
+    unit: Moved = Moved(1)
 
-    def leaf(self, leaf: Leaf) -> Real:
+    def leaf(self, leaf: Leaf) -> Moved:
+        if leaf.op.gives is not None:  # what is true or false does not move
+            type = self.types[leaf.id][1]
+            return Moved(0, 0 if isinstance(type, Tensor) and type.dtype == "bool" else 1)
         value = leaf.op.sensitivity
         if _holds(value):
-            return value
+            return Moved(value)
         what = f"`{leaf.op.label}` has sensitivity {show(value)}; it must be positive and finite"
         self.diagnostics.add(Diagnostic("E501", what, leaf.span))
-        return 1
+        return Moved(1)
 
-    def after(self, first: Real, second: Real) -> Real:
-        return times(first, second)
+    def after(self, first: Moved, second: Moved) -> Moved:
+        named = plus(second.named, times(second.passed, first.named))
+        return Moved(times(first.passed, second.passed), named)
 
-    def beside(self, parts: Sequence[Real]) -> Real:
-        total: Real = 0
-        return reduce(plus, parts, total)
+    def beside(self, parts: Sequence[Moved]) -> Moved:
+        zero: Real = 0
+        return Moved(*(reduce(plus, column, zero) for column in zip(*parts, strict=True)))
 
-    def repeat(self, part: Real, count: int) -> Real:
-        return power(part, count)
+    def repeat(self, part: Moved, count: int) -> Moved:
+        named = times(part.named, geometric(part.passed, count)) if part.named else 0
+        return Moved(power(part.passed, count), named)
 
 
 @dataclass(frozen=True)
@@ -99,14 +140,28 @@ class Sensitivities:
     name: ClassVar[str] = "sensitivities"
 
     def run(self, program: Program, diagnostics: Diagnostics) -> Program:
-        declared: dict[int, Real] = {}
-        fold(program.tree, _Declared(diagnostics), declared)
+        moved: dict[int, Moved] = {}
+        fold(program.tree, _Declared(diagnostics, program.types), moved)
+        declared = {i: plus(*both) if both.named else both.passed for i, both in moved.items()}
         inside_out = reversed(list(walk(program.tree)))
         # an operation's own has been looked at
-        over = (m for m in inside_out if not isinstance(m, Leaf) and not _holds(declared[m.id]))
+        over = (
+            m
+            for m in inside_out
+            if not isinstance(m, Leaf)
+            and not _holds(declared[m.id])
+            and not _is_still(declared[m.id])
+        )
         if not diagnostics.errors and (module := next(over, None)) is not None:
             diagnostics.add(self.out_of_range(module, declared))
-        return replace(program, sensitivities=declared)
+        repeats = (m for m in walk(program.tree) if isinstance(m, Repeat) and m.count > 1)
+        for repeat in repeats if not diagnostics.errors else ():
+            if not all(moved[run.body.id].passed for run in repeat.runs):
+                message = "what is repeated depends on inputs by their names alone"
+                hint = "each copy would lose what those before it give: leave the repetition out"
+                diagnostics.add(Diagnostic("E501", message, repeat.span, hint=hint))
+        passing = {i: both.passed for i, both in moved.items()}
+        return replace(program, sensitivities=declared, passing=passing)
 
     def out_of_range(self, module: Module, numbers: dict[int, Real]) -> Diagnostic:
         """E501 for a part whose sensitivity no float can hold."""
@@ -127,4 +182,5 @@ class Sensitivities:
 
     def verify(self, program: Program) -> None:
         for module in walk(program.tree):
-            assert program.sensitivities[module.id] > 0, module
+            found = program.sensitivities[module.id]
+            assert found > 0 or _is_still(found), module

@@ -17,9 +17,8 @@ from modnorm.graph.dataflow import Apply, Loop, Pack, Region
 from modnorm.graph.numbers import fits_float
 from modnorm.ops.base import Atom
 from modnorm.ops.types import Real
-from modnorm.passes.masses import divide
 from modnorm.passes.program import Level, Program, Weight
-from modnorm.passes.sensitivity import plus, power, times
+from modnorm.passes.sensitivity import divide, geometric, plus, power, times
 
 
 @dataclass(frozen=True)
@@ -70,19 +69,6 @@ def _loop(loop: Loop, downstream: Real) -> tuple[list[_Use], Real]:
     return uses, downstream
 
 
-def geometric(ratio: Real, count: int) -> Real:
-    """1 + ratio + … + ratio^(count-1)."""
-    if ratio == 1:
-        return count
-    if isinstance(ratio, float) and abs(ratio - 1) < 1e-6:
-        total, term = 0.0, 1.0
-        for _ in range(count):
-            total += term
-            term *= ratio
-        return total
-    return divide(power(ratio, count) - 1, ratio - 1)
-
-
 def _holds(weight: Weight) -> bool:
     """Whether floats can hold a weight's mass and the target of every copy."""
     if not (fits_float(weight.mass) and fits_float(weight.target)):
@@ -123,6 +109,12 @@ class Targets:
 
     def out_of_range(self, path: str, uses: list[_Use], diagnostics: Diagnostics) -> None:
         first = paths.first(path)
+        if not any(use.downstream for use in uses):
+            use = next(use for use in uses if isinstance(use.value.op, Atom))
+            message = f"nothing depends on `{first}`: behind it stands the name of an input"
+            hint = "a name gives the input's value, whatever is piped into it: leave one out"
+            diagnostics.add(Diagnostic("E501", message, use.value.span, hint=hint))
+            return
         diagnostics.add(
             Diagnostic(
                 "E501",

@@ -32,10 +32,8 @@ from modnorm.graph.modules import (
 )
 from modnorm.kernels import schemes
 from modnorm.ops.types import Real
-from modnorm.passes.masses import divide
 from modnorm.passes.program import Program, Weight
-from modnorm.passes.sensitivity import power, times
-from modnorm.passes.targets import geometric
+from modnorm.passes.sensitivity import divide, geometric, power, times
 from modnorm.report.diagnostics import cells, clean
 from modnorm.report.words import between, call, exact, plural, shared_name, short, sizes
 
@@ -224,7 +222,7 @@ def _use(trail: Trail, program: Program, indices: tuple[int, ...]) -> Use:
                 factors.extend(_through(step, program))
         elif isinstance(node, Repeat):
             run = node.runs[at]
-            one = program.sensitivities[run.body.id]
+            one = program.passing[run.body.id]
             if node.id not in own:
                 terms = f"1 + … + {exact(one)}^{run.count - 1}" if run.count > 2 else ""
                 what = f"used in {_copies(run.count)} of {_name(run.body)}"
@@ -232,7 +230,7 @@ def _use(trail: Trail, program: Program, indices: tuple[int, ...]) -> Use:
             elif (later := run.count - 1 - own[node.id]) > 0:
                 factors.append(_power(one, later, run.body, node.span, "later "))
             for after in node.runs[at + 1 :]:
-                one = program.sensitivities[after.body.id]
+                one = program.passing[after.body.id]
                 factors.append(_power(one, after.count, after.body, node.span))
     return Use(leaf, tuple(factors))
 
@@ -244,14 +242,14 @@ def _through(module: Module, program: Program) -> Iterator[Factor]:
         node = stack.pop()
         match node:
             case Leaf(op=op, span=span):
-                yield Factor(program.sensitivities[node.id], call(op), span)
+                yield Factor(program.passing[node.id], call(op), span)
             case Tuple(members=members, span=span):
-                values = [program.sensitivities[member.id] for member in members]
+                values = [program.passing[member.id] for member in members]
                 terms = " + ".join(map(exact, values))
-                yield Factor(program.sensitivities[node.id], _name(node), span, terms)
+                yield Factor(program.passing[node.id], _name(node), span, terms)
             case Repeat(runs=runs, span=span):
                 for run in runs:
-                    one = program.sensitivities[run.body.id]
+                    one = program.passing[run.body.id]
                     yield _power(one, run.count, run.body, span)
             case _:
                 stack.extend(reversed(children(node)))

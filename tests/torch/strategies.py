@@ -42,6 +42,7 @@ class Writer(Bridges):
     scope: list[tuple[str, Any]] = field(default_factory=list)
     defs: list[tuple[str, Kind, Kind, list[tuple[str, Any]], int]] = field(default_factory=list)
     shared: list[tuple[str, Kind, Kind, int]] = field(default_factory=list)
+    inputs: list[tuple[str, Kind]] = field(default_factory=list)
     costs: dict[str, int] = field(default_factory=dict)
     counts: list[str] | None = None
 
@@ -122,6 +123,19 @@ class Writer(Bridges):
 
     def addition(self, a: Kind, b: Kind, depth: int) -> E:
         left = self.module(a, b, depth)
+        named = [(name, kind) for name, kind in self.inputs if reaches(kind, b)]
+        named = [pair for pair in named if pair[0] not in dict(self.scope)]
+        if named and self.chance(2):
+            name, kind = self.pick(named)
+            right = self.composed(E(name), self.module(kind, b, depth))
+            if self.chance(2):  # a shared module of an input
+                shared = self.name("s")
+                outer, self.scope = self.scope, []
+                inner = self.composed(E(name), self.module(kind, b, min(depth, 2)))
+                self.scope = outer
+                self.statements.append(Statement("shared", shared, inner.text))
+                right = E(shared, OPERAND, inner.cost)
+            return E(f"{left.at(SUM)} + {right.at(PRODUCT)}", SUM, left.cost + right.cost + 1)
         other = b
         if b[0] == "seq" and reaches(a, ("pos", b[1])) and self.chance(4):
             other = ("pos", b[1])  # it has no batch, and is added to every sequence of one
@@ -352,6 +366,7 @@ def programs(draw: Any, *, counted: bool = False) -> Sample:
         name = draw(st.sampled_from([f"in{number}", "xyz"[number], "ij"[number]]))
         writer.used.add(name)
         writer.statements.append(Statement("input", name, declared(kind)))
+        writer.inputs.append((name, kind))
     names = ["Net", "Linear2", "Layer", "Part", "Norm", "model_1", "NormedAdam"]
     model = draw(st.sampled_from(names))
     writer.used.add(model)
