@@ -116,8 +116,7 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
     Equivalent(
         "CrossAttention",
         "MergeHeads @ Attention @ (q, k, v)",
-        note="q is of one value, k and v of the other: `HeadedLinear(d, heads) @ memory` with"
-        " `shared memory = encoder @ src`",
+        note="q is of one value, k and v of the other, whose name may stand there",
     ),
     _missing("Perceiver"),
     _missing("LSTM LSTMCell GRU GRUCell RNN RNNCell SimpleRNN OptimizedLSTMCell Bidirectional"),
