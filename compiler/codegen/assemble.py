@@ -17,12 +17,13 @@ from modnorm.diagnostics import Diagnostic, Diagnostics, InternalError
 from modnorm.graph.numbers import show
 from modnorm.kernels import tiles
 from modnorm.ops.types import Size
+from modnorm.passes.hoist import Hoist
 from modnorm.passes.losses import Curvature
 from modnorm.passes.program import Pass, Program, run_passes
 from modnorm.passes.rewrite import DropIdentities, FoldScalars, Fuse, ShareEqual
 from modnorm.stack import room
 
-REWRITES: tuple[Pass, ...] = (DropIdentities(), ShareEqual(), FoldScalars(), Fuse())
+REWRITES: tuple[Pass, ...] = (DropIdentities(), ShareEqual(), FoldScalars(), Fuse(), Hoist())
 """Rewrites before code is generated: scalars out of the way first, then what they kept apart."""
 LOWERING: tuple[Pass, ...] = (Curvature(), *REWRITES)
 """What is run for code generation alone, behind `ANALYSIS`."""

@@ -78,7 +78,7 @@ class Classes:
         self.locals: dict[str, str] = {}
         self.local_names = Names(self.taken | {"self", "x"})
         codes, types = _first_uses(program.flow)
-        self.file = File(self.borrows, self.local, self.taken, codes, types)
+        self.file = File(self.borrows, self.local, self.reads, self.taken, codes, types)
         self.model = self.names.claim(program.name)
         inputs = Names({"self"} | self.taken - free)
         self.arguments = tuple(inputs.claim(entry.name) for entry in program.inputs)
@@ -127,8 +127,10 @@ class Classes:
         ]
         inputs = self.inputs(loop)
         around = inputs if loop is None else map(self.local, self.borrows(loop))
+        given = self.given(loop)
         kept = frozenset((around,) if isinstance(around, str) else around)
-        forward = Forward(region, found, inputs, self.file, kept)
+        kept |= frozenset(given.values())
+        forward = Forward(region, found, inputs, self.file, kept, given=given)
         out = forward.write()
         lines = forward.lines
         if lines and lines[-1].startswith(f"{out} = "):
@@ -163,6 +165,9 @@ class Classes:
                 doc.append("It computes otherwise in training: call train() and eval() in turn.")
         else:
             extra = "".join(f", {self.local(p)}: Any" for p in self.borrows(loop))
+            found = self.found(loop)
+            for index, given in self.given(loop).items():
+                extra += f", {given}: {_annotation(found[index].type)}"
             signature = f"x: {_annotation(region[region.input].type)}{extra}"
             doc = [
                 f"One of {loop.count} copies, {place_of(loop.span)}: x is"
@@ -202,6 +207,32 @@ class Classes:
                     found.setdefault(self.local(path), path)
             self.borrowed[id(loop)] = tuple(found.values())
         return self.borrowed[id(loop)]
+
+    def reads(self, loop: Loop) -> tuple[int, ...]:
+        """The inputs of the model that the class of a repetition takes, by their numbers."""
+        return tuple(sorted(self.found(loop)))
+
+    def found(self, loop: Loop) -> dict[int, Apply]:
+        """What the copies of a repetition are given, by number."""
+        found: dict[int, Apply] = {}
+        for run in loop.runs:
+            for number in run.region.numbers():
+                value = run.region[number]
+                if isinstance(value, Apply) and value.op.gives is not None:
+                    found[value.op.gives] = value
+                elif isinstance(value, Loop):
+                    inner = self.found(value)
+                    found |= {i: inner[i] for i in inner.keys() - value.takes}
+        return found
+
+    def given(self, loop: Loop | None) -> dict[int, str]:
+        """The names of the model's inputs in a class."""
+        if loop is None:
+            return dict(enumerate(self.arguments))
+        for index, value in self.found(loop).items():
+            if f" {index}" not in self.locals:
+                self.locals[f" {index}"] = self.local_names.claim(value.op.label)
+        return {index: self.locals[f" {index}"] for index in self.reads(loop)}
 
     # -- registration ------------------------------------------------------------------------
 

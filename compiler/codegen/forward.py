@@ -58,12 +58,14 @@ class File:
     """What the statements of a region need to know of the file around them.
 
     `borrows` says which borrowed paths the class of a repetition takes as arguments, `local` how it
-    calls them, and `taken` which names mean something else at module level. By path, `codes` has
-    what the class of every atom computes from `x`, and `types` the input of every copy's class.
+    calls them, `reads` which values it is given by their numbers, and `taken` which names mean
+    something else at module level. By path, `codes` has what the class of every atom computes from
+    `x`, and `types` the input of every copy's class.
     """
 
     borrows: Callable[[Loop], tuple[str, ...]]
     local: Callable[[str], str]
+    reads: Callable[[Loop], tuple[int, ...]]
     taken: frozenset[str]
     codes: Mapping[str, str]
     types: Mapping[str, Type]
@@ -75,7 +77,8 @@ class Forward:
 
     `inputs` are the expressions of the region's input: one name, or a tuple of names where it is a
     tuple. `kept` are names that keep the meaning that they have around these statements. `holder`
-    is what holds the region's weights, and `outside` says how to reach others.
+    is what holds the region's weights, and `outside` says how to reach others; `given` are the
+    expressions of the model's inputs, by their numbers.
     """
 
     region: Region
@@ -85,6 +88,7 @@ class Forward:
     kept: frozenset[str] = frozenset()
     holder: str = "self"
     outside: Callable[[str], str] | None = None
+    given: Mapping[int, str] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
     in_use: dict[int, str] = field(default_factory=dict)
@@ -147,6 +151,8 @@ class Forward:
         """A name for a value: that of its input, if that is used no more, or of its part."""
         operands = self.operands(number)
         live = self.live(number)
+        if isinstance(value, Loop):  # its copies need what they are given to the end
+            live |= {self.names[i] for i in value.inputs[1:]}
         dying = [self.names[i] for i in operands if self.last[i] <= number and i in self.names]
         free = [name for name in dying if name not in live]
         if isinstance(value, Loop) or len(operands) > 1:
@@ -221,6 +227,8 @@ class Forward:
         argument, type = self.expression(x), self.region[x].type
         own = value.weight or (value.path if value.op.is_module else None)
         held = "" if own is None else self.access(own)
+        if value.op.gives is not None:
+            held = self.given[value.op.gives]
         if isinstance(value.op, Atom) and self.is_called(value.op, type, value.path):
             code = f"{held}({_text(argument)})"
         else:
@@ -263,8 +271,10 @@ class Forward:
         self.lines += commented(f"{targets} = {code}", value.span, op.resolve(type)[1])
 
     def loop(self, number: int, value: Loop) -> None:
-        (x,) = value.inputs
+        x, *others = value.inputs
         argument = self.whole(x)
+        taken = dict(zip(value.takes, map(self.whole, others), strict=True))
+        self.given = {**self.given, **taken}
         name = self.choose(number, value)
         self.call(number, name)
         if name != argument:
@@ -279,6 +289,7 @@ class Forward:
     def calls(self, number: int, value: Loop, name: str) -> None:
         """A repetition: each copy is called."""
         extra = "".join(f", {self.access(path)}" for path in self.file.borrows(value))
+        extra += "".join(f", {self.given[index]}" for index in self.file.reads(value))
         path = value.runs[0].path
         where, last = self.access(path), path.rpartition(".")[2]
         if self.held_as_list(path):
@@ -311,15 +322,18 @@ class Forward:
 
     def fresh(self, name: str, number: int) -> str:
         """A name for the variable of a loop."""
-        live, name = self.live(number) | self.file.taken, legal(name)
+        live = self.live(number).union(self.file.taken, self.given.values())
+        name = legal(name)
         free = name not in live and not keyword.iskeyword(name)
         return name if free else self.unique(f"{name}_", live)
 
     def inline(self, number: int, value: Loop, name: str) -> None:
         """A repetition without modules of its own: a plain loop."""
-        kept = frozenset(self.live(number) - {name})
+        kept = frozenset(self.live(number) - {name}).union(self.given.values())
         for run in value.runs:
-            body = self.body(run.region, self.layout, name, kept, self.holder, self.outside)
+            body = self.body(
+                run.region, self.layout, name, kept, self.holder, self.outside, self.given
+            )
             if body:
                 self.lines += [f"for _ in range({run.count}):", *body]
 
@@ -328,10 +342,10 @@ class Forward:
         for run in value.runs:
             index = self.fresh("i", number)
             copy = self.fresh("copy", number)
-            kept = frozenset(self.live(number) - {name} | {index, copy})
+            kept = frozenset(self.live(number) - {name} | {index, copy}).union(self.given.values())
             where, last = self.access(run.path), run.path.rpartition(".")[2]
             inside = layout(run.region, run.path)
-            body = self.body(run.region, inside, name, kept, copy, self.access)
+            body = self.body(run.region, inside, name, kept, copy, self.access, self.given)
             self.lines.append(f"for {index} in range({run.start}, {run.start + run.count}):")
             self.lines += [f"    {copy}: Any = {self.submodule(where, last, index)}", *body]
 

@@ -13,7 +13,7 @@ class Input(NamedTuple):
     """One input of the model; a size is a number, or a name where it is free."""
 
     name: str
-    dtype: str  # "int" or "float"
+    dtype: str  # "int", "float" or "bool"
     shape: tuple[int | str, ...]
     bound: int | str | None  # integers are below it
 

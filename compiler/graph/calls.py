@@ -73,9 +73,6 @@ def bind(
         value = evaluator.value(argument.value, frame)
         name = argument.name
         if name is None:
-            if evaluator.is_input(argument.value, frame):
-                given.good = False
-                continue
             if takes_all:
                 row.append(Passed(value, argument.span, evaluator.origin(argument.value, frame)))
                 continue
@@ -294,8 +291,12 @@ def _converted(evaluator: Checks, name: str, argument: Argument, passed: Passed)
                 raise reject("E305", f"between -{MAX_SIZE:,} and {MAX_SIZE:,}")
             return {argument.field: value}
         case "number":
+            if isinstance(value, str) and value in argument.choices:
+                return {argument.field: value}
             if not is_number(value):
-                raise reject("E302", "a number")
+                or_one = "".join(f' or "{choice}"' for choice in argument.choices)
+                hint = did_you_mean(value, argument.choices) if isinstance(value, str) else ""
+                raise reject("E302", f"a number{or_one}", hint)
             number: Real = value  # type: ignore[assignment]
             if argument.name == "mass" and number < 0:
                 raise reject("E307", "at least 0")

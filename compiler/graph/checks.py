@@ -128,9 +128,5 @@ class Evaluates(Checks, ABC):
         """What a name means."""
 
     @abstractmethod
-    def is_input(self, expr: tree.Expr, frame: Frame) -> bool:
-        """Whether an expression is the name of an input, which is reported."""
-
-    @abstractmethod
     def origin(self, expr: tree.Expr, frame: Frame) -> tuple[Label, ...]:
         """Where a name that stands for an expression is defined."""

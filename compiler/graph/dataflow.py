@@ -81,7 +81,11 @@ class LoopRun:
 
 @dataclass(frozen=True, eq=False)
 class Loop:
-    """Copies of regions, composed. `node` is the id of its repetition in the module tree."""
+    """Copies of regions, composed. `node` is the id of its repetition in the module tree.
+
+    Of several inputs the first enters the first copy, the others are given in all of them by the
+    numbers that it `takes`.
+    """
 
     runs: tuple[LoopRun, ...]
     inputs: tuple[int, ...]
@@ -89,6 +93,7 @@ class Loop:
     span: Span
     path: str
     node: int
+    takes: tuple[int, ...] = ()
 
     @property
     def count(self) -> int:
@@ -183,10 +188,11 @@ def lower(tree: Module, types: dict[int, tuple[Type, Type]]) -> Region:
 def _lower(module: Module, x: int, builder: Builder, types: dict[int, tuple[Type, Type]]) -> int:
     match module:
         case Leaf():
+            at = x if module.op.gives is None else builder.input  # it needs nothing that came
             return builder.add(
                 Apply(
                     module.op,
-                    (x,),
+                    (at,),
                     types[module.id][1],
                     module.span,
                     module.path,

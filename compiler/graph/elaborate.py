@@ -23,7 +23,8 @@ from modnorm.graph.names import Namespace, Resolver, build, mentions
 from modnorm.graph.numbers import FUNCTIONS, Impossible, checked, show, written
 from modnorm.graph.place import place
 from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_module, is_number
-from modnorm.ops.types import Size, Symbol, Tensor, declared
+from modnorm.ops.given import Given
+from modnorm.ops.types import Dtype, Size, Symbol, Tensor, declared
 from modnorm.syntax import tree
 from modnorm.syntax.parser import parse_expression
 
@@ -85,6 +86,10 @@ def elaborate(
         if len(declared) > MAX_INPUTS:
             message = f"a model has at most {MAX_INPUTS:,} inputs, but here are {len(declared):,}"
             evaluator.fail("E305", message, declared[MAX_INPUTS].span)
+        for index, (statement, known_input) in enumerate(zip(declared, inputs, strict=False)):
+            if known_input is not None:
+                given = Given(statement.name, index, known_input.type)
+                evaluator.inputs[id(statement)] = given
         if chosen is not None:
             body = evaluator.module(
                 evaluator.body(chosen.body, Frame(space)),
@@ -281,11 +286,12 @@ def _input(statement: tree.Input, space: Namespace, evaluator: Evaluator) -> Inp
     bound: Size | None = None
     if statement.bound is not None:
         if statement.dtype != "int":
+            held = "what is true or false" if statement.dtype == "bool" else "real numbers"
             evaluator.fail(
                 "E404",
                 "only an `int` input has a bound",
                 statement.bound.span,
-                others=(Label(statement.dtype_span, "this input holds real numbers"),),
+                others=(Label(statement.dtype_span, f"this input holds {held}"),),
                 hint="a bound says which integers occur: `input tokens: int[batch, seq] < vocab`",
             )
             return None
@@ -295,7 +301,8 @@ def _input(statement: tree.Input, space: Namespace, evaluator: Evaluator) -> Inp
     if any(size is None for size in sizes):
         return None
     shape = tuple(size for size in sizes if size is not None)
-    type = declared("int" if statement.dtype == "int" else "float", shape, bound)
+    dtypes: dict[str, Dtype] = {"int": "int", "bool": "bool"}
+    type = declared(dtypes.get(statement.dtype, "float"), shape, bound)
     return InputValue(statement.name, type, statement.span)
 
 

@@ -131,7 +131,18 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
         "import std.transformer",
         "attention is causal unless `causal = false`, and sees its own input only",
     ),
-    _missing("CrossAttention Perceiver"),
+    Equivalent(
+        "GroupedQueryAttention MultiQueryAttention GQA MQA",
+        "MergeHeads @ Attention(true) @ (q, k, v)",
+        note="k and v may have fewer heads than q, such as `HeadedLinear(128, 2)` beside"
+        " `HeadedLinear(512, 8)`",
+    ),
+    Equivalent(
+        "CrossAttention",
+        "MergeHeads @ Attention @ (q, k, v)",
+        note="q is of one value, k and v of the other, whose name may stand there",
+    ),
+    _missing("Perceiver"),
     _missing("LSTM LSTMCell GRU GRUCell RNN RNNCell SimpleRNN OptimizedLSTMCell Bidirectional"),
     _missing("scan while_loop fori_loop associative_scan", "over depth, `f ** n` repeats"),
     _missing("MoE MixtureOfExperts Experts TopK"),
@@ -177,7 +188,10 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
         "Dropout1d Dropout2d Dropout3d SpatialDropout2D AlphaDropout FeatureAlphaDropout",
         "`Dropout(p)` drops single entries",
     ),
-    _missing("DropPath StochasticDepth GaussianNoise GaussianDropout"),
+    Equivalent(
+        "StochasticDepth", "DropPath(0.1)", note="whole examples, on the branch of a residual block"
+    ),
+    _missing("GaussianNoise GaussianDropout"),
     # functions of each entry
     Equivalent("swish", "SiLU"),
     _bond("LeakyReLU", "max(x, 0.01 * x)", "1"),
@@ -380,6 +394,9 @@ RENAMED: Mapping[str, tuple[str, ...]] = {
         ("dim", "axis"),
         ("epsilon variance_epsilon layer_norm_eps", "eps"),
         ("theta rope_theta", "base"),
+        ("partial_rotary_factor rotary_pct rotary_percentage", "fraction"),
+        ("sliding_window window_size local_window_size", "window"),
+        ("attn_logit_softcapping logit_softcap logits_soft_cap", "softcap"),
         ("rate drop_prob", "p"),
     )
     for name in names.split()
@@ -400,6 +417,11 @@ LEFT_OUT: Mapping[str, str] = {
         ("groups dilation output_padding", "only convolutions have it"),
         ("padding_mode", "zeros stand around an image"),
         ("mode align_corners interpolation", "the nearest pixel is repeated"),
+        (
+            "attn_mask attention_mask key_padding_mask",
+            "a mask is a fourth value, `Attention @ (q, k, v, mask)`",
+        ),
+        ("enable_gqa num_kv_heads", "keys and values may have fewer heads as they come"),
         ("padding_idx max_norm scale_grad_by_freq sparse mask_zero", "all rows are alike"),
         ("elementwise_affine affine use_scale", GAIN),
         ("momentum track_running_stats", "`BatchNorm` alone keeps statistics, always"),

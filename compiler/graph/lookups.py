@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from modnorm.diagnostics import Diagnostics, Label, Span
 from modnorm.graph.calls import build_op
 from modnorm.graph.checks import Evaluates
-from modnorm.graph.modules import Scope, Shared
+from modnorm.graph.modules import Leaf, Scope, Shared
 from modnorm.graph.names import Definition, Namespace
 from modnorm.graph.values import (
     POISON,
@@ -21,6 +21,7 @@ from modnorm.graph.values import (
     is_number,
 )
 from modnorm.ops import registry
+from modnorm.ops.given import Given
 from modnorm.syntax import tree
 
 MAX_CALLS = 64
@@ -33,6 +34,8 @@ class Lookups(Evaluates):
     def __init__(self, overrides: Mapping[str, Value], diagnostics: Diagnostics) -> None:
         super().__init__(diagnostics)
         self.overrides = overrides
+        self.inputs: dict[int, Given] = {}
+        """The inputs of the model, once they are known, by id of their statement."""
         self.cache: dict[int, Value] = {}
         self.busy: list[tuple[str, Span, object]] = []
         self.cycles: set[frozenset[int]] = set()
@@ -66,13 +69,6 @@ class Lookups(Evaluates):
             return POISON
         return found
 
-    def is_input(self, expr: tree.Expr, frame: Frame) -> bool:
-        """Whether an expression is the name of an input, which has been told to be wrong."""
-        if not isinstance(expr, tree.Name) or expr.text in frame.local:
-            return False
-        found = frame.space.find(expr.text)
-        return found is not None and isinstance(found[1], tree.Input)
-
     def origin(self, expr: tree.Expr, frame: Frame) -> tuple[Label, ...]:
         """Where a name that stands for a value is defined, to be shown beside its mention."""
         if not isinstance(expr, tree.Name):
@@ -94,7 +90,7 @@ class Lookups(Evaluates):
             case tree.Param():
                 return self.param(space, definition)
             case tree.Input():
-                return POISON  # the checker of names has told
+                return self.input(definition, span)
             case tree.Model():
                 return self.fail(
                     "E302",
@@ -107,6 +103,18 @@ class Lookups(Evaluates):
                 return self.shared(space, definition, span)
             case tree.Def() | tree.Bond():
                 return self.apply(Frame(space), definition, (), span, Frame(space))
+
+    def input(self, definition: tree.Input, span: Span) -> Value:
+        """An input's value: a module that gives it whatever comes in."""
+        given = self.inputs.get(id(definition))
+        if given is not None:
+            return Leaf(given, span)
+        return self.fail(
+            "E302",
+            f"`{definition.name}` is an input, whose value is known only when the model runs",
+            span,
+            others=(Label(definition.name_span, "declared here"),),
+        )
 
     def param(self, space: Namespace, definition: tree.Param) -> Value:
         if space.is_main and definition.name in self.overrides:

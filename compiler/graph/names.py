@@ -347,9 +347,7 @@ class _Checker:
         if head in space.broken:
             return
         if len(name.parts) == 1:
-            if (found := space.find(head)) is not None:
-                if isinstance(found[1], tree.Input):
-                    self.named_input(name, found[1])
+            if space.find(head) is not None:
                 return
             if head in space.modules:
                 _, span = space.modules[head]
@@ -386,18 +384,6 @@ class _Checker:
                 message,
                 lambda: equivalents.exact(member) or did_you_mean(member, other.own),
             )
-
-    def named_input(self, name: tree.Name, declared: tree.Input) -> None:
-        inputs = [s for s in self.space.file.statements if isinstance(s, tree.Input)]
-        x = declared.name
-        start = "Identity" if len(inputs) == 1 else f"Select({inputs.index(declared)})"
-        hint = (
-            f"`{start}` is `{x}` where the model begins: write `{start} + f` for `{x} + f({x})`,"
-            f" `f @ g` for `f(g({x}))`"
-        )
-        message = f"`{x}` is an input: a model is written without naming it"
-        others = (Label(declared.name_span, "declared here"),)
-        self.report(name, message, lambda: hint, others, "E302")
 
     def mend_name(self, head: str, local: Iterable[str]) -> str:
         own = [*local, *self.space.known(), *self.space.broken]

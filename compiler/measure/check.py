@@ -99,7 +99,7 @@ class _Check:
         self.total += sum(len(v) for v in options.vary.values()) * options.seeds
         effort = EFFORTS[options.effort]
         stretches = Stretches(
-            program, certificates, weights, effort,
+            program, certificates, weights, batch.inputs, effort,
             self.generator, fixed, outside, trusted, self.tick,
         )  # fmt: skip
         modules: list[ModuleFinding] = []

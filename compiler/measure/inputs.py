@@ -127,7 +127,7 @@ def batch_for(program: Program, options: CheckOptions, generator: torch.Generato
 
 
 def _random(program: Program, sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
-    """Integers uniform below their bound; gaussian numbers, scaled to norm 1."""
+    """Integers uniform below their bound; gaussian numbers, scaled to norm 1; true or false."""
     expect_in_tables(program, sizes)
     inputs: Tensors = []
     following: torch.Tensor | None = None
@@ -141,6 +141,9 @@ def _random(program: Program, sizes: Mapping[str, int], generator: torch.Generat
         if given.type.dtype == "float":
             x = torch.randn(shape, generator=generator, dtype=torch.float64)
             inputs.append(x / norm([x], [natural(given.type)]).clamp_min(1e-300))
+            continue
+        if given.type.dtype == "bool":
+            inputs.append(torch.rand(shape, generator=generator) < 0.5)
             continue
         longer = [*shape[:-1], shape[-1] + 1] if shape else [2]
         drawn = torch.randint(_bound(given, sizes), longer, generator=generator)
@@ -307,9 +310,9 @@ class _Arrays:
             if not bool(x.isfinite().all()):
                 raise CheckError(f"{what} holds NaN or infinity")
             return x
-        if kind not in "iu":
+        if kind != "b" if type.dtype == "bool" else kind not in "iu":
             raise CheckError(f"{what} holds {array.dtype}, but the input is {type}")
-        ids = torch.from_numpy(array.astype("int64"))
+        ids = torch.from_numpy(array.astype("bool" if type.dtype == "bool" else "int64"))
         if type.bound is not None:
             low, high, bound = int(array.min()), int(array.max()), _bound(given, self.sizes)
             if low < 0 or high >= bound:

@@ -5,7 +5,7 @@ The generated file computes the same after rewrites; `agreement` says how nearly
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -45,9 +45,13 @@ def buffers(leaf: Leaf, indices: Indices) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Interpreter:
-    """The module tree with weights and buffers, by their names in `state_dict`, as in `eval()`."""
+    """The module tree with weights and buffers, by their names in `state_dict`, as in `eval()`.
+
+    `inputs` are those of the model, for their names in it.
+    """
 
     weights: Mapping[str, torch.Tensor]
+    inputs: Sequence[torch.Tensor]
     hook: Hook | None = None
 
     def run(self, module: Module, x: Any, indices: Indices = ()) -> Any:
@@ -63,6 +67,8 @@ class Interpreter:
                 if op.buffers:
                     own = buffers(module, indices).items()
                     return op.reference(x, {name: self.weights[path] for name, path in own})
+                if op.gives is not None:
+                    return op.reference(x, self.inputs[op.gives])
                 name = weight_name(module, indices)
                 return op.reference(x) if name is None else op.reference(x, self.weights[name])
             case Compose(steps=steps):

@@ -210,7 +210,7 @@ def measure_changes(
     def change(deltas: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The norm of the outputs' derivative along changes of weights."""
         at = {name: weights[name].detach().requires_grad_() for name in deltas}
-        y = Interpreter({**weights, **at}).run(tree, x)
+        y = Interpreter({**weights, **at}, flatten(x)).run(tree, x)
         return norm(derivative(flatten(y), list(at.values()), list(deltas.values())), out)
 
     def steepest(name: str, gradient: torch.Tensor) -> torch.Tensor:

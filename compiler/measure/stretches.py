@@ -17,7 +17,7 @@ from modnorm.measure.search import Effort, Problem, largest_stretch, stretch_at
 from modnorm.measure.values import Ball, Tensors, extent, flatten, groups, pack
 from modnorm.ops.base import Atom
 from modnorm.ops.edges import slots
-from modnorm.ops.types import Symbol
+from modnorm.ops.types import Symbol, Tensor
 from modnorm.passes.program import Program
 from modnorm.report.checked import Extent, ModuleFinding, Verdict
 from modnorm.report.words import as_float, place, shared_name, shared_path
@@ -75,7 +75,7 @@ def visits(
             found.setdefault(module.id, []).append(Visit(module, indices, into, out))
 
     with torch.no_grad():
-        y = Interpreter(weights, hook).run(program.tree, x)
+        y = Interpreter(weights, flatten(x), hook).run(program.tree, x)
     return found, y
 
 
@@ -91,6 +91,7 @@ class Stretches:
     program: Program
     certificates: Certificates
     weights: Mapping[str, torch.Tensor]
+    inputs: Tensors
     effort: Effort
     generator: torch.Generator
     fixed: bool
@@ -179,7 +180,12 @@ class Stretches:
             name = weight_name(module, visit.indices)
             assert name is not None
             atom, weight = module.op, self.weights[name]
-        interpreter = Interpreter(self.weights)
+        like, inputs = x, self.inputs
+        if len(floating) == len(whole):
+            like = self._first(slots(type), x)
+            inputs = self._first([given.type for given in self.program.inputs], inputs)
+        is_model = module is self.program.tree
+        fixed = Interpreter(self.weights, inputs)
 
         def function(parts: Tensors, sought: torch.Tensor | None) -> Tensors:
             if atom is not None and sought is not None:
@@ -187,20 +193,18 @@ class Stretches:
             values = list(whole) if len(parts) < len(whole) else []
             for i, part in zip(floating, parts, strict=True):
                 values[i : i + 1] = [part]
-            return flatten(interpreter.run(module, pack(type, values), visit.indices))
+            run = Interpreter(self.weights, values).run if is_model else fixed.run
+            return flatten(run(module, pack(type, values), visit.indices))
 
-        like = self._first(type, x) if len(floating) == len(whole) else x
         return Problem(function, into, facts.out, balls, like, atom, weight, self.generator)
 
-    def _first(self, type: Any, x: Tensors) -> Tensors:
+    def _first(self, types: Sequence[Tensor], x: Tensors) -> Tensors:
         """The first example alone: no part mixes examples, so one is as good as all of them."""
         inputs = self.program.inputs
         batch = inputs[0].type.shape[:1] if inputs else ()
         if not batch or not isinstance(batch[0], Symbol):
             return x
-        return [
-            t[:1] if one.shape[:1] == batch else t for one, t in zip(slots(type), x, strict=True)
-        ]
+        return [t[:1] if one.shape[:1] == batch else t for one, t in zip(types, x, strict=True)]
 
     # -- verdicts ----------------------------------------------------------------------------
 

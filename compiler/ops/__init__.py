@@ -17,6 +17,7 @@ from modnorm.ops import (
     pooling,
     product,
     reshape,
+    rope,
     scalars,
     vectors,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "pooling",
     "product",
     "reshape",
+    "rope",
     "scalars",
     "vectors",
 ]

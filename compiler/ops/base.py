@@ -55,11 +55,12 @@ def argument(
     """Declare an argument of an operation.
 
     Kinds: `size` (positive integer), `sizes` (all that is given by position, sizes or -1: a
-    tuple), `index` (integer of at least 0), `integer` (any), `number` (exact rational or float),
-    `flag` (bool), `axis` (an integer), `axes` (one or a tuple of them), `choice` (a string, one of
-    `choices`), `embed` (a shared Embed), `window` (a positive integer, or a tuple with one for each
-    axis of pixels), `margin` (the same with integers of at least 0, or a string, one of
-    `choices`). An `inferred` argument may be left out: it is None
+    tuple), `index` (integer of at least 0), `integer` (any), `number` (exact rational or float, or
+    one of `choices`), `flag` (bool), `axis` (an integer), `axes` (one or a tuple of them), `choice`
+    (a string, one of `choices`), `embed` (a shared Embed), `window` (a positive integer, or a tuple
+    with one for each axis of pixels), `margin` (the same with integers of at least 0, or a string,
+    one of `choices`). A default of None is that of an argument that may be left out. An `inferred`
+    argument may be left out: it is None
     until `resolve` fills it in from the input. A `named` one is only given by name. A trailing
     underscore of the field's name is not part of the language: `in_` is written `in`.
     """
@@ -188,7 +189,8 @@ class Op(ABC):
             if a.field in common:
                 continue
             shown = str(a.default).lower() if isinstance(a.default, bool) else str(a.default)
-            shown = f'"{shown}"' if a.default in a.choices else "…" if a.default is None else shown
+            shown = f'"{shown}"' if isinstance(a.default, str) else shown
+            shown = "…" if a.default is None else shown
             if isinstance(a.default, Fraction):
                 shown = repr(float(a.default))
             if a.takes_all:
@@ -355,6 +357,14 @@ class Op(ABC):
     @property
     def picks(self) -> int | None:
         """The member, for an operation that only gives back one of a tuple."""
+        return None
+
+    @property
+    def gives(self) -> int | None:
+        """The input of the model that it gives back whatever comes in, for the name of one.
+
+        It is handed to `reference` as the weight, and to `emit` as `own`.
+        """
         return None
 
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
@@ -659,6 +669,8 @@ def expect_tensor(op: str, x: Type, *, rank: int = 0, dtype: str = "float") -> T
             if dtype == "float"
             else "it looks up integers, such as `input tokens: int[batch, seq]`"
         )
+        if x.dtype == "bool":
+            hint = "a `bool` value is a mask: `Attention @ (q, k, v, mask)`"
         kind = "real numbers" if dtype == "float" else "integers"
         raise Misfit(f"`{op}` takes {kind}, but its input is {x}", hint=hint, code="E402")
     if len(x.shape) < rank:

@@ -44,7 +44,8 @@ class Measure(NamedTuple):
 LARGEST = Measure(())
 """I: the largest entry."""
 ONE_HOT = Measure((-1,), True)
-"""The measure of integers: the sum of the one-hot vectors that they stand for. It has no `of`."""
+"""The measure of integers, and of what is true or false: the sum of the one-hot vectors that they
+stand for. It has no `of`."""
 
 
 class Bound(NamedTuple):
@@ -82,7 +83,7 @@ def tracked(type: Tensor) -> tuple[Measure, ...]:
     Operations work along the last axis, and along the third last, where heads stand and the
     channels of images.
     """
-    if type.dtype == "int":
+    if type.dtype != "float":
         return (ONE_HOT,)
     everything = whole(type).axes
     last, third = everything[-1:], everything[-3:-2]
@@ -199,7 +200,7 @@ def _implied(
 
 def natural(type: Tensor, *, by_image: bool = False) -> Measure:
     """The measure in which a value is spoken of: P, or H; R with `by_image`, for an image."""
-    if type.dtype == "int":
+    if type.dtype != "float":
         return ONE_HOT
     if not type.shape:
         return LARGEST

@@ -1,4 +1,4 @@
-"""What computes otherwise in training: `Dropout`, `BatchMeanSubtract`, `BatchStandardize`."""
+"""What computes otherwise in training: Dropout, DropPath, and what keeps statistics of batches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from modnorm.ops.base import Advice, Bond, Misfit, Op, Sharpness, argument, expect_tensor
 from modnorm.ops.edges import Edge, Form, Matrix, each_measure
@@ -14,38 +14,36 @@ from modnorm.ops.families import LinearBond
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import each, entries, map_each, one_axis
 from modnorm.ops.text import as_float, copied, expression, number
-from modnorm.ops.types import Real, Type
+from modnorm.ops.types import Real, Tensor, Type
 
 if TYPE_CHECKING:
     import torch
 
 
-@register
 @dataclass(frozen=True)
-class Dropout(LinearBond):
-    """In training each entry is 0 with probability p, else divided by 1 - p; in `eval()` y = x.
+class Dropping(LinearBond):
+    """What is left out in training at random, and else divided by the part that is left."""
 
-    It takes one value, or each member of a tuple. Every use draws its own numbers, from torch's
-    default generator. In training the largest entry may grow by 1/(1 - p), which is certified.
-
-    Source: Srivastava et al. 2014 (JMLR 15).
-    """
-
-    name = "Dropout"
     draws = True
     origin = "1, as in `eval()`; in training the mean output is the input"
+    dropped: ClassVar[str]
+    """What is dropped, for messages."""
 
-    p: Real = argument("number", Fraction(1, 2))
+    p: Real = argument("number")
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         if not 0 <= as_float(self.name, "p", self.p) < 1:
             raise Misfit(
                 f"`p` of `{self.name}` must be at least 0 and below 1, so that something is left",
-                hint="it is the share of entries that are dropped: `Dropout(0.1)` drops one in ten",
+                hint=f"it is the share of {self.dropped} that are dropped: `{self.name}(0.1)` drops"
+                " one in ten",
                 argument="p",
                 code="E302",
             )
-        return self, each(self.name, x, lambda t: t)
+        return self, each(self.name, x, self._one)
+
+    def _one(self, x: Tensor) -> Tensor:
+        return x
 
     @property
     def certified(self) -> Real | str:
@@ -60,13 +58,59 @@ class Dropout(LinearBond):
         return each_measure(x, float(1 / (1 - self.p)))
 
     def module(self) -> str:
-        return f"nn.Dropout({number(self.p)})"
+        return f"nn.{self.name}({number(self.p)})"
 
     def reference(self, x: Any, weight: Any = None) -> Any:
         return x
 
     def emit(self, x: Any, type: Type, own: str) -> str:
         return expression(map_each(lambda e: f"{own}({e})", x))
+
+
+@register
+@dataclass(frozen=True)
+class Dropout(Dropping):
+    """In training each entry is 0 with probability p, else divided by 1 - p; in `eval()` y = x.
+
+    It takes one value, or each member of a tuple. Every use draws its own numbers, from torch's
+    default generator. In training the largest entry may grow by 1/(1 - p), which is certified.
+
+    Source: Srivastava et al. 2014 (JMLR 15).
+    """
+
+    name = "Dropout"
+    dropped = "entries"
+
+    p: Real = argument("number", Fraction(1, 2))
+
+
+@register
+@dataclass(frozen=True)
+class DropPath(Dropping):
+    """Stochastic depth: in training each example, along the first axis, is all 0 with probability
+    p, else divided by 1 - p; in `eval()` y = x. It is for the branch of a residual block:
+    `Identity + DropPath(0.1) @ f`.
+
+    It takes one value, or each member of a tuple. Every use draws its own numbers, from torch's
+    default generator. In training an example may grow by 1/(1 - p), which is certified. It is
+    torchvision's `StochasticDepth(p, "row")`.
+
+    Source: Huang et al. 2016 (arXiv 1603.09382).
+    """
+
+    name = "DropPath"
+    dropped = "examples"
+
+    p: Real = argument("number", Fraction(1, 10))
+
+    def _one(self, x: Tensor) -> Tensor:
+        return expect_tensor(self.name, x, rank=1)
+
+    def helpers(self) -> tuple[str, ...]:
+        return (copied(self.name),)
+
+    def module(self) -> str:
+        return f"{self.name}({number(self.p)})"
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def _split(measure: Measure, rank: int) -> Measure:
 
 def _moved(x: Sequence[Edge], pairs: list[tuple[Measure, Measure]]) -> Matrix:
     """The gains of a change of shape, from measures that are the same before and after."""
-    known = {ONE_HOT} if x[0].type.dtype == "int" else {m for m, _ in pairs} - {ONE_HOT}
+    known = {ONE_HOT} if x[0].type.dtype != "float" else {m for m, _ in pairs} - {ONE_HOT}
     return between(*((m, n, 1.0) for m, n in pairs if m in known))
 
 

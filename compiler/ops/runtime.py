@@ -69,11 +69,115 @@ def rope(x: Tensor, base: float = 10000.0) -> Tensor:
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
 
 
+def rotary(
+    x: Tensor,
+    turned: int,
+    base: float,
+    offset: int = 0,
+    scale: float = 1,
+    interleaved: bool = False,
+) -> Tensor:
+    """Rotate pairs of the first entries of the last axis by angles position·base^(-2i/turned)."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    frequency = base ** (torch.arange(0, turned, 2, device=x.device, dtype=dtype) / -turned)
+    position = scale * (offset + torch.arange(x.shape[-2], device=x.device, dtype=dtype))
+    angle = torch.outer(position, frequency)
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    turning, rest = x[..., :turned], x[..., turned:]
+    if interleaved:
+        a, b = turning[..., ::2], turning[..., 1::2]
+        pairs = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
+    else:
+        a, b = turning.chunk(2, dim=-1)
+        pairs = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    return torch.cat((pairs, rest), dim=-1)
+
+
+def alibi(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+    """A mask that takes the distance of query and key off, times the slope of the head."""
+    heads, query = q.shape[-3], torch.arange(q.shape[-2], device=q.device)[:, None]
+    whole = 2 ** (heads.bit_length() - 1)  # beside a power of two, slopes of twice as many heads
+    slopes = [2 ** (-8 * (i + 1) / whole) for i in range(whole)]
+    slopes += [2 ** (-8 * (i + 0.5) / whole) for i in range(heads - whole)]
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    slope = torch.tensor(slopes, device=q.device, dtype=dtype)[:, None, None]
+    added = (slope * -(query - torch.arange(k.shape[-2], device=q.device)).abs()).to(q.dtype)
+    if mask is None:
+        return added
+    return added.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else added + mask
+
+
+def visible(
+    q: Tensor, k: Tensor, mask: Tensor | None, causal: bool, window: int | None
+) -> tuple[Tensor, Tensor]:
+    """A mask for what queries see, by their places too, and which of them would see nothing.
+
+    Those see everything in the mask: what they give is to be replaced.
+    """
+    query = torch.arange(q.shape[-2], device=q.device)[:, None]
+    distance = query - torch.arange(k.shape[-2], device=q.device)
+    seen = distance >= 0 if causal else None
+    if window is not None:
+        near = distance.abs() < window
+        seen = near if seen is None else seen & near
+    if mask is None or mask.dtype == torch.bool:
+        both = seen if mask is None else mask if seen is None else mask & seen
+        assert both is not None
+        blind = ~both.any(-1, keepdim=True)
+        return both | blind, blind
+    mask = mask.to(q.dtype) if seen is None else mask.to(q.dtype).masked_fill(~seen, -torch.inf)
+    blind = ~(mask > -torch.inf).any(-1, keepdim=True)
+    return mask.masked_fill(blind, 0), blind
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, scale: float,
+    mask: Tensor | None = None, causal: bool = False, window: int | None = None,
+) -> Tensor:  # fmt: skip
+    """Attention in which a query that sees no key gives zeros, where torch may give nan."""
+    mask, blind = visible(q, k, mask, causal, window)
+    grouped = q.shape[-3] != k.shape[-3]
+    y = F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=grouped)
+    return y.masked_fill(blind, 0)
+
+
+def capped(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, cap: float,
+    mask: Tensor | None = None, causal: bool = False, window: int | None = None,
+) -> Tensor:  # fmt: skip
+    """Attention with logits cap·tanh(logits / cap); a query that sees no key gives zeros."""
+    k, v = (t.repeat_interleave(q.shape[-3] // t.shape[-3], -3) for t in (k, v))
+    logits = cap * torch.tanh(scale / cap * widened(q @ k.mT))
+    if mask is None and not causal and window is None:
+        return logits.softmax(-1).to(v.dtype) @ v
+    mask, blind = visible(q, k, mask, causal, window)
+    is_bool = mask.dtype == torch.bool
+    logits = logits.masked_fill(~mask, -torch.inf) if is_bool else logits + mask
+    return (logits.softmax(-1).to(v.dtype) @ v).masked_fill(blind, 0)
+
+
 def fused_heads(x: Tensor, weight: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
     """Several (…, seq, in) → (…, heads, seq, d), by weights whose rows follow each other."""
     y = F.linear(x, weight)
     y = y.reshape(*y.shape[:-1], parts, heads, -1).transpose(-4, -2)
     return y.unbind(-3)
+
+
+class DropPath(nn.Module):
+    """In training each example is 0 with probability p, and else divided by 1 - p."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def extra_repr(self) -> str:
+        return f"p={self.p:g}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        kept = x.new_empty([len(x), *[1] * (x.ndim - 1)]).bernoulli_(1 - self.p)
+        return x * (kept / (1 - self.p))
 
 
 class BatchMeanSubtract(nn.Module):

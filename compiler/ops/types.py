@@ -94,6 +94,10 @@ places of a signal, or what were channels before vectors were made along the len
 """
 
 
+Dtype: TypeAlias = Literal["float", "int", "bool"]
+"""Real numbers; integers; true or false, as in a mask."""
+
+
 @dataclass(frozen=True)
 class Tensor:
     """A tensor type. `bound` is an exclusive upper bound of integer entries, where known.
@@ -101,7 +105,7 @@ class Tensor:
     `roles` has one for each axis; if it is left out, nothing is known of any.
     """
 
-    dtype: Literal["float", "int"]
+    dtype: Dtype
     shape: tuple[Size, ...]
     bound: Size | None = None
     roles: tuple[Role, ...] = ()
@@ -136,7 +140,7 @@ class Tensor:
         return self.channels < len(self.shape) - 1
 
 
-def declared(dtype: Literal["float", "int"], shape: tuple[Size, ...], bound: Size | None) -> Tensor:
+def declared(dtype: Dtype, shape: tuple[Size, ...], bound: Size | None) -> Tensor:
     """The type of an input.
 
     The first of several axes is the batch, where its size is free. Real numbers have their channels

@@ -29,10 +29,9 @@ from modnorm.passes.bends import certified_sharpness
 from modnorm.passes.certificate import Certificate, PartBound, Reason, WeightBound
 from modnorm.passes.frames import Frame, Frames, InVain
 from modnorm.passes.gains import Vector, adjoint, at, power, row_at, series
-from modnorm.passes.masses import divide
 from modnorm.passes.program import Program
+from modnorm.passes.sensitivity import divide, geometric
 from modnorm.passes.sensitivity import power as raised
-from modnorm.passes.targets import geometric
 
 UNKNOWN = "the bound would depend on sizes that are known only when the model runs"
 
@@ -92,6 +91,8 @@ class _Certifier:
         self.parts: dict[int, PartBound] = {}
         self.kappas: dict[str, float] = {}
         self.highs: dict[str, float] = {}
+        self.given: dict[tuple[int, Measure], float] = {}
+        """How far the output moves when an input that is named moves, by its slot and measure."""
         self.outer = {0}  # the keys of `Downstream` that some weight needs
         self.advice: dict[tuple[str, str, str], dict[int, tuple[Span, Span]]] = {}
 
@@ -111,7 +112,10 @@ class _Certifier:
             self.backwards(frame, dict.fromkeys(self.outer, end), 0)
             total = sum(self.kappas.values())
             sharpness = certified_sharpness(program, self.frames, frame, out)
+            if self.given:  # how the derivative in these moves is not followed
+                sharpness = replace(sharpness, beta=math.inf, gamma=math.inf)
         self.describe(frame, out)
+        self.name_inputs(frame, out)
         bounded = math.isfinite(total)
         whole = self.parts[tree.id]
         return Certificate(
@@ -136,6 +140,8 @@ class _Certifier:
             match module:
                 case Leaf(weight=str(path)):
                     self.outer.add(depth - paths.depth(path))
+                case Leaf(op=op) if op.gives is not None:
+                    self.outer.add(depth)
                 case Repeat(runs=runs):
                     stack.extend((run.body, depth + 1) for run in runs)
                 case _:
@@ -202,7 +208,11 @@ class _Certifier:
                 done += count
 
     def use(self, leaf: Leaf, frame: Frame, below: Downstream, depth: int) -> None:
-        """κ's part of one use of a weight."""
+        """κ's part of one use of a weight. An input that is named moves at all places at once."""
+        if leaf.op.gives is not None:
+            key = (leaf.op.gives, self.frames.natural(frame.y[0]))
+            reach = at(below[depth], (0, key[1]), frame.out)
+            self.given[key] = self.given.get(key, 0.0) + reach
         if leaf.weight is None:
             return
         path, out = leaf.weight, frame.out
@@ -247,6 +257,20 @@ class _Certifier:
         source = _letters([(edge, self.frames.natural(edge)) for edge in frame.x])
         norm = _letters(list(zip(frame.y, usual, strict=True)))
         self.parts[frame.module.id] = PartBound(source, norm, low, high, sensitivity)
+
+    def name_inputs(self, frame: Frame, out: list[Measure]) -> None:
+        """Of the whole model also the sensitivity in inputs that are named in it."""
+        whole = self.parts[frame.module.id]
+        if not self.given or isinstance(whole.sensitivity, str):
+            return
+        worst, types = 0.0, [edge.type for edge in frame.x]
+        for i, edge in enumerate(frame.x):
+            key = (i, self.frames.natural(edge))
+            row = row_at(frame.gains, key, types)
+            reach = sum(moved(row, (j, m), frame.out) for j, m in enumerate(out))
+            worst = max(worst, reach + self.given.get(key, 0.0))
+        found: float | str = worst if math.isfinite(worst) else self.unknown
+        self.parts[frame.module.id] = replace(whole, sensitivity=found)
 
     def advise(self, leaf: Leaf, frame: Frame) -> None:
         """What the operation has to say of itself, for the inputs of this look."""

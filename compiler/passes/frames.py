@@ -106,6 +106,7 @@ class Frames:
         self.types = program.types
         self.source = program.source
         self.whole = whole
+        self.inputs: Edges = ()
         self.looks = 0
         self.most = LOOKS + len(program.types)
         self.entered: dict[Hashable, Stretches] = {}
@@ -122,9 +123,10 @@ class Frames:
         for tensor in slots(type):
             measure = natural(tensor, by_image=self.whole)
             self.images |= tensor.is_image
-            low = 1.0 if tensor.dtype == "int" else 0.0
+            low = 0.0 if tensor.dtype == "float" else 1.0
             found.append(Edge(tensor, {measure: Bound(low, 1.0)}).completed())
-        return tuple(found)
+        self.inputs = tuple(found)
+        return self.inputs
 
     def frame(self, module: Module, x: Edges) -> Frame:
         """The frame of a part for bounds on its input.
@@ -190,6 +192,8 @@ class Frames:
 
     def sizes(self, leaf: Leaf, x: Edges) -> Edges:
         self.looks += 1
+        if leaf.op.gives is not None:
+            return (self.inputs[leaf.op.gives],)
         into, out = self.types[leaf.id]
         bounds = leaf.op.sizes(x, into)
         if self.norm(leaf) != 1:

@@ -6,10 +6,8 @@ inside that part, around only some of them, does not rescale it.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import ClassVar
 
 from modnorm.diagnostics import Diagnostic, Diagnostics
@@ -26,20 +24,10 @@ from modnorm.graph.numbers import fits_float, show
 from modnorm.ops.base import Atom
 from modnorm.ops.types import Real
 from modnorm.passes.program import Program, Tared
-from modnorm.passes.sensitivity import plus, times
+from modnorm.passes.sensitivity import divide, plus, times
 
 EXACT_BITS = 16_384
 """Exact masses longer than this continue as floats."""
-
-
-def divide(a: Real, b: Real) -> Real:
-    """a / b, exact where both are."""
-    if not (isinstance(a, float) or isinstance(b, float)):
-        return Fraction(a) / Fraction(b)
-    try:
-        return float(a) / float(b)
-    except OverflowError:  # one of the two is exact, and longer than a float
-        return math.inf if a > b else 0.0
 
 
 def add(a: Real, b: Real) -> Real:

@@ -157,7 +157,8 @@ class Program:
     """A model between parsing and code generation. Passes fill in the fields from `types` on.
 
     `types`, `masses`, `sensitivities` and `sharpness` are by id of the module tree, `leaf_masses`
-    and the `tares` around a weight, outermost first, by its path.
+    and the `tares` around a weight, outermost first, by its path. `passing` are sensitivities in
+    what comes in alone; the others count the inputs that are named inside, too.
     """
 
     name: str
@@ -172,6 +173,7 @@ class Program:
     leaf_masses: Mapping[str, Real] = field(default_factory=dict)
     tares: Mapping[str, tuple[Tared, ...]] = field(default_factory=dict)
     sensitivities: Mapping[int, Real] = field(default_factory=dict)
+    passing: Mapping[int, Real] = field(default_factory=dict)
     sharpness: Mapping[int, Sharpness | None] = field(default_factory=dict)
     graph: Region | None = None
     weights: tuple[Weight, ...] = ()
@@ -193,7 +195,7 @@ class Program:
         if run.body.id in self.streams.runs:
             return 1.0  # they rise along a stream
         # a body of sensitivity 0 has one copy
-        return 1 / (float(self.sensitivities[run.body.id]) or 1.0)
+        return 1 / (float(self.passing[run.body.id]) or 1.0)
 
     @property
     def flow(self) -> Region:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import reduce
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from modnorm.diagnostics import Diagnostic, Diagnostics
 from modnorm.graph.modules import Leaf, Module, Repeat, Run, walk
 from modnorm.graph.numbers import fits_float, show
 from modnorm.kernels.streams import residual_stream
-from modnorm.ops.types import Real
+from modnorm.ops.types import Real, Tensor, Type
 from modnorm.passes.fold import fold
 from modnorm.passes.program import Program
 from modnorm.passes.streams import Branch, Streams, branches
@@ -73,52 +73,92 @@ def _is_exact_zero(a: Real) -> bool:
     return a == 0 and not isinstance(a, float)
 
 
+def divide(a: Real, b: Real) -> Real:
+    """a / b, exact where both are."""
+    if not (isinstance(a, float) or isinstance(b, float)):
+        return Fraction(a) / Fraction(b)
+    try:
+        return float(a) / float(b)
+    except OverflowError:  # one of the two is exact, and longer than a float
+        return math.inf if a > b else 0.0
+
+
+def geometric(ratio: Real, count: int) -> Real:
+    """1 + ratio + … + ratio^(count-1)."""
+    if ratio == 1:
+        return count
+    if isinstance(ratio, float) and abs(ratio - 1) < 1e-6:
+        total, term = 0.0, 1.0
+        for _ in range(count):
+            total += term
+            term *= ratio
+        return total
+    return divide(power(ratio, count) - 1, ratio - 1)
+
+
+class Moved(NamedTuple):
+    """Sensitivities of a part: in what comes in, and in the inputs that are named inside."""
+
+    passed: Real
+    named: Real = 0
+
+
 @dataclass(frozen=True)
 class _Declared:
     """Products along compositions and sums over tuples."""
 
     diagnostics: Diagnostics
     streams: Streams
-    values: dict[int, Real] = field(default_factory=dict)
-    unit: Real = 1
+    types: Mapping[int, tuple[Type, Type]]
+    values: dict[int, Moved] = field(default_factory=dict)
+    unit: Moved = Moved(1)
 
-    def leaf(self, leaf: Leaf) -> Real:
+    def leaf(self, leaf: Leaf) -> Moved:
+        if leaf.op.gives is not None:  # what is true or false does not move
+            type = self.types[leaf.id][1]
+            return Moved(0, 0 if isinstance(type, Tensor) and type.dtype == "bool" else 1)
         value = leaf.op.sensitivity
         if _holds(value) and (value != 0 or leaf.op.certified == 0):
             size = self.streams.size(leaf.id)
-            return value if size == 1 else value / size
+            return Moved(value if size == 1 else value / size)
         what = f"`{leaf.op.label}` has sensitivity {show(value)}; it must be positive and finite"
         hint = "0 is for what ignores its input, and is then certified, too" if value == 0 else ""
         self.diagnostics.add(Diagnostic("E501", what, leaf.span, hint=hint))
-        return 1
+        return Moved(1)
 
-    def after(self, first: Real, second: Real) -> Real:
-        return times(first, second)
+    def after(self, first: Moved, second: Moved) -> Moved:
+        named = plus(second.named, times(second.passed, first.named))
+        return Moved(times(first.passed, second.passed), named)
 
-    def beside(self, parts: Sequence[Real]) -> Real:
-        total: Real = 0
-        return reduce(plus, parts, total)
+    def beside(self, parts: Sequence[Moved]) -> Moved:
+        zero: Real = 0
+        return Moved(*(reduce(plus, column, zero) for column in zip(*parts, strict=True)))
 
-    def repeat(self, part: Real, run: Run) -> Real:
+    def repeat(self, part: Moved, run: Run) -> Moved:
         stream = self.streams.runs.get(run.body.id)
         if stream is None:
-            return power(part, run.count)
+            named = times(part.named, geometric(part.passed, run.count)) if part.named else 0
+            return Moved(power(part.passed, run.count), named)
         sizes = self.streams.streams[stream.at.stream].sizes[stream.at.last :]
         added = [self.added(branch) for branch in branches(stream.items)] * run.count
-        return math.prod(1 + a / float(s) for a, s in zip(added, sizes, strict=False))
+        found = Moved(1.0)
+        for branch, size in zip(added, sizes, strict=False):
+            found = self.after(found, Moved(1 + branch.passed / float(size), branch.named))
+        return found
 
-    def added(self, branch: Branch) -> float:
+    def added(self, branch: Branch) -> Moved:
         """How far what a branch adds to a sum of one term moves with it."""
         at, _ = self.streams.sums[branch.key]
         size = self.streams.streams[at.stream].sizes[at.last - 1]
-        return float(sum(self.values[member] for member in branch.members) * size)
+        passed, named = self.beside([self.values[member] for member in branch.members])
+        return Moved(float(passed * size), named)
 
     def reaching(self) -> Streams:
         """The streams with how far each one's end moves with the sums on the way."""
         found = []
         for stream in self.streams.streams:
             each = {branch.key: branch for branch in branches(stream.items)}
-            added = {add: self.added(branch) for add, branch in each.items()}
+            added = {add: float(self.added(branch).passed) for add, branch in each.items()}
             pairs = [(added[b.key], float(b.length)) for b in branches(stream.items)]
             reach = residual_stream(pairs).reach
             found.append(replace(stream, added=added, reach=reach))
@@ -135,15 +175,18 @@ class Sensitivities:
     name: ClassVar[str] = "sensitivities"
 
     def run(self, program: Program, diagnostics: Diagnostics) -> Program:
-        algebra = _Declared(diagnostics, program.streams)
-        declared = algebra.values
-        fold(program.tree, algebra, declared)
+        algebra = _Declared(diagnostics, program.streams, program.types)
+        moved = algebra.values
+        fold(program.tree, algebra, moved)
+        declared = {i: plus(*both) if both.named else both.passed for i, both in moved.items()}
         inside_out = reversed(list(walk(program.tree)))
         # an operation's own has been looked at
         over = (m for m in inside_out if not isinstance(m, Leaf) and not _holds(declared[m.id]))
         if not diagnostics.errors and (module := next(over, None)) is not None:
             diagnostics.add(self.out_of_range(module, declared))
-        return replace(program, sensitivities=declared, streams=algebra.reaching())
+        passing = {i: both.passed for i, both in moved.items()}
+        streams = algebra.reaching()
+        return replace(program, sensitivities=declared, passing=passing, streams=streams)
 
     def out_of_range(self, module: Module, numbers: dict[int, Real]) -> Diagnostic:
         """E501 for a part whose sensitivity no float can hold."""

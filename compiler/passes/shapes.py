@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from math import prod
@@ -46,8 +46,11 @@ class Known:
 
 
 class _Inference:
-    def __init__(self, diagnostics: Diagnostics, numbers: Iterator[int]) -> None:
+    def __init__(
+        self, diagnostics: Diagnostics, numbers: Iterator[int], inputs: Sequence[Known]
+    ) -> None:
         self.diagnostics = diagnostics
+        self.inputs = inputs
         self.numbers = numbers
         """Ids that no position has yet."""
         self.types: dict[int, tuple[Type, Type]] = {}
@@ -136,6 +139,8 @@ class _Inference:
             self.fits(leaf, op)
         if op.is_module:
             self.agree(resolved, x.type)
+        if op.gives is not None:
+            return resolved, self.inputs[op.gives]
         # what keeps the shape of its input, or joins members of that shape, did not make it
         keeps = not isinstance(op, Atom) or len(op.weight_shape) == 1
         for known in (x, *x.members) if keeps else ():
@@ -270,7 +275,7 @@ class _Inference:
     def settles(self, run: Run, x: Known) -> bool:
         """Whether the copies behind the first keep the shape that it gives."""
         found = Diagnostics()
-        trial = _Inference(found, self.numbers)
+        trial = _Inference(found, self.numbers, self.inputs)
         trial.scopes, trial.mentions = [*self.scopes], [*self.mentions]
         trial.shared = dict(self.shared)
         _, out = trial.infer(run.body, x)
@@ -341,7 +346,7 @@ class Shapes:
         )
         known = [Known(i.type, Label(i.span, f"`{i.name}` is {i.type}")) for i in inputs]
         numbers = count(1 + max(module.id for module in walk(program.tree)))
-        inference = _Inference(diagnostics, numbers)
+        inference = _Inference(diagnostics, numbers, known)
         start = known[0] if len(known) == 1 else Known(type, None, tuple(known))
         tree, _ = inference.infer(program.tree, start)
         for diagnostic, mention in inference.warnings if not diagnostics.errors else ():

@@ -19,9 +19,8 @@ from modnorm.graph.dataflow import Apply, Loop, Pack, Region
 from modnorm.graph.numbers import fits_float
 from modnorm.ops.base import Atom
 from modnorm.ops.types import Real
-from modnorm.passes.masses import divide
 from modnorm.passes.program import Level, Place, Program, Term, Weight
-from modnorm.passes.sensitivity import plus, power, times
+from modnorm.passes.sensitivity import divide, geometric, plus, power, times
 from modnorm.passes.streams import At, Streams
 
 Amount: TypeAlias = Mapping[tuple[Place, ...], Real]
@@ -151,19 +150,6 @@ class _Reverse:
         """What to carry on before a sum, or a repetition, of a stream that begins there or not."""
         starts = at.start == behind and not at.strides
         return _times(end, self.of(replace(at, start=0), 0, "reach")) if starts else end
-
-
-def geometric(ratio: Real, count: int) -> Real:
-    """1 + ratio + … + ratio^(count-1)."""
-    if ratio == 1:
-        return count
-    if isinstance(ratio, float) and abs(ratio - 1) < 1e-6:
-        total, term = 0.0, 1.0
-        for _ in range(count):
-            total += term
-            term *= ratio
-        return total
-    return divide(power(ratio, count) - 1, ratio - 1)
 
 
 def _over(amount: Amount, outer: tuple[Level, ...]) -> Amount:

@@ -25,9 +25,8 @@ from modnorm.graph.modules import (
 from modnorm.graph.numbers import show
 from modnorm.graph.paths import instance
 from modnorm.ops.base import Atom
-from modnorm.passes.masses import divide
 from modnorm.passes.program import Level, Program, Weight
-from modnorm.passes.sensitivity import power
+from modnorm.passes.sensitivity import divide, power
 
 TOLERANCE = 1e-9
 APART = 1e6

@@ -8,8 +8,8 @@ from typing import Any
 
 from modnorm.codegen.plan import records
 from modnorm.graph import paths
-from modnorm.passes.masses import divide
 from modnorm.passes.program import Program
+from modnorm.passes.sensitivity import divide
 from modnorm.pipeline import Analysis
 from modnorm.report.diagnostics import in_order, to_json
 from modnorm.report.model import UNNAMED, Part, certified, described, finite

@@ -33,11 +33,9 @@ from modnorm.graph.modules import (
 )
 from modnorm.kernels import schemes
 from modnorm.ops.types import Real
-from modnorm.passes.masses import divide
 from modnorm.passes.program import Program, Weight
-from modnorm.passes.sensitivity import power, times
+from modnorm.passes.sensitivity import divide, geometric, power, times
 from modnorm.passes.streams import At
-from modnorm.passes.targets import geometric
 from modnorm.report.diagnostics import cells, clean
 from modnorm.report.words import (
     begins,
@@ -265,13 +263,13 @@ class _Downstream:
                 case Repeat(runs=runs) if node.id not in self.streams.loops:
                     yield from self.copies(node, taken)
                     for after in runs[taken + 1 :]:
-                        one = self.program.sensitivities[after.body.id]
+                        one = self.program.passing[after.body.id]
                         yield _power(one, after.count, after.body, node.span)
 
     def copies(self, node: Repeat, taken: int) -> Iterator[Factor]:
         """The copies of the same run that stand behind, or that share the weight."""
         run = node.runs[taken]
-        one = self.program.sensitivities[run.body.id]
+        one = self.program.passing[run.body.id]
         if node.id not in self.own:
             terms = f"1 + … + {exact(one)}^{run.count - 1}" if run.count > 2 else ""
             what = f"used in {_copies(run.count)} of {_name(run.body)}"
@@ -293,14 +291,14 @@ class _Downstream:
                 case Leaf(op=op, span=span) if node.id in self.streams.readers:
                     yield self.read(node)
                 case Leaf(op=op, span=span):
-                    yield Factor(program.sensitivities[node.id], call(op), span)
+                    yield Factor(program.passing[node.id], call(op), span)
                 case Tuple(members=members, span=span):
-                    values = [program.sensitivities[member.id] for member in members]
+                    values = [program.passing[member.id] for member in members]
                     terms = " + ".join(map(exact, values))
-                    yield Factor(program.sensitivities[node.id], _name(node), span, terms)
+                    yield Factor(program.passing[node.id], _name(node), span, terms)
                 case Repeat(runs=runs, span=span):
                     for run in runs:
-                        one = program.sensitivities[run.body.id]
+                        one = program.passing[run.body.id]
                         yield _power(one, run.count, run.body, span)
                 case _:
                     stack.extend(reversed(children(node)))
@@ -339,7 +337,7 @@ class _Downstream:
             return Factor(leaf.op.sensitivity, call(leaf.op), leaf.span)
         terms = self.streams.streams[at.stream].sizes[at.start]
         what = f"{call(leaf.op)} of {exact(terms)} terms"
-        return Factor(self.program.sensitivities[leaf.id], what, leaf.span, streams=True)
+        return Factor(self.program.passing[leaf.id], what, leaf.span, streams=True)
 
 
 def _power(one: Real, count: int, body: Module, span: Span, which: str = "") -> Factor:

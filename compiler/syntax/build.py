@@ -19,7 +19,7 @@ from modnorm.diagnostics import Diagnostic, Source, Span, did_you_mean
 from modnorm.syntax import tree
 from modnorm.syntax.words import cut, span_of
 
-DTYPES = ("int", "float")
+DTYPES = ("int", "float", "bool")
 SPECIAL_FORMS = {
     "tare": "tare(module, mass)",
     "compose": "compose(f(i) for i in range(n))",
@@ -126,9 +126,10 @@ class Builder:
         if str(dtype) not in DTYPES:
             self.problem(
                 "E102",
-                f"an input's type is `int` or `float`, not `{cut(dtype)}`",
+                f"an input's type is `int`, `float` or `bool`, not `{cut(dtype)}`",
                 self.span(dtype),
-                hint=did_you_mean(cut(dtype), DTYPES) or "`int` for token ids, `float` otherwise",
+                hint=did_you_mean(cut(dtype), DTYPES)
+                or "`int` for token ids, `bool` for a mask, `float` otherwise",
             )
         return tree.Input(
             name,

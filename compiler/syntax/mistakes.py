@@ -217,7 +217,7 @@ def inputs(f: Failure) -> Diagnostic | None:
             "an input has at least one size", hint="the first size is the batch: `float[batch]`"
         )
     if f.before.type == "COLON":
-        return f.error("an input's type is `int` or `float`", span=place, hint=hint)
+        return f.error("an input's type is `int`, `float` or `bool`", span=place, hint=hint)
     if f.opening is None and f.token.type in ("LESS_EQUAL", "GREATER", "GREATER_EQUAL"):
         return f.error(
             f"an input's bound is written with `<`, not with `{f.token}`",

@@ -15,6 +15,10 @@ def i(*shape: Size, bound: Size | None = None) -> Tensor:
     return Tensor("int", shape, bound)
 
 
+def b(*shape: Size) -> Tensor:
+    return Tensor("bool", shape)
+
+
 def bare(type: Type) -> Type:
     """The type with nothing known of its axes."""
     if isinstance(type, TupleType):

@@ -171,7 +171,7 @@ def test_every_foreign_argument_is_answered() -> None:
     names = {"in", "count", "out", "dim", "size", "kernel", "stride", "heads", "causal", "base"}
     names |= {"dilation", "factor", "groups", "affine"}
     for name, here in RENAMED.items():
-        assert names | {"eps", "p", "axis"} >= set(here) - {"d"}
+        assert names | {"eps", "p", "axis", "fraction", "window", "softcap"} >= set(here) - {"d"}
         assert f"it is `{here[0]}` here" in equivalents.argument("f", name, [], here)
     for name in LEFT_OUT:
         assert "leave it out, " in equivalents.argument("f", name, [], ())

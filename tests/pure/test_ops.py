@@ -9,13 +9,13 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from op_types import B, H, T, W, bare, f, i, tup
+from op_types import B, H, T, W, b, bare, f, i, tup
 
-from modnorm.ops.attention import Attention, RoPE
+from modnorm.ops.attention import Attention
 from modnorm.ops.axes import Flatten, Reshape, Squeeze, Transpose, Unsqueeze
 from modnorm.ops.base import Atom, Bond, Misfit, Op, Reader
 from modnorm.ops.conv import Conv1D, Conv2D, ConvTranspose2D
-from modnorm.ops.effects import BatchMeanSubtract, BatchStandardize, Dropout
+from modnorm.ops.effects import BatchMeanSubtract, BatchStandardize, Dropout, DropPath
 from modnorm.ops.elementwise import Abs, LogSoftmax, ReLU, Sigmoid, Softcap, Softmax
 from modnorm.ops.embed import Embed, Unembed
 from modnorm.ops.fused import Fused
@@ -29,6 +29,7 @@ from modnorm.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool, Mean, Upsampl
 from modnorm.ops.product import MatMul, Product
 from modnorm.ops.registry import builtin, find, names
 from modnorm.ops.reshape import Enumerate, MergeHeads, SplitHeads
+from modnorm.ops.rope import RoPE
 from modnorm.ops.scalars import Identity, Mul
 from modnorm.ops.types import Symbol, Type
 from modnorm.ops.vectors import Bias, Scale
@@ -113,8 +114,8 @@ def test_names_and_signatures() -> None:
         "Flatten", "SplitHeads", "MergeHeads", "Enumerate", "Abs", "ReLU", "GELU", "SiLU", "Tanh",
         "Softmax", "MeanSubtract", "RMSDivide", "Mean", "AvgPool", "AdaptiveAvgPool", "Attention",
         "RoPE", "HeadedLinear", "Readout", "MaxPool", "Product", "Dropout", "BatchMeanSubtract",
-        "QKV", "Concat", "Stack", "Slice", "Split", "Transpose", "Reshape", "Squeeze", "Unsqueeze",
-        "Parameter", "MatMul", "Sigmoid", "Softplus", "Exp", "ReLU2", "Softcap", "LogSoftmax",
+        "DropPath", "QKV", "Concat", "Stack", "Slice", "Split", "Transpose", "Reshape", "Squeeze",
+        "Unsqueeze", "Parameter", "MatMul", "Sigmoid", "Softplus", "Exp", "ReLU2", "Softcap", "LogSoftmax",
         "Conv1D", "ConvTranspose2D", "Upsample", "GroupStandardize", "BatchStandardize",
     } == set(names())  # fmt: skip
     assert Linear.signature() == 'Linear(out, in, mass = 1, norm = "spectral")'
@@ -123,7 +124,8 @@ def test_names_and_signatures() -> None:
     assert ConvTranspose2D.signature() == f"ConvTranspose2D{sizes}, output_padding = 0, mass = 1)"
     assert Upsample.signature() == "Upsample(factor)"
     assert RMSDivide.signature() == "RMSDivide(dim = -1, eps = 1e-12)"
-    assert Attention.signature() == "Attention(causal = false, scale = 1)"
+    shown = "Attention(causal = false, scale = 1, window = …, softcap = …, alibi = false)"
+    assert Attention.signature() == shown
     assert Dropout.signature() == "Dropout(p = 0.5)"
     assert BatchMeanSubtract.signature() == "BatchMeanSubtract(size, momentum = 0.1)"
     assert ReLU.signature() == "ReLU"
@@ -264,6 +266,12 @@ SHAPES: list[tuple[Op, Type, Type]] = [
     (AdaptiveAvgPool(2), f(B, 3, 8, 8), f(B, 3, 2, 2)),
     (Attention(True), tup(f(B, 4, T, 16), f(B, 4, T, 16), f(B, 4, T, 8)), f(B, 4, T, 8)),
     (Attention(), tup(f(B, 4, T, 16), f(B, 4, W, 16), f(B, 4, W, 8)), f(B, 4, T, 8)),
+    (Attention(True), tup(f(B, 4, T, 16), f(B, 2, W, 16), f(B, 2, W, 8)), f(B, 4, T, 8)),
+    (Attention(), tup(f(B, 4, T, 16), *[f(B, 2, W, 16)] * 2, b(B, 1, 1, W)), f(B, 4, T, 16)),
+    (Attention(), tup(*[f(B, 4, T, 16)] * 3, f(T, T)), f(B, 4, T, 16)),
+    (Attention(), tup(*[f(T, W, 16)] * 3), f(T, W, 16)),
+    (RoPE(fraction=Fraction(1, 4)), f(B, T, 16), f(B, T, 16)),
+    (DropPath(0.1), tup(f(B, T), f(B)), tup(f(B, T), f(B))),
     (RoPE(), f(B, 4, T, 16), f(B, 4, T, 16)),
     (RoPE(), tup(f(B, T, 16), f(B, W, 4)), tup(f(B, T, 16), f(B, W, 4))),
     (Dropout(), f(B, T), f(B, T)),
@@ -412,7 +420,18 @@ MISFITS: list[tuple[Op, Type, str, str, str]] = [
      "the last axis of q and k to be equal, but they are 8 and 4", "", ""),
     (Attention(), tup(f(2, T, 8), f(2, T, 8), f(2, W, 8)), "they are seq and w", "", ""),
     (Attention(), tup(f(2, T, 8), f(3, T, 8), f(2, T, 8)), "leading axes of q and k", "", ""),
-    (Attention(True), tup(f(2, T, 8), f(2, W, 8), f(2, W, 8)), "with `causal`", "", ""),
+    (Attention(), tup(f(B, 4, T, 8), *[f(B, 3, T, 8)] * 2), "share 3 heads of keys among", "", ""),
+    (Attention(), tup(f(B, 4, T, 8), f(B, 2, T, 8), f(B, 4, T, 8)), "heads of k and v", "", ""),
+    (Attention(), tup(*[f(B, 4, T, 8)] * 3, b(B, T)), "broadcast to (batch, 4, seq, seq)", "",
+     "`bool[batch, 1, 1, seq]`"),
+    (Attention(), tup(*[f(B, 4, T, 8)] * 3, i(T, T)), "is `bool`", "", "bool[batch, 4, seq, seq]"),
+    (Attention(alibi=True), tup(*[f(B, T, 8)] * 3), "without heads", "alibi", "SplitHeads"),
+    (Attention(softcap=-1), tup(*[f(B, T, 8)] * 3), "must be positive", "softcap", ""),
+    (RoPE(fraction=Fraction(1, 3)), f(B, T, 8), "is 8/3", "fraction", "2/8"),
+    (RoPE(fraction=2), f(B, T, 8), "above 0 and at most 1", "fraction", ""),
+    (RoPE(scale=0), f(B, T, 8), "must not be 0", "scale", ""),
+    (DropPath(1), f(B), "`p` of `DropPath` must be", "p", "share of examples"),
+    (Dropout(), b(B), "takes real numbers, but its input is bool[batch]", "", "mask"),
     (RoPE(), f(B, T, 7), "the last axis of float[batch, seq, 7] has 7", "", "even"),
     (RoPE(-1), f(B, T, 8), "must be positive", "base", ""),
     (Dropout(1), f(B), "`p` of `Dropout` must be at least 0 and below 1", "p", "`Dropout(0.1)`"),

@@ -8,13 +8,13 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from op_types import B, T, f, tup
+from op_types import B, T, W, f, tup
 
-from modnorm.ops.attention import Attention, RoPE
+from modnorm.ops.attention import Attention
 from modnorm.ops.axes import Flatten, Reshape, Squeeze, Transpose, Unsqueeze
 from modnorm.ops.base import LINEAR, Op, Sharpness
 from modnorm.ops.conv import Conv1D, Conv2D, ConvTranspose2D
-from modnorm.ops.effects import BatchMeanSubtract, BatchStandardize, Dropout
+from modnorm.ops.effects import BatchMeanSubtract, BatchStandardize, Dropout, DropPath
 from modnorm.ops.elementwise import (
     GELU,
     Abs,
@@ -41,6 +41,7 @@ from modnorm.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool, Mean, Upsampl
 from modnorm.ops.product import MatMul, Product
 from modnorm.ops.registry import builtin
 from modnorm.ops.reshape import Enumerate, MergeHeads, SplitHeads
+from modnorm.ops.rope import RoPE
 from modnorm.ops.scalars import Identity, Mul
 from modnorm.ops.types import Tensor, Type
 from modnorm.ops.vectors import Bias, Scale
@@ -122,9 +123,12 @@ VALUES: list[tuple[Op, Any, Any, Sharpness | None]] = [
     (Unsqueeze(1).resolve(f(B, 8))[0], 1, 1, LINEAR),
     (Parameter((1, 8)), 0, 0, LINEAR),
     (Attention(), 1, 1, Sharpness(0, 0, 2)),
-    (Attention(scale=3), 3, 3, Sharpness(0, 0, 12)),
+    (Attention(scale=3), THIRD, 3, Sharpness(0, 0, 12)),
     (Attention(scale=Fraction(-1, 2)), 1, 1, Sharpness(0, 0, 0.75)),
+    (Attention(scale=2, softcap=1), THIRD, 2, Sharpness(0, 0, 6 + 16 / (3 * math.sqrt(3)))),
+    (Attention(window=3, alibi=True), 1, 1, Sharpness(0, 0, 2)),
     (RoPE(), 1, 1, LINEAR),
+    (DropPath(Fraction(1, 5)), 1, Fraction(5, 4), LINEAR),
     (Dropout(), 1, 2, LINEAR),
     (Dropout(0), 1, 1, LINEAR),
     (Dropout(Fraction(1, 10)), 1, Fraction(10, 9), LINEAR),
@@ -202,7 +206,10 @@ ABSORBED: list[tuple[Op, tuple[Any, ...], Any]] = [
     (WeightedSum((2, 3)), (THIRD, -1), (WeightedSum((Fraction(2, 3), -3)), 1)),
     (Select(1), (5, 7), (Select(1), 7)),
     (Attention(scale=3), (THIRD, 2, 7), (Attention(scale=2), 7)),
+    (Attention(scale=3), (THIRD, 2, 7, 1), (Attention(scale=2), 7)),
+    (Attention(), (1, 1, 1, 2), None),
     (RoPE(), (2, 2), (RoPE(), 2)),
+    (DropPath(THIRD), (-2,), (DropPath(THIRD), -2)),
     (RoPE(), (2, 3), None),
     (Enumerate(), (2,), (Enumerate(), 1)),
     (Mean(1), (2,), (Mean(1), 2)),
@@ -235,6 +242,7 @@ def test_what_fuses() -> None:
 # -- emission -------------------------------------------------------------------------------
 
 IMAGE = f(B, 3, 8, 8)
+QS, KS, PAD = f(B, 4, T, 16), f(B, 2, T, 16), Tensor("bool", (B, 1, 1, T))
 EMITTED: list[tuple[Op, Any, Type, str]] = [
     (Linear(4), "x", f(B, 5), "F.linear(x, m.weight)"),
     (Linear(4, norm_="column"), "x", f(B, 5), "F.linear(x, m.weight)"),
@@ -314,6 +322,25 @@ EMITTED: list[tuple[Op, Any, Type, str]] = [
     (Mean(1, keepdim=True), "x", f(B, 3, 4), "x.mean(dim=1, keepdim=True)"),
     (Attention(True), ("q", "k", "v"), tup(*[f(B, 2, T, 8)] * 3),
      "F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.125)"),
+    (Attention(True, "1/sqrt(d)"), ("q", "k", "v"), tup(QS, KS, KS),
+     "F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True, scale=0.25)"),
+    (Attention(True, window=9), ("q", "k", "v"), tup(*[QS] * 3),
+     "attend(q, k, v, 0.0625, None, True, 9)"),
+    (Attention(alibi=True), ("q", "k", "v"), tup(*[QS] * 3),
+     "attend(q, k, v, 0.0625, alibi(q, k))"),
+    (Attention(), "x", tup(QS, KS, KS, PAD), "attend(x[0], x[1], x[2], 0.0625, x[3])"),
+    (Attention(True, alibi=True), ("q", "k", "v", "m"), tup(QS, KS, KS, PAD),
+     "attend(q, k, v, 0.0625, alibi(q, k, m), True)"),
+    (Attention(True, 0), ("q", "k", "v", "m"), tup(QS, KS, KS, f(B, 4, T, T)),
+     "attend(0 * q, k, v, 1, m, True)"),
+    (Attention(softcap=50), ("q", "k", "v"), tup(QS, KS, KS),
+     "capped(q, k, v, 0.0625, 50)"),
+    (Attention(window=3), ("q", "k", "v"), tup(QS, *[f(B, 4, W, 16)] * 2),
+     "attend(q, k, v, 0.0625, None, False, 3)"),
+    (RoPE(scale=0.25, fraction=0.5), "q", f(B, T, 8), "rotary(q, 4, 10000, scale=0.25)"),
+    (RoPE(interleaved=True, offset=7), ("q", "k"), tup(f(B, T, 8), f(B, T, 4)),
+     "(rotary(q, 8, 10000, offset=7, interleaved=True),"
+     " rotary(k, 4, 10000, offset=7, interleaved=True))"),
     (RoPE(), ("q", "k"), tup(f(B, T, 8), f(B, T, 8)), "(rope(q), rope(k))"),
     (RoPE(500), "q", f(B, T, 8), "rope(q, 500)"),
 ]  # fmt: skip

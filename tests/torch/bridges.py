@@ -157,6 +157,7 @@ class Bridges:
         plain += [E(f"Bias({size})"), E(f"Scale({size})"), E(f"Bias(axis = {axis})")]
         plain += [E(f"Scale(axis = {axis})"), E(f"Tanh @ Scale(axis = {axis})", PRODUCT, 2)]
         plain += [E("Softmax"), E("Softmax(1/2)"), E("Dropout"), E("Dropout(0)"), E("Dropout(0.1)")]
+        plain += [E("DropPath"), E("DropPath(0)")]
         plain += [E("BatchMeanSubtract"), E("BatchMeanSubtract(momentum = 1/2)")]
         plain += [
             E("Product @ (Identity, Tanh)", PRODUCT, 3),
@@ -175,7 +176,8 @@ class Bridges:
         if a[0] == "signal":
             plain += [E("AvgPool(3, 1, 1)"), E("MaxPool(1) @ Upsample(1)", PRODUCT, 2)]
         if a[0] in ("seq", "heads", "clips") and a[-1] % 2 == 0:
-            plain += [E("RoPE"), E("RoPE(100)")]
+            plain += [E("RoPE"), E("RoPE(100)"), E("RoPE(interleaved = true, scale = 1/2)")]
+            plain += [E("RoPE(offset = 2, fraction = 1/2)")] if a[-1] % 4 == 0 else []
         if a[0] == "heads":
             plain += [E(f"MergeHeads >> SplitHeads({a[1]})", CHAIN, 2)]
         ways: list[Callable[[], E]] = [lambda: self.pick(plain)] * 4

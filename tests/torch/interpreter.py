@@ -40,10 +40,14 @@ class Run:
 
     def __call__(self, node: Plain, type: Type, *inputs: Any) -> Any:
         """The output for inputs of a type, which may have free sizes."""
+        self.inputs = inputs
+        self.types = (type,) if len(inputs) == 1 else type.members  # type: ignore[union-attr]
         return self.run(node, inputs[0] if len(inputs) == 1 else inputs, type)[0]
 
     def run(self, node: Plain, x: Any, type: Type) -> tuple[Any, Type]:
         match node:
+            case Leaf(op=op) if getattr(op, "gives", None) is not None:
+                return self.inputs[op.gives], self.types[op.gives]
             case Leaf():
                 op, out = node.op.resolve(type)
                 return self.blur(self.apply(op, node.key, x)), out

@@ -73,7 +73,7 @@ def operations(draw: Any, cls: type[Op]) -> Op:
             "sizes": st.sampled_from(SIZES),
             "index": st.integers(0, 2),
             "integer": st.integers(-3, 3),
-            "number": st.sampled_from(NUMBERS),
+            "number": st.sampled_from([*NUMBERS, *argument.choices]),
             "flag": st.booleans(),
             "axis": st.sampled_from([axis for axis in AXES if isinstance(axis, int)]),
             "axes": st.sampled_from(AXES),
@@ -124,6 +124,10 @@ def candidates(batch: int, seq: int, other: int, d: int) -> Iterator[Type]:
     yield TupleType((f(batch, 1, d), f(batch, seq, d)))
     yield TupleType((f(batch, other, seq, d), f(batch, other, 5, d), f(batch, other, 5, 3)))
     yield TupleType((f(batch, seq, d),) * 3)
+    grouped = (f(batch, 2 * other, seq, d), f(batch, other, 5, d), f(batch, other, 5, 3))
+    yield TupleType((*grouped, f(batch, 1, seq, 5)))
+    yield TupleType((*grouped, Tensor("bool", (seq, 5))))
+    yield TupleType((*grouped[:2], f(batch, other, 5, 2), Tensor("bool", (batch, 1, 1, 5))))
     yield TupleType((f(batch, d),))
     yield TupleType((TupleType((f(seq, d), f(seq, d))), f(seq, d)))
 
@@ -156,6 +160,8 @@ def value(type: Type, generator: torch.Generator, *, grad: bool = False) -> Any:
     if type.dtype == "int":
         bound = type.bound if isinstance(type.bound, int) else 1
         return torch.randint(bound, type.shape, generator=generator)
+    if type.dtype == "bool":
+        return torch.rand(type.shape, generator=generator) < 0.5
     x = torch.randn(type.shape, generator=generator, dtype=torch.float64)
     return x.requires_grad_(grad)
 

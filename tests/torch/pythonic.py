@@ -107,6 +107,14 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Named:
+    """An input by its name: what comes in is lost."""
+
+    gives: int
+    sensitivity: Real = 0
+
+
+@dataclass(frozen=True)
 class Call:
     """An operation with its arguments; every use of it has a weight of its own."""
 
@@ -253,6 +261,9 @@ class Program:
 
     def statement(self, statement: Statement, given: list[Any], named: dict[Any, Any]) -> Any:
         match statement.kind:
+            case "input":
+                names = [s.name for s in self.statements.values() if s.kind == "input"]
+                return Call(Named(names.index(statement.name)))
             case "param":
                 value = self.overrides.get(statement.name)
                 return self.value(parse(statement.body), {}) if value is None else value

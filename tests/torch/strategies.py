@@ -42,6 +42,7 @@ class Writer(Bridges):
     scope: list[tuple[str, Any]] = field(default_factory=list)
     defs: list[tuple[str, Kind, Kind, list[tuple[str, Any]], int]] = field(default_factory=list)
     shared: list[tuple[str, Kind, Kind, int]] = field(default_factory=list)
+    inputs: list[tuple[str, Kind]] = field(default_factory=list)
     costs: dict[str, int] = field(default_factory=dict)
     counts: list[str] | None = None
 
@@ -122,6 +123,19 @@ class Writer(Bridges):
 
     def addition(self, a: Kind, b: Kind, depth: int) -> E:
         left = self.module(a, b, depth)
+        named = [(name, kind) for name, kind in self.inputs if reaches(kind, b)]
+        named = [pair for pair in named if pair[0] not in dict(self.scope)]
+        if named and self.chance(2):
+            name, kind = self.pick(named)
+            right = self.composed(E(name), self.module(kind, b, depth))
+            if self.chance(2):  # a shared module of an input
+                shared = self.name("s")
+                outer, self.scope = self.scope, []
+                inner = self.composed(E(name), self.module(kind, b, min(depth, 2)))
+                self.scope = outer
+                self.statements.append(Statement("shared", shared, inner.text))
+                right = E(shared, OPERAND, inner.cost)
+            return E(f"{left.at(SUM)} + {right.at(PRODUCT)}", SUM, left.cost + right.cost + 1)
         other = b
         if b[0] == "seq" and reaches(a, ("pos", b[1])) and self.chance(4):
             other = ("pos", b[1])  # it has no batch, and is added to every sequence of one
@@ -204,13 +218,17 @@ class Writer(Bridges):
     def attention(self, a: Kind, b: Kind, depth: int) -> E:
         heads, value = (b[1], b[2]) if b[0] == "heads" else (2, self.pick(WIDTHS))
         key = ("heads", heads, self.pick((2, 4)))
+        groups = self.pick([n for n in (1, 2, heads) if heads % n == 0])
         turn = E("RoPE") if self.chance(3) else None
-        q, k = (self.module(a, key, depth - 1) for _ in range(2))
+        q = self.module(a, key, depth - 1)
+        k = self.module(a, ("heads", groups, key[2]), depth - 1)
         if turn is not None:
             q, k = self.composed(q, turn), self.composed(k, turn)
-        v = self.module(a, ("heads", heads, value), depth - 1)
+        v = self.module(a, ("heads", groups, value), depth - 1)
         tuple_ = self.beside(q, k, v)
-        given = self.pick(["", "(true)", "(true, 1/2)", "(scale = 2)", "(true, -1)", "(true, 0)"])
+        given = ["", "(true)", "(true, 1/2)", "(scale = 2)", "(true, -1)", "(true, 0)"]
+        given += ["(window = 2)", '(true, "1/sqrt(d)", softcap = 2)', "(true, alibi = true)"]
+        given = self.pick([*given, "(true, -1, 2, alibi = true)"])
         made = self.composed(tuple_, E(f"Attention{given}"))
         if self.chance(3):
             made = E(f"1/3 * {made.at(SIGN)}", PRODUCT, made.cost + 1)
@@ -351,6 +369,7 @@ def programs(draw: Any, *, counted: bool = False) -> Sample:
         name = draw(st.sampled_from([f"in{number}", "xyz"[number], "ij"[number]]))
         writer.used.add(name)
         writer.statements.append(Statement("input", name, declared(kind)))
+        writer.inputs.append((name, kind))
     names = ["Net", "Linear2", "Layer", "Part", "Norm", "model_1", "NormedAdam"]
     model = draw(st.sampled_from(names))
     writer.used.add(model)

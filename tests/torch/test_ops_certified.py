@@ -50,6 +50,7 @@ SPLIT = Tensor("float", (1, 2, 3, 4), None, ("batch", "head", "other", "channel"
 HEADS = TupleType((f(1, 2, 3, 4), f(1, 2, 3, 4), f(1, 2, 3, 4)))
 VECTORS = Tensor("float", (2, 3, 6), None, ("batch", "other", "channel"))
 PAIR = TupleType((f(2, 3, 4), f(2, 3, 4)))
+GROUPED = TupleType((f(1, 4, 3, 4), f(1, 2, 3, 4), f(1, 2, 3, 4)))
 TRIALS: dict[str, list[Trial]] = {
     "Abs": [Trial(tight=0.99), Trial(whole, whole, tight=0.99)],
     "ReLU": [Trial(tight=0.99)],
@@ -78,8 +79,12 @@ TRIALS: dict[str, list[Trial]] = {
     "Attention": [
         Trial(total(rms), rms, {}, HEADS, tight=0.9),
         Trial(total(rms), rms, {"causal": True, "scale": 3}, HEADS),
+        Trial(total(rms), rms, {"softcap": 0.5, "window": 2}, GROUPED, tight=0.9),
     ],
-    "RoPE": [Trial(rms, rms, {}, f(2, 5, 6), tight=0.999)],
+    "RoPE": [
+        Trial(rms, rms, {}, f(2, 5, 6), tight=0.999),
+        Trial(rms, rms, {"fraction": 0.5, "interleaved": True}, f(2, 3, 8), tight=0.999),
+    ],
     "SplitHeads": [Trial(rms, rms, {"heads": 3}, tight=0.99)],
     "MergeHeads": [Trial(rms, rms, {}, f(1, 2, 3, 4), tight=0.99)],
     "Flatten": [Trial(whole, rms, tight=0.999), Trial(channels, whole)],
@@ -161,6 +166,7 @@ TRIALS: dict[str, list[Trial]] = {
         Trial(rms, rms, {"axis": -3}, SPLIT, tight=0.99),
     ],
     "Dropout": [Trial(arguments={"p": 0.25})],  # in training they are tried in test_effects.py
+    "DropPath": [Trial(arguments={"p": 0.25})],
     "BatchMeanSubtract": [Trial(), Trial(type=f(1, 2, 3, 3))],
     "Unembed": [Trial(rms, largest, {"embed": "e", "count": 5, "dim": 6}, f(2, 6), tight=0.95)],
 }

@@ -19,6 +19,8 @@ from modnorm.passes.gains import row_at
 SPLIT = Tensor("float", (1, 2, 3, 4), None, ("batch", "head", "other", "channel"))
 """A value split into heads."""
 HEADS = TupleType((SPLIT, SPLIT, SPLIT))
+MASKED = TupleType((f(1, 4, 3, 4), f(1, 2, 3, 4), f(1, 2, 3, 4), f(1, 1, 3, 3)))
+"""Keys for two query heads each, and a mask that is added."""
 IMAGE = f(1, 3, 4, 4)
 SIGNAL = Tensor("float", (1, 3, 5), None, ("batch", "channel", "space"))
 
@@ -153,9 +155,12 @@ CASES = [
     Case("Mean", {"dim": (1, 3), "keepdim": True}, IMAGE, (2.0,)),
     Case("Attention", {}, HEADS, (2.0, 3.0, 0.7), 0.2),
     Case("Attention", {"scale": 0.5, "causal": True}, HEADS, (2.0, 1.5, 3.0)),
+    Case("Attention", {"softcap": 2, "window": 2, "alibi": True}, MASKED, (2.0, 1.5, 1.0, 2.0)),
+    Case("RoPE", {"fraction": 0.5, "offset": 3}, SPLIT, (2.0,), 0.99, low=1.0),
     Case("RoPE", {}, TupleType((f(2, 4, 6), f(2, 4, 2))), (2.0, 0.5), 0.99),
     Case("RoPE", {}, SPLIT, (2.0,), 0.99, low=1.0),
     Case("Dropout", {"p": 0.25}, TupleType((f(2, 6), f(3, 4))), (2.0, 0.5)),
+    Case("DropPath", {"p": 0.25}, TupleType((f(2, 6), f(3, 4))), (2.0, 0.5)),
     Case("BatchMeanSubtract", {}, f(2, 3, 6), (2.0,), low=1.0),
     Case("BatchMeanSubtract", {}, f(2, 3, 4, 4), (2.0,)),
 ]
