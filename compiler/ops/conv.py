@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -292,7 +293,8 @@ class Convolution(Kernel):
     @property
     def shown(self) -> str:
         into = "{1}" if self.groups == 1 else str(self.in_)
-        return self.with_settings(**{"out": "{0}", "in": into, "kernel": self.printed})
+        shown = self.with_settings(**{"out": "{0}", "in": into, "kernel": self.printed})
+        return shown if self.groups > 1 else re.sub(r"{\d}", "{}", shown)
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
