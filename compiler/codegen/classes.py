@@ -89,6 +89,7 @@ class Classes:
         self.parts: dict[str, str] = {}
         self.loops: dict[int, list[tuple[str, int, int]]] = {}
         self.borrowed: dict[int, tuple[str, ...]] = {}
+        self.read: dict[int, dict[int, Apply]] = {}
         self.texts: list[str] = []
 
     def write(self) -> str:
@@ -214,7 +215,9 @@ class Classes:
 
     def found(self, loop: Loop) -> dict[int, Apply]:
         """What the copies of a repetition are given, by number."""
-        found: dict[int, Apply] = {}
+        if id(loop) in self.read:
+            return self.read[id(loop)]
+        found = self.read[id(loop)] = dict[int, Apply]()
         for run in loop.runs:
             for number in run.region.numbers():
                 value = run.region[number]
@@ -222,7 +225,7 @@ class Classes:
                     found[value.op.gives] = value
                 elif isinstance(value, Loop):
                     inner = self.found(value)
-                    found |= {i: inner[i] for i in inner.keys() - value.takes}
+                    found.update({i: inner[i] for i in inner.keys() - value.takes})
         return found
 
     def given(self, loop: Loop | None) -> dict[int, str]:
