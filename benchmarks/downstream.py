@@ -48,7 +48,7 @@ def measured(model: torch.nn.Module, tokens: Tensor, names: list[str]) -> dict[s
 
 
 @click.command()
-@click.argument("file", default=str(HERE / "transfer" / "nanogpt.mod"))
+@click.argument("file", default=str(HERE / "nanogpt.mod"))
 @click.option("--vary", default="blocks=2,8,32", help="A param and its values.")
 @click.option("--all", "every", is_flag=True, help="Show every weight.")
 @torch.no_grad()

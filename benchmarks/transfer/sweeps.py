@@ -31,7 +31,6 @@ CNN = (
     "examples/rescnn.mod -p width=8 -p blocks=2 --data fashion-mnist --batch 16 --steps 150 "
     "--star --vary width=4,8,16,32 --vary blocks=2,4,8 --seeds 2"
 )
-NANO = "benchmarks/transfer/nanogpt.mod --data shakespeare --context 32 --seeds 3"
 VARIANTS = (
     "benchmarks/transfer/gpt_variants.mod -p heads=4 -p context=32 -p blocks=2 "
     "--data shakespeare --vary d_embed=64,128 --seeds 2"
@@ -69,14 +68,6 @@ SWEEPS = {
         "--optimizer modula_rules:gpt,normed_sgd,sgd,mup_rules:adam "
         "--lr modula_rules:gpt=2^-3..2^0 --lr normed_sgd=2^-2..2^1 "
         "--lr sgd=2^-1..2^2 --lr mup_rules:adam=2^-7..2^-4",
-    ),
-    "nanogpt": Sweep(
-        "a GPT in its usual form, x + f(norm(x)) and a tied table: depths × 8",
-        f"{NANO} --vary blocks=2,4,8,16 --optimizer {DUAL} --lr 2^2..2^5",
-    ),
-    "nanogpt_mean": Sweep(
-        "the same with its residual stream written as a running mean",
-        f"{NANO} -p mean=true --vary blocks=2,4 --optimizer {DUAL} --lr 2^2..2^5",
     ),
     "mlp": Sweep(
         "residual MLP on images: widths × 8, depths × 8",

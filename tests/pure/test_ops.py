@@ -116,7 +116,8 @@ def test_names_and_signatures() -> None:
         "RoPE", "HeadedLinear", "Readout", "MaxPool", "Product", "Dropout", "BatchMeanSubtract",
         "DropPath", "QKV", "Concat", "Stack", "Slice", "Split", "Transpose", "Reshape", "Squeeze",
         "Unsqueeze", "Parameter", "MatMul", "Sigmoid", "Softplus", "Exp", "ReLU2", "Softcap",
-        "LogSoftmax", "Conv1D", "ConvTranspose2D", "Upsample", "GroupStandardize", "BatchStandardize",
+        "LogSoftmax", "Conv1D", "ConvTranspose2D", "Upsample", "GroupStandardize",
+        "BatchStandardize",
     } == set(names())  # fmt: skip
     assert Linear.signature() == 'Linear(out, in, mass = 1, norm = "spectral")'
     sizes = "(out, in, kernel = 3, stride = 1, padding = 1"

@@ -23,9 +23,9 @@ def mean(f, k, of = 1) = (1 - of / (k + of)) * Identity + 1 / (k + of) * f
 """`mean(f, k)` takes the mean of k terms to that of k + 1."""
 
 
-def program(model: str, **params: int) -> Program:
-    certified = analyse_text(PARTS + model, params=params, passes=CERTIFIED)
-    return certified.program
+def program(model: str) -> Program:
+    more = "input y: float[batch, 8]\n" if "@ y" in model else ""
+    return analyse_text(more + PARTS + model, passes=CERTIFIED).program
 
 
 def targets(found: Program) -> list[float]:
@@ -94,6 +94,13 @@ PAIRS = {
         "def part(k) = mean(f @ norm, k)\n"
         "model M = Linear(3) @ norm @ Linear(8) @ compose(part(i + 1) for i in range(2))"
         " @ Linear(8)",
+    ),
+    "a shared module of an input's name in every branch": (
+        "shared memory = Linear(8) @ Tanh @ Linear(8) @ y\n"
+        "model M = Linear(3) @ norm @ (Identity + f @ norm + g @ memory) ** 3 @ Linear(8) @ x",
+        "shared memory = Linear(8) @ Tanh @ Linear(8) @ y\n"
+        "def both(k) = (1 - 2 / (k + 2)) * Identity + 1 / (k + 2) * (f @ norm + g @ memory)\n"
+        "model M = Linear(3) @ norm @ compose(both(2 * i + 1) for i in range(3)) @ Linear(8) @ x",
     ),
     "two heads": (
         "model M = (Linear(3) @ norm, Linear(2) @ norm @ Dropout(0.1))"
