@@ -426,7 +426,9 @@ def _atom_class(name: str, op: Weighted, code: str, type: Type) -> str:
     shape = ", ".join(op.axes)
     about = quoted(f"{op.doc()} Norm of the weight: {op.norm.formula}.")
     doc = textwrap.wrap(about, WIDTH - 8, break_long_words=False)
-    lines = [f"class {name}(nn.Module):", f'    """{doc[0]}', *(f"    {d}" for d in doc[1:])]
+    base, made_with = op.layer
+    made_with += ', device="meta"' if made_with else ""  # what it makes is replaced
+    lines = [f"class {name}({base}):", f'    """{doc[0]}', *(f"    {d}" for d in doc[1:])]
     if len(doc) == 1:
         lines[-1] += '"""'
     else:
@@ -434,7 +436,7 @@ def _atom_class(name: str, op: Weighted, code: str, type: Type) -> str:
     lines += [
         "",
         *_wrapped(f"    def __init__(self, {arguments}, generator: Any = None, **factory: Any)"),
-        "        super().__init__()",
+        f"        super().__init__({made_with})",
         f"        weight, dtype = blank({shape}, **factory)",
         "        with torch.no_grad():",
         *(f"            {line}" for line in op.beginning.splitlines()),

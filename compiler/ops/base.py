@@ -515,6 +515,15 @@ class Weighted(Op):
         """
 
     @property
+    def layer(self) -> tuple[str, str]:
+        """The class that the generated layer derives from, and what that is made with.
+
+        It is the one of torch.nn that computes the same, where there is one, so that what looks for
+        such layers finds it. The arguments may use the names of `axes`.
+        """
+        return "nn.Module", ""
+
+    @property
     def shown(self) -> str:
         """How the layer prints, as in `Linear(out=10, in=64)`: a format of the weight's sizes."""
         sizes = {axis.rstrip("_"): "{}" for axis in self.axes}

@@ -54,6 +54,8 @@ class Kernel(Atom):
     """How many axes of pixels there are."""
     call: ClassVar[str]
     """The torch function."""
+    kind: ClassVar[str]
+    """The class of torch.nn."""
     begins_orthogonal = True  # a sign is, where a tap is one number
     other: ClassVar[str] = ""
     """What takes values of another number of axes, for a hint."""
@@ -103,6 +105,12 @@ class Kernel(Atom):
     @property
     def taps(self) -> int:
         return math.prod(self.sides("kernel"))
+
+    @property
+    def written(self) -> str:
+        """The kernel's size, in the names of the weight's axes."""
+        names = self.axes[2:]
+        return names[0] if len(set(names)) == 1 else f"({', '.join(names)})"
 
     @property
     def printed(self) -> str:
@@ -370,6 +378,17 @@ class Convolution(Kernel):
         padded = F.pad(x, [p for pair in reversed(self.pads()) for p in pair])
         return self.convolved(padded, kernel, self.sides("stride"), self.sides("dilation"))
 
+    @property
+    def layer(self) -> tuple[str, str]:
+        if any(before != behind for before, behind in self.pads()):
+            return super().layer  # what is put around is no argument of torch's
+        channels = "in_" if self.groups == 1 else f"in_ * {self.groups}"
+        sides = self.options(
+            stride=plain(self.sides("stride")), padding=plain([p for p, _ in self.pads()]),
+            dilation=plain(self.sides("dilation")), groups=self.groups,
+        )  # fmt: skip
+        return self.kind, f"{channels}, out, {self.written}{sides}, bias=False"
+
     def emit(self, x: Any, type: Type, own: str) -> str:
         pads = self.pads()
         padding: Window = plain([before for before, _ in pads])
@@ -408,6 +427,7 @@ class Conv1D(Convolution):
     name = "Conv1D"
     places = 1
     call = "F.conv1d"
+    kind = "nn.Conv1d"
     other = "`Conv2D` takes images (batch, channels, height, width)"
 
     padding: Window | str = argument("margin", 1, choices=("same", "causal"))
@@ -427,6 +447,7 @@ class Conv2D(Convolution):
     name = "Conv2D"
     places = 2
     call = "F.conv2d"
+    kind = "nn.Conv2d"
     other = "`Conv1D` takes signals (batch, channels, length)"
 
 
@@ -445,6 +466,7 @@ class ConvTranspose2D(Kernel):
     name = "ConvTranspose2D"
     places = 2
     call = "F.conv_transpose2d"
+    kind = "nn.ConvTranspose2d"
 
     output_padding: Window = argument("margin", 0)
 
@@ -558,6 +580,12 @@ class ConvTranspose2D(Kernel):
             around = [k - 1 - before, k - 1 - behind + more, *around]
         turned = weight.transpose(0, 1).flip((2, 3)).unsqueeze(0)
         return self.convolved(F.pad(x, around), turned, (1, 1), (1, 1))
+
+    @property
+    def layer(self) -> tuple[str, str]:
+        names = ("stride", "padding", "output_padding")
+        sides = self.options(**{name: plain(self.sides(name)) for name in names})
+        return self.kind, f"in_, out, {self.written}{sides}, bias=False"
 
     def emit(self, x: Any, type: Type, own: str) -> str:
         names = ("stride", "padding", "output_padding")

@@ -80,6 +80,10 @@ class Embed(Rows):
         assert weight is not None
         return weight[x]
 
+    @property
+    def layer(self) -> tuple[str, str]:
+        return "nn.Embedding", "count, dim"
+
     def emit(self, x: Any, type: Type, own: str) -> str:
         return f"looked_up({x}, {own}.weight, {own}.name)"
 

@@ -94,6 +94,10 @@ class MatrixAtom(Atom):
         assert weight is not None
         return x @ weight.T
 
+    @property
+    def layer(self) -> tuple[str, str]:
+        return "nn.Linear", "in_, out, bias=False"
+
     def emit(self, x: Any, type: Type, own: str) -> str:
         return f"F.linear({x}, {own}.weight)"
 

@@ -338,3 +338,37 @@ def test_a_model_whose_type_changes_needs_a_new_optimizer(kind: str) -> None:
     with pytest.raises(ValueError, match=r"from torch\.float32 to torch\.bfloat16.* in all\)"):
         step(optimizer)
     step(getattr(module, kind)(model.named_parameters(), lr=0.1))
+
+
+LAYERS = """
+input x: float[batch, 4, 8, 8]
+def images = ConvTranspose2D(4, kernel = 2, stride = 2, padding = 0) @ Conv2D(4, groups = 2,
+  kernel = (3, 5), padding = (1, 2)) @ Conv2D(4, kernel = 2, padding = "same")
+  @ Conv2D(4, stride = 2)
+model M = Linear(3) @ Flatten @ images
+"""
+
+
+def test_layers_are_those_of_torch_where_these_compute_the_same() -> None:
+    """So that what looks for them finds them; and torch's initial values are not drawn."""
+    module = modnorm.load(LAYERS)
+    torch.manual_seed(0)
+    wanted = torch.rand(3)
+    torch.manual_seed(0)
+    model = module.M(generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.equal(torch.rand(3), wanted)
+    found: list[str] = []
+
+    def compare(layer: nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
+        base = type(layer).__mro__[1]
+        if base is not nn.Module:
+            found.append(base.__name__)
+            assert torch.equal(base.forward(layer, *args), out)
+
+    for layer in [m for m in model.modules() if hasattr(m, "weight")]:
+        layer.register_forward_hook(compare)
+    model(torch.randn(2, 4, 8, 8, dtype=torch.float64))
+    assert sorted(found) == ["Conv2d", "Conv2d", "ConvTranspose2d", "Linear"]  # not the uneven one
+    (table,) = modnorm.load("input i: int[batch]\nmodel T = Embed(5, 3)").T().children()
+    assert isinstance(table, nn.Embedding)
+    assert (table.num_embeddings, table.embedding_dim) == (5, 3)
