@@ -254,21 +254,20 @@ class _PlanWriter:
         place = f"# {place_of(weight.span)}"
         arguments = f'{quoted}, "{op.name}", {op.measured_shape}, "{op.norm.name}"'
         numbers = f"{float(weight.mass)!r}, {target}"
-        if (layout := _layout(weight)) is not None:
-            cut = ", ".join(map(str, layout[1:]))
-            stored = f'f"{held}"' if weight.levels else f'"{held}"'
-            return [
-                f"Weight(  {place}",
-                f"    {quoted},",
-                f"    {arguments.removeprefix(f'{quoted}, ')}, {numbers},",
-                f"    Layout({stored}, {cut}),",
-                "),",
-            ]
-        room += 8 + 8 * len(loops)  # and the indentation
-        if len(f"Weight({arguments}, ),  {place}") + room <= 100:
+        indentation = 8 + 8 * len(loops)
+        room += indentation
+        layout = _layout(weight)
+        if layout is None and len(f"Weight({arguments}, ),  {place}") + room <= 100:
             return [f"Weight({arguments}, {numbers}),  {place}"]
         rest = arguments.removeprefix(f"{quoted}, ")
         tail = [f"    {rest}, {numbers},"]
         if len(f"    {rest}, ,") + room > 100:
             tail = [f"    {rest},", f"    {numbers},"]
+        if layout is not None:
+            stored = f'f"{held}"' if weight.levels else f'"{held}"'
+            cut = ", ".join(map(str, layout[1:]))
+            where = [f"    Layout({stored}, {cut}),"]
+            if len(where[0]) + indentation > 100:
+                where = ["    Layout(", f"        {stored},", f"        {cut},", "    ),"]
+            tail += where
         return [f"Weight(  {place}", f"    {quoted},", *tail, "),"]

@@ -30,6 +30,8 @@ class Parts:
 
     def __init__(self, generator: torch.Generator) -> None:
         self.generator = generator
+        self.inputs: list[torch.Tensor] = []
+        """Those of the model, for their names in it."""
         self.weights: list[torch.Tensor] = []
         self.seen: list[tuple[Frame, Any, int]] = []
         """A frame, its input, and how many weights had been drawn before it."""
@@ -81,6 +83,8 @@ class Parts:
         match frame.module:
             case Leaf(op=op):
                 op = op.resolve(type_of(x))[0]
+                if op.gives is not None:
+                    return op.reference(x, self.inputs[op.gives])
                 if not isinstance(op, Atom | Reader):
                     return op.reference(x)
                 if at is None:
@@ -152,6 +156,7 @@ def check_parts(text: Text, seed: int, *, whole: bool) -> None:
             measure: Measure = frames.natural(edge)
             x = x / measure.of(x).clamp_min(TINY)
         inputs.append(x)
+    parts.inputs = list(inputs)
     parts.first(frame, pack(types, inputs))
     for part, x, start in parts.seen:
         check_gains(parts, part, x, start)

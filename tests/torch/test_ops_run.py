@@ -179,7 +179,8 @@ def followers(before: Op) -> list[Op]:
         needed = {a.field: REQUIRED.get(a.kind) for a in cls.arguments() if a.required}
         found.append(cls(**needed))
         kinds = {a.field: a.kind for a in before.arguments()}
-        same = [a.field for a in cls.arguments() if kinds.get(a.field) == a.kind]
+        shared = [a.field for a in cls.arguments() if kinds.get(a.field) == a.kind]
+        same = [name for name in shared if name not in ("init_", "std")]  # not what it computes
         found.append(dataclasses.replace(found[-1], **{n: getattr(before, n) for n in same}))
     return found
 

@@ -216,6 +216,7 @@ SMALL = [
     Weight("embed", "Embed", (6, 4), "row_rms", 1.0, 0.5),
     Weight("bias", "Bias", (6,), "rms", 1.0, 0.5),
     Weight("conv", "Conv2D", (4, 3, 3, 3), "spectral_taps", 1.0, 0.5),
+    Weight("groups", "Conv2D", (2, 4, 3, 3, 3), "spectral_groups", 1.0, 0.5),
     Weight("heads", "HeadedLinear", (2, 3, 4), "spectral", 1.0, 0.5),
     Weight("wide conv", "Conv2D", (72, 60, 2, 2), "spectral_taps", 1.0, 0.5),
     Weight("wide heads", "HeadedLinear", (2, 72, 60), "spectral", 1.0, 0.5),
@@ -379,7 +380,7 @@ def attn = Linear(16) @ MergeHeads @ Attention(true, scale = sqrt(8)) @ (q, k, v
     v = SplitHeads(2) @ Linear(16)
 def mlp = Linear(16) @ GELU @ Linear(64)
 def block = (Identity + mlp @ norm) @ (Identity + attn @ norm)
-model GPT = Linear(11) @ norm @ block ** 10 @ Embed(11, 16)
+model GPT = Linear(11) @ block ** 10 @ Embed(11, 16)
 """
 
 
