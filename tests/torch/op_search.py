@@ -14,6 +14,13 @@ from modnorm.ops.types import Tensor, TupleType, Type
 
 STEPS = 400 if samples.LONG else 50
 STARTS = 8 if samples.LONG else 2
+
+
+def starts_for(tight: float) -> int:
+    """One is enough where nothing has to be reached."""
+    return STARTS if tight or samples.LONG else 1
+
+
 SizeOf = Callable[[Any], torch.Tensor]
 
 

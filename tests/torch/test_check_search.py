@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from modnorm.ops.linear import Linear, Readout
 from modnorm.ops.normalize import RMSDivide
 from modnorm.ops.types import Tensor, TupleType
 
+LONG = bool(os.environ.get("MODNORM_LONG"))
 P, R, MAX, L1 = Measure((2,)), Measure((1, 2)), Measure(()), Measure((2,), True)
 MEASURES = st.sampled_from([P, R, MAX, L1])
 
@@ -159,7 +161,7 @@ def test_attention_is_as_steep_as_proved() -> None:
     """Its sensitivity is max(1, scale) for queries, keys and values of norm 1 per head."""
     heads = [drawn(i, 1, 2, 3, 4) for i in range(3)]
     per_head = Measure((3,))
-    for scale, exact in ((1, 1.0), (3, 3.0)):
+    for scale, exact in ((1, 1.0), (3, 3.0)) if LONG else ((3, 3.0),):
         found = largest_stretch(of(Attention(scale=scale), heads, per_head, per_head), EFFORTS[3])
         assert 0.9 * exact <= found <= exact * (1 + 1e-6)
 

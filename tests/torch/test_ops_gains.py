@@ -8,7 +8,7 @@ import op_samples as samples
 import pytest
 import torch
 from op_samples import OPS, leaves
-from op_search import ascend, ascend_all, f, pack, shapes, weight_size
+from op_search import ascend, ascend_all, f, pack, shapes, starts_for, weight_size
 from torch.func import jvp
 
 from modnorm.ops.base import Op
@@ -230,7 +230,8 @@ def stretched(
             [to.of(changes[j]) / (of.of(moves[i]) * gain) for of, j, to, gain in pairs]
         )
 
-    return ascend_all(ratios, [*setting.like, *setting.like, *setting.weights], 5)
+    like = [*setting.like, *setting.like, *setting.weights]
+    return ascend_all(ratios, like, 5, starts_for(setting.case.tight))
 
 
 @pytest.mark.parametrize("case", CASES, ids=IDS)
@@ -277,7 +278,8 @@ def test_no_output_is_larger_than_its_bound(case: Case) -> None:
         y = leaves(setting.op.reference(setting.x(parts), setting.w(parts)))
         return torch.stack([measure.of(y[j]) / high for j, measure, high in pairs])
 
-    found = ascend_all(sizes, [*setting.like, *setting.weights], seed=4)
+    like = [*setting.like, *setting.weights]
+    found = ascend_all(sizes, like, 4, starts_for(case.tight))
     for (j, measure, _), part in zip(pairs, found, strict=True):
         assert part <= 1 + 1e-9, (j, measure)
         if measure == natural(setting.outs[j]):

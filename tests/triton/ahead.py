@@ -96,7 +96,7 @@ WIDE = {
     "rows": [(32000, 16384), (100_000,)],
 }
 USUAL = {
-    "gpt": tuple(TARGETS),
+    "gpt": ("sm_90", "gfx942"),
     "cnn": ("sm_90",),
     "norms": ("sm_90", "gfx942"),
     "wide": ("sm_90",),

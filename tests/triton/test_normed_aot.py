@@ -13,6 +13,7 @@ import pytest
 
 pytestmark = pytest.mark.triton
 
+LONG = bool(os.environ.get("MODNORM_LONG"))
 SHARED = {"sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
 """Bytes of shared memory that a program may have."""
 
@@ -31,6 +32,8 @@ def test_kernels_compile_and_spill_no_registers(tmp_path: Path) -> None:
     """One test, since what is compiled takes long, and tests of a file may run in two processes."""
     reports = told(tmp_path)
     for device, most in SHARED.items():
+        if device not in ("sm_90", "gfx942") and not LONG:  # of each maker one
+            continue
         found = [report for report in reports if report["device"] == device]
         assert {report["kernel"] for report in found} == {"moments", "reduce", "apply"}
         assert "gpt" in {report["model"] for report in found}
