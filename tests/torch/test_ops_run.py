@@ -144,7 +144,7 @@ def scale(x: Any, by: Any) -> Any:
 
 
 @every_op
-@samples.examples(10, 200)
+@samples.examples(6, 200)
 @given(data=st.data())
 def test_fusing_changes_nothing(cls: type[Op], data: st.DataObject) -> None:
     """fuse: self after before is one operation."""
@@ -193,7 +193,7 @@ def test_layer_norm_is_found() -> None:
 
 
 @every_op
-@samples.examples(10, 200)
+@samples.examples(6, 200)
 @given(data=st.data())
 def test_identities_and_scalars_are_what_they_say(cls: type[Op], data: st.DataObject) -> None:
     op, type, _ = data.draw(cases(cls))
@@ -206,7 +206,7 @@ def test_identities_and_scalars_are_what_they_say(cls: type[Op], data: st.DataOb
 
 
 @every_op
-@samples.examples(8, 100)
+@samples.examples(5, 100)
 @given(data=st.data())
 def test_the_precision_is_kept(cls: type[Op], data: st.DataObject) -> None:
     """The emission keeps the input's precision."""
