@@ -108,11 +108,10 @@ def plan_text(program: Program) -> str:
 
 def _along(weight: Weight, variables: tuple[str, ...]) -> str:
     """The target of a weight in a residual stream, for the copies that the variables name."""
-    last = tuple(level.count - 1 for level in weight.levels)
     terms = weight.terms
     if len({term.factor for term in terms}) == 1:  # the factor is in the target
         terms = tuple(replace(term, factor=1.0) for term in terms)
-    whole = float(weight.target) * sum(term(last) for term in terms)
+    whole = float(weight.target) * sum(term(weight.last) for term in terms)
     sums = []
     for term in terms:
         text = "" if term.factor == 1 and term.places else repr(term.factor)

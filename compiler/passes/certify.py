@@ -320,7 +320,7 @@ class _Certifier:
     def weight(self, path: str) -> WeightBound:
         """What is proved of a weight; its targets are summed over copies as κ is."""
         weight, high, kappa = self.weights[path], self.highs[path], self.kappas[path]
-        targets = float(weight.target) * sum(1 / weight.later(i) for i in weight.along())
+        targets = float(weight.target) * sum(1 / later for later, _ in weight.along)
         for n, level in enumerate(weight.levels):
             if n not in weight.streamed:
                 targets *= float(geometric(divide(1, level.ratio or 1), level.count))

@@ -25,6 +25,7 @@ from modnorm.passes.streams import (
     Streams,
     Sum,
     branches,
+    written,
 )
 
 Step: TypeAlias = Leaf | Tuple | Repeat | Hole
@@ -114,9 +115,8 @@ class _Finder:
 
     def sequence(self, module: Module) -> None:
         """Find the streams in a part, and in the parts of it."""
-        steps, items, i = _flat(module), list[Item](), 0
-        while i < len(steps):
-            step, item = steps[i], self.item(steps, i)
+        items: list[Item] = []
+        for step, item in self.read(module):
             if item is not None:
                 changed = next(
                     (p.leaf for p in items if isinstance(p, Pass) and not _keeps(p.leaf)), None
@@ -129,8 +129,15 @@ class _Finder:
             else:
                 items = self.end(items, step if self.degree(step) == 0 else None, step)
                 self.inside(step)
-            i += 2 if isinstance(item, Branch) else 1
         self.end(items, None, None)
+
+    def read(self, module: Module) -> Iterator[tuple[Step, Branch | Copies | None]]:
+        """What is computed one after the other, and the sums, or copies of them, that this is."""
+        steps, i = _flat(module), 0
+        while i < len(steps):
+            item = self.item(steps, i)
+            yield steps[i], item
+            i += 2 if isinstance(item, Branch) else 1
 
     def inside(self, step: Step) -> None:
         """Find the streams in the parts of a step that belongs to none itself."""
@@ -167,16 +174,14 @@ class _Finder:
         """A repetition of nothing but such sums."""
         runs: list[tuple[int, int, Items]] = []
         for run in repeat.runs:
-            steps, items, i = _flat(run.body), list[Item](), 0
-            while i < len(steps):
-                step, item = steps[i], self.item(steps, i)
+            items: list[Item] = []
+            for step, item in self.read(run.body):
                 if item is not None:
                     items.append(item)
                 elif isinstance(step, Leaf) and self.degree(step) == 1 and _keeps(step):
                     items.append(Pass(step))
                 else:
                     return None
-                i += 2 if isinstance(item, Branch) else 1
             runs.append((run.body.id, run.count, tuple(items)))
         found = Copies(repeat.id, tuple(runs))
         return found if next(branches((found,)), None) else None
@@ -188,7 +193,7 @@ class _Finder:
             after.insert(0, last.leaf)
             items.pop()
         whole = tuple(items)
-        distinct = {branch.key: branch for branch in _written(whole)}
+        distinct = {one.key: one for one in written(whole) if isinstance(one, Branch)}
         for branch in distinct.values():
             for member in branch.members:
                 self.sequence(self.members[member])
@@ -285,13 +290,3 @@ class _Finder:
 def _weighted(module: Module) -> Iterator[Leaf]:
     """Operations with weights in a part."""
     return (one for one in walk(module) if isinstance(one, Leaf) and one.weight is not None)
-
-
-def _written(items: Items) -> Iterator[Branch]:
-    """The branches, those of copies once."""
-    for item in items:
-        if isinstance(item, Branch):
-            yield item
-        elif isinstance(item, Copies):
-            for _, _, inner in item.runs:
-                yield from _written(inner)

@@ -104,6 +104,7 @@ class Frames:
         self.needed = needed
         self.ends_only = False
         self.types = program.types
+        self.streams = program.streams
         self.source = program.source
         self.whole = whole
         self.inputs: Edges = ()
@@ -264,6 +265,8 @@ class Frames:
         total: Matrix | None = None
         lost = False
         for run in module.runs:
+            if self.needed:
+                self.frame(run.body, x)  # in vain, perhaps: before the copies are followed
             stretches = self.stretches(run.body, run.count, x)
             for entering, count in stretches[-1:] if self.ends_only else stretches:
                 lost = lost or any(_is_lost(edge) for edge in entering)
@@ -293,7 +296,9 @@ class Frames:
 
     def followed(self, body: Module, count: int, x: Edges) -> Stretches:
         """Those stretches: the first copies one by one, then many at a time."""
-        if count > 1 and self.looks > self.most:
+        # what norms read needs no bound where only the end's is asked for
+        unread = self.ends_only and body.id in self.streams.runs
+        if unread or (count > 1 and self.looks > self.most):
             return [(tuple(map(_lost, x)), count)]
         found = [x]
         while len(found) < count:

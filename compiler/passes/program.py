@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import product
 from typing import ClassVar, Literal, Protocol
 
@@ -126,14 +127,23 @@ class Weight:
             total *= level.count
         return total
 
+    @property
+    def last(self) -> tuple[int, ...]:
+        """The indices of the last copy."""
+        return tuple(level.count - 1 for level in self.levels)
+
+    @cached_property
+    def last_terms(self) -> float:
+        """The sum of the terms for the last copy."""
+        return sum(term(self.last) for term in self.terms)
+
     def later(self, indices: tuple[int, ...]) -> float:
         """The downstream sensitivity of a copy over that of the last copy."""
         factor = 1.0
         for level, index in zip(self.levels, indices, strict=True):
             factor *= float(level.ratio) ** (level.count - 1 - index)
         if self.terms:
-            last = tuple(level.count - 1 for level in self.levels)
-            factor *= sum(t(indices) for t in self.terms) / sum(t(last) for t in self.terms)
+            factor *= sum(term(indices) for term in self.terms) / self.last_terms
         return factor
 
     @property
@@ -142,14 +152,15 @@ class Weight:
         places = [place for term in self.terms for place in term.places]
         return frozenset(n for place in places for n in place.levels)
 
-    def along(self) -> Iterator[tuple[int, ...]]:
-        """Every copy in `streamed` levels, in the last copy of the others."""
+    @cached_property
+    def along(self) -> tuple[tuple[float, tuple[int, ...]], ...]:
+        """`later` and indices of every copy in `streamed` levels, in the last of the others."""
         inside = self.streamed
         counts = [
             range(level.count) if n in inside else (level.count - 1,)
             for n, level in enumerate(self.levels)
         ]
-        return product(*counts)
+        return tuple((self.later(indices), indices) for indices in product(*counts))
 
 
 @dataclass(frozen=True)
@@ -191,9 +202,9 @@ class Program:
         return self.sensitivities[self.tree.id]
 
     def growth(self, run: Run) -> float:
-        """How many times as large the targets of a copy are as the next one's, at most."""
+        """g such that the copy j before a run's last has at most gʲ times the targets of that."""
         if run.body.id in self.streams.runs:
-            return 1.0  # they rise along a stream
+            return self.streams.growth(run)
         # a body of sensitivity 0 has one copy
         return 1 / (float(self.passing[run.body.id]) or 1.0)
 

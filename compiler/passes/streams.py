@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import TypeAlias
 
-from modnorm.graph.modules import Leaf, Module
+from modnorm.graph.modules import Leaf, Module, Run
 from modnorm.ops.types import Real
 
 
@@ -155,6 +156,27 @@ class Streams:
             return self.sums[module.id][0]
         return next((kind[module.id] for kind in kinds if module.id in kind), None)
 
+    def growth(self, run: Run) -> float:
+        """That of `Program.growth`, for a run of a stream.
+
+        A target is one over `reach`, which falls along a stream; for what takes the sum itself one
+        over `reach` times the number of terms, which may rise.
+        """
+        own = self.runs[run.body.id]
+        stream, step = self.streams[own.at.stream], sum(1 for _ in branches(own.items))
+        tables = [stream.reach]
+        if any(isinstance(item, Pass) and item.leaf.weight for item in written(own.items)):
+            pairs = zip(stream.reach, stream.sizes, strict=True)
+            tables.append(tuple(reach * float(terms) for reach, terms in pairs))
+        growth = 0.0
+        for indices in product(*map(range, own.at.counts)):
+            last = own.at.place(indices) + step * (run.count - 1)
+            for table, place in product(tables, range(last, last + step + 1)):
+                before = range(1, run.count)
+                found = ((table[place] / table[place - step * j]) ** (1 / j) for j in before)
+                growth = max(growth, *found, 0.0)
+        return growth or 1.0  # of one copy
+
     def size(self, reader: int) -> Real:
         """How many terms the sum has that a normalization reads, in the last copy; 1 if it is none
         of a stream."""
@@ -171,3 +193,13 @@ def branches(items: Items) -> Iterator[Branch]:
             for _, count, inner in item.runs:
                 for _ in range(count):
                     yield from branches(inner)
+
+
+def written(items: Items) -> Iterator[Branch | Pass]:
+    """What stands in a stream, that of copies once."""
+    for item in items:
+        if isinstance(item, Copies):
+            for _, _, inner in item.runs:
+                yield from written(inner)
+        else:
+            yield item

@@ -175,8 +175,7 @@ def _holds(weight: Weight) -> bool:
     if not (fits_float(weight.mass) and fits_float(weight.target)):
         return False
     # how much more sensitivity is downstream of another copy than of the last
-    found = [weight.later(indices) for indices in weight.along()]
-    most, least = max(found), min(found)
+    (least, _), (most, _) = min(weight.along), max(weight.along)
     for level in weight.levels:
         first = float(power(level.ratio, level.count - 1))
         most, least = most * max(first, 1), least * min(first, 1)

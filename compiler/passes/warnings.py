@@ -242,7 +242,7 @@ def _still(weight: Weight) -> int:
     """How many copies of a weight have a target below the resolution of its type."""
     if _extremes(weight)[0][0] >= RESOLUTION:
         return 0
-    targets = [float(weight.target) / weight.later(indices) for indices in weight.along()]
+    targets = [float(weight.target) / later for later, _ in weight.along]
     plain = [level for n, level in enumerate(weight.levels) if n not in weight.streamed]
     *levels, longest = [Level(0, 1, 1), *sorted(plain, key=lambda level: level.count)]
     for level in levels:
@@ -263,9 +263,8 @@ def _small(last: float, ratio: float, count: int) -> int:
 def _extremes(weight: Weight) -> list[tuple[float, str]]:
     """The least and the largest target among a weight's copies, each with the copy's path."""
     ends = []
-    for sign in (1, -1):
-        most = max(weight.along(), key=lambda indices: sign * weight.later(indices))
-        target, indices = float(weight.target) / weight.later(most), list(most)
+    for sign, most in ((1, max(weight.along)), (-1, min(weight.along))):
+        target, indices = float(weight.target) / most[0], list(most[1])
         for n, level in enumerate(weight.levels):
             first = float(power(level.ratio, level.count - 1))
             if sign * first > sign:

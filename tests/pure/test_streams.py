@@ -209,3 +209,32 @@ def test_convex_sums_have_the_sensitivities_that_they_had() -> None:
     assert not found.streams.streams
     half = 1 / math.sqrt(2)
     assert float(found.sensitivity) == pytest.approx((2 / 3 + half / 3) ** 3)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "Identity + h",
+        "Linear(8, mass = 99) @ (Identity + h)",
+        "Identity + h @ Linear(8, mass = 99)",
+    ],
+)
+def test_a_repetition_is_certified_for_no_less_than_its_copies_written_out(body: str) -> None:
+    """Targets of what takes the sum itself may fall along a stream; others rise."""
+    parts = f"""
+input x: float[batch, 8]
+def h = Linear(8) @ ReLU @ ReLU @ ReLU @ RMSDivide(eps = 1)
+def b = {body}
+"""
+    ends = "Readout(3) @ RMSDivide(eps = 1) @"
+    one = analyse_text(f"{parts}model M = {ends} b ** 6 @ Linear(8)", passes=CERTIFIED).program
+    copies = " @ ".join(["b"] * 6)
+    other = analyse_text(f"{parts}model M = {ends} {copies} @ Linear(8)", passes=CERTIFIED).program
+    assert len(one.streams.streams) == len(other.streams.streams) == 1
+    assert targets(one) == pytest.approx(targets(other), rel=1e-12)
+    assert one.certificate is not None
+    assert other.certificate is not None
+    exact, proved = other.certificate.kappa, one.certificate.kappa
+    assert exact is not None
+    assert proved is not None
+    assert exact * (1 - 1e-9) <= proved < 1.5 * exact
