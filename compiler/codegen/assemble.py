@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import PurePath
 
@@ -118,7 +118,7 @@ def _generate(program: Program, device: str, diagnostics: Diagnostics, standalon
     made = model(lean, taken.union(TABLES, streams))
     _warn(program, made, diagnostics)
     plan, inputs = (
-        _plan(lean, made.name, device, streams.values()),
+        _plan(lean, made.name, device, [*streams.values()]),
         _inputs(program, made.name, made.inputs),
     )
     parts = [_rule("Model"), runtime, inputs, made.text]
@@ -150,7 +150,7 @@ def _generate(program: Program, device: str, diagnostics: Diagnostics, standalon
     return f"{head}\n\n{body}\n"
 
 
-def _plan(program: Program, name: str, device: str, streams: Iterable[str]) -> str:
+def _plan(program: Program, name: str, device: str, streams: Sequence[str]) -> str:
     """The table `PLAN` and its hash, behind those of the residual streams."""
     rows = [
         *plan_text(program).split("\n"),
@@ -160,7 +160,7 @@ def _plan(program: Program, name: str, device: str, streams: Iterable[str]) -> s
     rows += tables.choices(program, device)
     tail = (")", "PLAN_HASH = plan_hash(PLAN)")
     plan = "\n".join(["PLAN = Plan(", *(f"    {row}" for row in rows), *tail])
-    return "\n".join([*(f"{STREAM_NOTE}\n{stream}" for stream in streams), plan])
+    return "\n".join([*([STREAM_NOTE] if streams else []), *streams, plan])
 
 
 def _import_lines(names: Iterable[str]) -> dict[str, None]:

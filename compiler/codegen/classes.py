@@ -76,6 +76,7 @@ class Classes:
         self.taken = BUILTINS.union(taken, functions)
         self.names = Names(self.taken)
         self.locals: dict[str, str] = {}
+        self.given_names: dict[int, str] = {}
         self.local_names = Names(self.taken | {"self", "x"})
         codes, types = _first_uses(program.flow)
         self.file = File(self.borrows, self.local, self.reads, self.taken, codes, types)
@@ -233,9 +234,9 @@ class Classes:
         if loop is None:
             return dict(enumerate(self.arguments))
         for index, value in self.found(loop).items():
-            if f" {index}" not in self.locals:
-                self.locals[f" {index}"] = self.local_names.claim(value.op.label)
-        return {index: self.locals[f" {index}"] for index in self.reads(loop)}
+            if index not in self.given_names:
+                self.given_names[index] = self.local_names.claim(value.op.label)
+        return {index: self.given_names[index] for index in self.reads(loop)}
 
     # -- registration ------------------------------------------------------------------------
 

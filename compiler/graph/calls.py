@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -261,35 +262,30 @@ def _converted(evaluator: Checks, name: str, argument: Argument, passed: Passed)
         evaluator.fail(code, f"{what} {why}", span, others=others, hint=hint)
         return _Rejected()
 
+    def whole(least: float, wanted: str, most: str = "at most", each: str = "") -> int:
+        found = _whole(value, least)
+        if found is None:
+            fraction = is_number(value) and _whole(value, -math.inf) is None
+            hint = "round it with `floor` or `ceil`" if fraction else ""
+            raise reject("E304" if is_number(value) else "E302", wanted, hint)
+        if abs(found) > MAX_SIZE:
+            raise reject("E305", f"{most} {MAX_SIZE:,}{each}")
+        return found
+
     match argument.kind:
         case "size" | "index":
             least = 1 if argument.kind == "size" else 0
             wanted = "a positive whole number" if least else "a whole number of at least 0"
-            if isinstance(value, float) and value.is_integer():
-                value = int(value)
-            if not is_number(value):
-                raise reject("E302", wanted)
-            if not isinstance(value, int) or value < least:
-                hint = "" if isinstance(value, int) else "round it with `floor` or `ceil`"
-                raise reject("E304", wanted, hint)
-            if value > MAX_SIZE:
-                raise reject("E305", f"at most {MAX_SIZE:,}")
-            return {argument.field: value}
+            return {argument.field: whole(least, wanted)}
         case "sizes":
             row, sizes = value if isinstance(value, tuple) else (value,), []
             for value in row:  # `reject` speaks of this one
-                sizes.append(_size_in_row(value, reject))
+                wanted = "positive whole numbers, or -1 for one of them"
+                sizes.append(-1 if value == -1 else whole(1, wanted, "at most", " each"))
             return {argument.field: tuple(sizes)}
         case "integer":
-            if isinstance(value, float) and value.is_integer():
-                value = int(value)
-            if not is_number(value):
-                raise reject("E302", "a whole number")
-            if not isinstance(value, int):
-                raise reject("E304", "a whole number", "round it with `floor` or `ceil`")
-            if abs(value) > MAX_SIZE:
-                raise reject("E305", f"between -{MAX_SIZE:,} and {MAX_SIZE:,}")
-            return {argument.field: value}
+            between = f"between -{MAX_SIZE:,} and"
+            return {argument.field: whole(-math.inf, "a whole number", between)}
         case "number":
             if isinstance(value, str) and value in argument.choices:
                 return {argument.field: value}
@@ -350,26 +346,13 @@ def _converted(evaluator: Checks, name: str, argument: Argument, passed: Passed)
             return _read(value, refuse)
 
 
-def _size_in_row(value: Value, reject: Callable[..., _Rejected]) -> int:
-    """One of several sizes; -1 stands for what is left."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not is_number(value):
-        raise reject("E302", "sizes, such as `(8, -1)`")
-    if not isinstance(value, int) or (value < 1 and value != -1):
-        hint = "" if isinstance(value, int) else "round it with `floor` or `ceil`"
-        raise reject("E304", "positive whole numbers, or -1 for one of them", hint)
-    if value > MAX_SIZE:
-        raise reject("E305", f"at most {MAX_SIZE:,} each")
-    return value
-
-
-def _whole(value: Value, least: int) -> int | None:
+def _whole(value: Value, least: float) -> int | None:
     """A whole number of at least so much, or None."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    return int(value) if fits else None  # type: ignore[arg-type]
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if value >= least else None
 
 
 def _read(value: Value, refuse: Callable[..., _Rejected]) -> dict[str, Any]:

@@ -176,9 +176,7 @@ class BatchMeanSubtract(RunningStatistics, LinearBond):
     buffers = ("running_mean",)
     origin = "1, as of one example among many, and as in `eval()`"
 
-    @property
-    def certified(self) -> Real | str:
-        return 2
+    certified = 2
 
     def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
         # y is x minus an average of x with its entries moved around along axes, which keeps every
@@ -219,6 +217,10 @@ class BatchStandardize(RunningStatistics, Bond):
 
     eps: Real = argument("number", Fraction(1, 10**5))
 
+    sensitivity = 1
+    certified = "it divides by the deviation of a batch, which may be as small as 0"
+    sharpness = Sharpness(0.0, 0.0, 1.1548)  # 2/√3, rounded up, for a batch of deviation 1
+
     def resolve(self, x: Type) -> tuple[Self, Type]:
         if as_float(self.name, "eps", self.eps) < 0:
             raise Misfit(
@@ -227,18 +229,6 @@ class BatchStandardize(RunningStatistics, Bond):
                 code="E302",
             )
         return super().resolve(x)
-
-    @property
-    def sensitivity(self) -> Real:
-        return 1
-
-    @property
-    def certified(self) -> Real | str:
-        return "it divides by the deviation of a batch, which may be as small as 0"
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return Sharpness(0.0, 0.0, 1.1548)  # 2/√3, rounded up, for a batch of deviation 1
 
     def curvature(self, x: Sequence[Edge], type: Type) -> Form | str:
         reason = self.certified

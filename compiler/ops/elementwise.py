@@ -43,17 +43,9 @@ class Abs(Elementwise):
     name = "Abs"
     call = "torch.abs"
 
-    @property
-    def sensitivity(self) -> Real:
-        return 1
-
-    @property
-    def certified(self) -> Real | str:
-        return 1
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return None
+    sensitivity = 1
+    certified = 1
+    sharpness = None
 
     def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
         return [dict(x[0].bounds)]
@@ -78,17 +70,9 @@ class ReLU(Elementwise):
     call = "F.relu"
     origin = "modula's PyTorch release: 1/√2, the RMS slope over a symmetric random input"
 
-    @property
-    def sensitivity(self) -> Real:
-        return HALF_POWER
-
-    @property
-    def certified(self) -> Real | str:
-        return 1
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return None
+    sensitivity = HALF_POWER
+    certified = 1
+    sharpness = None
 
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
         return (self, scalars[0]) if scalars[0] > 0 else None
@@ -110,17 +94,9 @@ class GELU(Elementwise):
     call = "F.gelu"
     origin = "modula's PyTorch release: 1/√2, as for ReLU"
 
-    @property
-    def sensitivity(self) -> Real:
-        return HALF_POWER
-
-    @property
-    def certified(self) -> Real | str:
-        return 1.12891
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return Sharpness(0.0, 0.0, 0.797885)  # √(2/π) = 0.79788456…, at 0
+    sensitivity = HALF_POWER
+    certified = 1.12891
+    sharpness = Sharpness(0.0, 0.0, 0.797885)  # √(2/π) = 0.79788456…, at 0
 
     def curve(self) -> Node | None:
         normal = Apply("erf", (Apply("*", (Constant(HALF_POWER), X())),))
@@ -143,17 +119,9 @@ class SiLU(Elementwise):
     call = "F.silu"
     origin = "typical value, rounded to 1; not in modula"
 
-    @property
-    def sensitivity(self) -> Real:
-        return 1
-
-    @property
-    def certified(self) -> Real | str:
-        return 1.09984
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return Sharpness(0.0, 0.0, 0.5)
+    sensitivity = 1
+    certified = 1.09984
+    sharpness = Sharpness(0.0, 0.0, 0.5)
 
     def curve(self) -> Node | None:
         return Apply("*", (X(), Apply("sigmoid", (X(),))))
@@ -170,17 +138,9 @@ class Tanh(Elementwise):
     name = "Tanh"
     call = "torch.tanh"
 
-    @property
-    def sensitivity(self) -> Real:
-        return 1
-
-    @property
-    def certified(self) -> Real | str:
-        return 1
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return Sharpness(0.0, 0.0, 0.769801)  # 4/(3√3) = 0.76980035…
+    sensitivity = 1
+    certified = 1
+    sharpness = Sharpness(0.0, 0.0, 0.769801)  # 4/(3√3) = 0.76980035…
 
     def curve(self) -> Node | None:
         return Apply("tanh", (X(),))
@@ -201,17 +161,9 @@ class Sigmoid(Called):
     call = "torch.sigmoid"
     origin = "proved: the slope at 0"
 
-    @property
-    def sensitivity(self) -> Real:
-        return Fraction(1, 4)
-
-    @property
-    def certified(self) -> Real | str:
-        return Fraction(1, 4)
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return Sharpness(0.0, 0.0, 0.0962251)  # 1/(6√3) = 0.09622504…
+    sensitivity = Fraction(1, 4)
+    certified = Fraction(1, 4)
+    sharpness = Sharpness(0.0, 0.0, 0.0962251)  # 1/(6√3) = 0.09622504…
 
     def curve(self) -> Node | None:
         return Apply("sigmoid", (X(),))
@@ -235,17 +187,9 @@ class Softplus(Called):
     call = "F.softplus"
     origin = "proved: the slope far above 0"
 
-    @property
-    def sensitivity(self) -> Real:
-        return 1
-
-    @property
-    def certified(self) -> Real | str:
-        return 1
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return Sharpness(0.0, 0.0, 0.25)
+    sensitivity = 1
+    certified = 1
+    sharpness = Sharpness(0.0, 0.0, 0.25)
 
     def curve(self) -> Node | None:
         size = Apply("abs", (X(),))
@@ -273,17 +217,9 @@ class Exp(Called):
     call = "torch.exp"
     origin = "the slope at 0"
 
-    @property
-    def sensitivity(self) -> Real:
-        return 1
-
-    @property
-    def certified(self) -> Real | str:
-        return "its slope is its value, which has no bound where the input has none"
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return Sharpness(0.0, 0.0, 1.0)  # at 0
+    sensitivity = 1
+    certified = "its slope is its value, which has no bound where the input has none"
+    sharpness = Sharpness(0.0, 0.0, 1.0)  # at 0
 
     def curve(self) -> Node | None:
         return Apply("exp", (X(),))
@@ -309,17 +245,9 @@ class ReLU2(Elementwise):
     name = "ReLU2"
     origin = "typical value: √2, the RMS slope over a standard normal input"
 
-    @property
-    def sensitivity(self) -> Real:
-        return 2**0.5
-
-    @property
-    def certified(self) -> Real | str:
-        return "its slope is twice the input, which may have no bound"
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return Sharpness(0.0, 0.0, 2.0)
+    sensitivity = 2**0.5
+    certified = "its slope is twice the input, which may have no bound"
+    sharpness = Sharpness(0.0, 0.0, 2.0)
 
     def most(self, order: int, high: float) -> float:
         return (product(high, high), product(2.0, high), 2.0)[order]
@@ -357,6 +285,9 @@ class Softcap(Elementwise):
 
     c: Real = argument("number")
 
+    sensitivity = 1
+    certified = 1
+
     def resolve(self, x: Type) -> tuple[Self, Type]:
         if as_float(self.name, "c", self.c) <= 0:
             raise Misfit(
@@ -366,14 +297,6 @@ class Softcap(Elementwise):
                 code="E302",
             )
         return super().resolve(x)
-
-    @property
-    def sensitivity(self) -> Real:
-        return 1
-
-    @property
-    def certified(self) -> Real | str:
-        return 1
 
     @property
     def sharpness(self) -> Sharpness | None:
@@ -494,22 +417,14 @@ class LogSoftmax(Bond):
 
     dim: int = argument("axis", -1)
 
+    sensitivity = 1
+    certified = 2
+    sharpness = Sharpness(0.0, 0.0, 1.0)
+
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = expect_tensor(self.name, x, rank=1)
         axis = index_of(self.name, self.dim, x, "dim")
         return dataclasses.replace(self, dim=one_axis(axis, len(x.shape))), x
-
-    @property
-    def sensitivity(self) -> Real:
-        return 1
-
-    @property
-    def certified(self) -> Real | str:
-        return 2
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return Sharpness(0.0, 0.0, 1.0)
 
     def _count(self, x: Sequence[Edge]) -> float:
         """The number of entries along the axis; infinite where it is not known."""

@@ -102,6 +102,10 @@ class Unembed(Reader):
 
     name = "Unembed"
 
+    sensitivity = 1
+    certified = 1
+    sharpness = Sharpness(0.0, 1.0, 0.0)
+
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = expect_tensor(self.name, x, rank=1)
         width = known(self.name, x, -1, "the size of the last axis")
@@ -112,18 +116,6 @@ class Unembed(Reader):
                 argument="embed",
             )
         return self, vectors((*x.shape[:-1], self.count), x.roles[:-1])
-
-    @property
-    def sensitivity(self) -> Real:
-        return 1
-
-    @property
-    def certified(self) -> Real | str:
-        return 1
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return Sharpness(0.0, 1.0, 0.0)
 
     def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
         return between((x[0].last, LARGEST, 1.0))

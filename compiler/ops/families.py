@@ -49,6 +49,29 @@ def magnitude(value: Real) -> Real:
 
 
 @dataclass(frozen=True)
+class IgnoresInput(Op):
+    """An operation whose output does not depend on its input: nothing before it can learn."""
+
+    @property
+    def sensitivity(self) -> Real:
+        return 0
+
+    @property
+    def certified(self) -> Real | str:
+        return 0
+
+    @property
+    def sharpness(self) -> Sharpness | None:
+        return LINEAR
+
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        return {}
+
+    def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
+        return self, 1
+
+
+@dataclass(frozen=True)
 class LinearBond(Bond):
     """A linear map of Lipschitz constant 1 in the norms that values are spoken of in."""
 

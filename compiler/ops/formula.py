@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from modnorm.ops.base import Sharpness, expect_tensor
+from modnorm.ops.base import expect_tensor
 from modnorm.ops.families import Curve, Entrywise
 from modnorm.ops.formula_check import Program, Violation, check, undecided
 from modnorm.ops.formula_tree import Apply, Constant, Node, X, build
@@ -39,6 +39,8 @@ class Formula(Entrywise):
     formula: Node
     constants: tuple[tuple[str, Real], ...]
     declared: Real
+
+    sharpness = None
 
     @classmethod
     def of(cls, statement: tree.Bond, constants: Mapping[str, Real], declared: Real) -> Formula:
@@ -74,10 +76,6 @@ class Formula(Entrywise):
     def known(self) -> Curve:
         start = abs(self.evaluate(0.0))
         return Curve(start if math.isfinite(start) else math.inf)
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return None
 
     def evaluate(self, x: float) -> float:
         """f(x), without torch."""

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from modnorm.ops.base import LINEAR, Bond, Op, Sharpness
-from modnorm.ops.edges import Bound, Edge, Matrix, Measure
-from modnorm.ops.types import Real, Type
+from modnorm.ops.base import Bond
+from modnorm.ops.edges import Bound, Edge, Measure
+from modnorm.ops.families import IgnoresInput
+from modnorm.ops.types import Type
 
 
 @dataclass(frozen=True)
-class Given(Bond):
+class Given(IgnoresInput, Bond):
     """An input of the model, whatever comes in."""
 
     name = "Given"
@@ -33,26 +34,8 @@ class Given(Bond):
     def resolve(self, x: Type) -> tuple[Self, Type]:
         return self, self.type
 
-    @property
-    def sensitivity(self) -> Real:
-        return 0
-
-    @property
-    def certified(self) -> Real | str:
-        return 0
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return LINEAR
-
-    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
-        return {}
-
     def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
         return [{}]  # the passes know those of the model's input
-
-    def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
-        return self, 1
 
     def reference(self, x: Any, weight: Any = None) -> Any:
         return weight

@@ -9,7 +9,7 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, Self
 
-from modnorm.ops.base import LINEAR, Bond, Misfit, Op, Sharpness, argument
+from modnorm.ops.base import LINEAR, Bond, Misfit, Op, argument
 from modnorm.ops.edges import (
     Bound,
     Edge,
@@ -81,6 +81,8 @@ class WeightedSum(Bond):
 
     coefficients: tuple[Real, ...] = ()
 
+    sharpness = LINEAR
+
     def resolve(self, x: Type) -> tuple[Self, Type]:
         tensors = members(self.name, x, "of values to add")
         if len(tensors) != len(self.coefficients):
@@ -94,10 +96,6 @@ class WeightedSum(Bond):
     @property
     def certified(self) -> Real | str:
         return self.sensitivity
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return LINEAR
 
     def at_zero(self, x: Sequence[Edge], type: Type) -> Mapping[Measure, float] | None:
         return {}
@@ -207,6 +205,10 @@ class Select(Bond):
 
     i: int = argument("index")
 
+    sensitivity = 1
+    certified = 1
+    sharpness = LINEAR
+
     def resolve(self, x: Type) -> tuple[Self, Type]:
         if not isinstance(x, TupleType):
             raise Misfit(
@@ -222,18 +224,6 @@ class Select(Bond):
                 argument="i",
             )
         return self, x.members[self.i]
-
-    @property
-    def sensitivity(self) -> Real:
-        return 1
-
-    @property
-    def certified(self) -> Real | str:
-        return 1
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return LINEAR
 
     def _slots(self, type: Type) -> range:
         """Where the member stands among the input's tensors."""

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from modnorm.ops.base import INITS, LINEAR, Misfit, Op, Sharpness, argument, expect_tensor
-from modnorm.ops.edges import Bound, Edge, Matrix, Measure, conversion, slots, tracked
+from modnorm.ops.base import INITS, Misfit, argument, expect_tensor
+from modnorm.ops.edges import Bound, Edge, Measure, conversion, slots, tracked
 from modnorm.ops.embed import Rows
+from modnorm.ops.families import IgnoresInput
 from modnorm.ops.registry import register
-from modnorm.ops.types import Real, Role, Tensor, TupleType, Type, vectors
+from modnorm.ops.types import Role, Tensor, TupleType, Type, vectors
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @register
 @dataclass(frozen=True)
-class Parameter(Rows):
+class Parameter(IgnoresInput, Rows):
     """A learned tensor, the same for every example and whatever the input is: (batch, sizes…).
 
     `Concat(1) @ (Parameter(1, d), x)` puts a token of its own before others, `Parameter(n, d)` are
@@ -63,21 +64,6 @@ class Parameter(Rows):
         *lead, last = self.sizes_ or (1,)
         return (math.prod(lead), last)
 
-    @property
-    def sensitivity(self) -> Real:
-        return 0
-
-    @property
-    def certified(self) -> Real | str:
-        return 0
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return LINEAR
-
-    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
-        return {}
-
     def pushes(self, x: Sequence[Edge], type: Type) -> dict[Measure, float]:
         (out,) = slots(self.resolve(type)[1])
         row = Measure((len(out.shape) - 1,) if out.shape else ())
@@ -88,9 +74,6 @@ class Parameter(Rows):
 
     def at_zero(self, x: Sequence[Edge], type: Type) -> Mapping[Measure, float] | None:
         return self.pushes(x, type)
-
-    def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
-        return self, 1
 
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         assert weight is not None

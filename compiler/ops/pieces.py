@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Self
 
-from modnorm.ops.base import LINEAR, Advice, Bond, Misfit, Op, Sharpness, argument, expect_tensor
+from modnorm.ops.base import LINEAR, Advice, Bond, Misfit, Op, argument, expect_tensor
 from modnorm.ops.edges import Bound, Edge, Key, Matrix, Measure, between, product, tracked
 from modnorm.ops.families import LinearBond, past, ratio_root
 from modnorm.ops.registry import register
@@ -37,9 +38,9 @@ MOST = 1000
 class Joining(LinearBond):
     """What puts the members of a tuple side by side along one axis of its output."""
 
+    @abstractmethod
     def _pieces(self, types: Sequence[Tensor]) -> tuple[int, list[Size]]:
         """The axis of the output, from 0, and how many places along it each member fills."""
-        raise NotImplementedError
 
     def _own(self, measure: Measure, axis: int) -> Measure:
         """A measure of the output as one of a member."""
@@ -401,6 +402,8 @@ class Split(Bond):
     across: bool = field(default=True, kw_only=True)
     """Whether it is channels that are split."""
 
+    sharpness = LINEAR
+
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = expect_tensor(self.name, x, rank=1)
         axis = index_of(self.name, self.dim, x, "dim")
@@ -442,10 +445,6 @@ class Split(Bond):
     def certified(self) -> Real | str:
         """Of each piece another vector may be the one that it holds all of."""
         return ratio_root(Fraction(self.count**3)) if self.across else self.count
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return LINEAR
 
     def at_zero(self, x: Sequence[Edge], type: Type) -> Mapping[Measure, float] | None:
         return {}

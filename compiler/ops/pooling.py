@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
-from modnorm.ops.base import LINEAR, Advice, Bond, Misfit, Op, Sharpness, argument, expect_tensor
+from modnorm.ops.base import LINEAR, Advice, Bond, Misfit, Op, argument, expect_tensor
 from modnorm.ops.edges import LARGEST, Edge, Matrix, Measure, between, whole
 from modnorm.ops.families import LinearBond, root
 from modnorm.ops.registry import register
@@ -223,13 +223,8 @@ class AvgPool(Pool):
     instead = ADAPTIVE
     outside = 0.0
 
-    @property
-    def certified(self) -> Real | str:
-        return 1
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return LINEAR
+    certified = 1
+    sharpness = LINEAR
 
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
         return self, scalars[0]
@@ -272,13 +267,11 @@ class MaxPool(Pool):
     origin = "typical value; not in modula"
     outside = -math.inf
 
+    sharpness = None
+
     @property
     def certified(self) -> Real | str:
         return root(math.prod(self.sides("kernel")))
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return None
 
     def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
         assert isinstance(type, Tensor)

@@ -48,23 +48,15 @@ class Product(Bond):
     name = "Product"
     origin = "typical value; not in modula"
 
+    sensitivity = 1
+    certified = "it is the largest entry of the other members, which may be √width"
+    sharpness = Sharpness(0.0, 0.0, 1.0)
+
     def resolve(self, x: Type) -> tuple[Self, Type]:
         tensors = members(self.name, x, "of values to multiply")
         if not tensors:
             raise Misfit("`Product` has nothing to multiply: its input is an empty tuple")
         return self, joined(self.name, tensors)
-
-    @property
-    def sensitivity(self) -> Real:
-        return 1
-
-    @property
-    def certified(self) -> Real | str:
-        return "it is the largest entry of the other members, which may be √width"
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return Sharpness(0.0, 0.0, 1.0)
 
     def at_zero(self, x: Sequence[Edge], type: Type) -> Mapping[Measure, float] | None:
         return {}
@@ -149,6 +141,8 @@ class MatMul(Bond):
     terms: int = field(default=1, kw_only=True)
     """How many products an entry is the sum of, where that is known."""
 
+    certified = "it is k times the size of the other member, for sums of k products"
+
     def resolve(self, x: Type) -> tuple[Self, Type]:
         what = "of two values to multiply"
         tensors = members(self.name, x, what)
@@ -183,10 +177,6 @@ class MatMul(Bond):
     @property
     def sensitivity(self) -> Real:
         return self.terms
-
-    @property
-    def certified(self) -> Real | str:
-        return "it is k times the size of the other member, for sums of k products"
 
     @property
     def sharpness(self) -> Sharpness | None:

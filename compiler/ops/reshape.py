@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from modnorm.ops.base import LINEAR, Advice, Bond, Misfit, Op, Sharpness, argument, expect_tensor
+from modnorm.ops.base import Advice, Bond, Misfit, Op, argument, expect_tensor
 from modnorm.ops.edges import ONE_HOT, Bound, Edge, Matrix, Measure, between
-from modnorm.ops.families import LinearBond, root
+from modnorm.ops.families import IgnoresInput, LinearBond, root
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import headed, known
 from modnorm.ops.types import Real, Tensor, Type, product, vectors
@@ -137,7 +137,7 @@ class MergeHeads(LinearBond):
 
 @register
 @dataclass(frozen=True)
-class Enumerate(Bond):
+class Enumerate(IgnoresInput, Bond):
     """The positions 0, 1, …, n - 1 along the second axis, as integers of shape (n,).
 
     Its output does not depend on its input's values, so its sensitivity is truly 0; 1 is declared,
@@ -147,30 +147,14 @@ class Enumerate(Bond):
     name = "Enumerate"
     origin = "modula: 1, so that nothing is divided by 0; truly 0"
 
+    sensitivity = 1
+
     def resolve(self, x: Type) -> tuple[Self, Type]:
         n = expect_tensor(self.name, x, rank=2, dtype="any").shape[1]
         return self, Tensor("int", (n,), n)
 
-    @property
-    def sensitivity(self) -> Real:
-        return 1
-
-    @property
-    def certified(self) -> Real | str:
-        return 0
-
-    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
-        return {}
-
     def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
         return [{ONE_HOT: Bound(1.0, 1.0)}]
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return LINEAR
-
-    def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
-        return self, 1
 
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         import torch

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from modnorm.ops.base import LINEAR, Bond, Op, Sharpness, argument
+from modnorm.ops.base import LINEAR, Bond, Op, argument
 from modnorm.ops.edges import Bound, Edge, Matrix, Measure, each_measure, product
 from modnorm.ops.families import LinearBond, magnitude, past
 from modnorm.ops.registry import register
@@ -57,6 +57,8 @@ class Mul(Bond):
 
     a: Real = argument("number")
 
+    sharpness = LINEAR
+
     def resolve(self, x: Type) -> tuple[Self, Type]:
         as_float(self.name, "a", self.a)
         return self, each(self.name, x, lambda t: t)
@@ -68,10 +70,6 @@ class Mul(Bond):
     @property
     def certified(self) -> Real | str:
         return magnitude(self.a)
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return LINEAR
 
     def at_zero(self, x: Sequence[Edge], type: Type) -> Mapping[Measure, float] | None:
         return {}

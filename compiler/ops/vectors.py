@@ -100,6 +100,8 @@ class Bias(Vector):
     begins_at_zero = True
     init = "nn.init.zeros_(weight)"
 
+    sharpness = Sharpness(0.0, 0.0, 0.0)
+
     @property
     def norm(self) -> Norm:
         return Norm("max", "max |b|") if self.apart else Norm("rms", "RMS(b)")
@@ -121,10 +123,6 @@ class Bias(Vector):
         (edge,) = x
         own = LARGEST if self.apart else Measure((self._index(edge.type),))
         return {m: conversion(edge.type.shape, own, m) for m in edge.tracked}
-
-    @property
-    def sharpness(self) -> Sharpness | None:
-        return Sharpness(0.0, 0.0, 0.0)
 
     def weight_norm(self, weight: torch.Tensor) -> torch.Tensor:
         return weight.abs().amax() if self.apart else weight.square().mean().sqrt()
