@@ -224,6 +224,7 @@ CODES: dict[str, str] = {
     "W613": "buffers that several uses share, or that mass 0 does not freeze",
     "W614": "a weight that nothing depends on",
     "W615": "weights that will hardly move",
+    "W616": "an input that the model does not read",
     "W618": "attention that sees other keys than may be meant",
     # advice: only in reports
     "A601": "attention whose logits grow with the size of a head",

@@ -52,6 +52,7 @@ class Warnings:
                 self.growing(module, program, diagnostics)
         self.buffers(program, diagnostics)
         self.unused(program, diagnostics)
+        self.unread(program, diagnostics)
         self.apart(program, diagnostics)
         self.still(program, diagnostics)
         return program
@@ -150,6 +151,18 @@ class Warnings:
                     hint="use what it gives, leave it out, or freeze it with mass 0",
                 )
             )
+
+    def unread(self, program: Program, diagnostics: Diagnostics) -> None:
+        """Inputs that are not named, in a model that reads all of its inputs by their names."""
+        flow = program.flow
+        named = {apply.op.gives for apply in flow.applies()}
+        readers = [flow[number] for number in flow.uses(flow.input)]
+        piped = any(not isinstance(r, Apply) or r.op.gives is None for r in readers)
+        for index, entry in enumerate(program.inputs):
+            if not piped and index not in named:
+                message = f"the model does not read its input `{entry.name}`"
+                hint = "use it, or take its declaration out"
+                diagnostics.add(Diagnostic("W616", message, entry.span, hint=hint))
 
     def buffers(self, program: Program, diagnostics: Diagnostics) -> None:
         """Buffers of which somebody may think that each use has its own, or that they stay."""
