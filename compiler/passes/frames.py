@@ -102,6 +102,7 @@ class Frames:
     ) -> None:
         self.norms = norms or {}
         self.needed = needed
+        self.tried: set[int] = set()  # what repeats, by id, once looked at for what is needed
         self.ends_only = False
         self.types = program.types
         self.streams = program.streams
@@ -265,7 +266,8 @@ class Frames:
         total: Matrix | None = None
         lost = False
         for run in module.runs:
-            if self.needed:
+            if self.needed and run.body.id not in self.tried:
+                self.tried.add(run.body.id)
                 self.frame(run.body, x)  # in vain, perhaps: before the copies are followed
             stretches = self.stretches(run.body, run.count, x)
             for entering, count in stretches[-1:] if self.ends_only else stretches:
