@@ -83,7 +83,7 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
         "Conv1D(out, kernel = 3, stride = 1, padding = 1) >> Bias",
         note="for signals; sizes are (out, in), and a bias is an operation of its own",
     ),
-    _missing("Conv3d", "`Conv2D` takes images, `Conv1D` signals"),
+    _missing("Conv3d LazyConv3d", "`Conv2D` takes images, `Conv1D` signals"),
     Equivalent(
         "DepthwiseConv2D",
         "Conv2D(3, groups = 3)",
@@ -104,7 +104,7 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
         "ConvTranspose2D(out, kernel = 2, stride = 2, padding = 0) >> Bias",
         note="a bias is an operation of its own",
     ),
-    _missing("ConvTranspose1d ConvTranspose3d"),
+    _missing("ConvTranspose1d ConvTranspose3d LazyConvTranspose1d LazyConvTranspose3d"),
     Equivalent("Embedding", "Embed(count, dim)"),
     _missing("EmbeddingBag"),
     Equivalent(
@@ -143,12 +143,15 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
         note="q is of one value, k and v of the other, whose name may stand there",
     ),
     _missing("Perceiver"),
-    _missing("LSTM LSTMCell GRU GRUCell RNN RNNCell SimpleRNN OptimizedLSTMCell Bidirectional"),
+    _missing(
+        "LSTM LSTMCell GRU GRUCell RNN RNNCell RNNBase RNNCellBase SimpleRNN OptimizedLSTMCell"
+        " Bidirectional"
+    ),
     _missing("scan while_loop fori_loop associative_scan", "over depth, `f ** n` repeats"),
     _missing("MoE MixtureOfExperts Experts TopK"),
     _missing("GCNConv GATConv SAGEConv GINConv MessagePassing"),
     Equivalent(
-        "ParameterList get_parameter Variable add_weight create_parameter",
+        "ParameterList ParameterDict get_parameter Variable add_weight create_parameter",
         "Parameter(1, d)",
         note="a learned value of any sizes, for every example the same",
     ),
@@ -161,16 +164,22 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
     ),
     Equivalent("RMSNormalization LlamaRMSNorm", "RMSNorm", note="over the last axis, with a gain"),
     Equivalent(
-        "BatchNorm1d BatchNorm2d BatchNormalization SyncBatchNorm",
+        "BatchNorm1d BatchNorm2d LazyBatchNorm1d LazyBatchNorm2d BatchNormalization SyncBatchNorm",
         "BatchNorm",
         note="of each channel, along the last axis or axis 1 of an image",
     ),
-    _missing("BatchNorm3d", "`BatchNorm` takes vectors, signals and images"),
+    _missing("BatchNorm3d LazyBatchNorm3d", "`BatchNorm` takes vectors, signals and images"),
     Equivalent(
-        "InstanceNorm InstanceNorm2d",
-        "RMSDivide((2, 3)) @ MeanSubtract((2, 3))",
+        "InstanceNorm InstanceNorm2d LazyInstanceNorm2d",
+        "RMSDivide((2, 3), eps = 1e-5) @ MeanSubtract((2, 3))",
         note="over the pixels of an image",
     ),
+    Equivalent(
+        "InstanceNorm1d LazyInstanceNorm1d",
+        "RMSDivide(2, eps = 1e-5) @ MeanSubtract(2)",
+        note="over the places of a signal",
+    ),
+    _missing("InstanceNorm3d LazyInstanceNorm3d"),
     Equivalent(
         "GroupNormalization",
         "GroupNorm(groups)",
@@ -179,7 +188,7 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
     Equivalent(
         "normalize l2_normalize UnitNormalization", "RMSDivide", note="to RMS 1, which is length √n"
     ),
-    _missing("LocalResponseNorm"),
+    _missing("LocalResponseNorm CrossMapLRN2d"),
     _instead(
         "weight_norm spectral_norm SpectralNormalization",
         "leave it out: the optimizer measures every weight in its own norm",
@@ -277,7 +286,17 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
         "expand repeat tile RepeatVector broadcast_to contiguous",
         "`Add` and `Product` stretch axes of size 1 by themselves",
     ),
-    _missing("pad ZeroPad2d ZeroPadding2D ReflectionPad2d Cropping2D roll", "`Conv2D` pads itself"),
+    Equivalent(
+        "ChannelShuffle",
+        "Reshape(3, 28, 28) @ Transpose(1, 2) @ Reshape(3, 1, 28, 28)",
+        note="for 3 channels in 3 groups, of 28 × 28 pixels",
+    ),
+    _missing(
+        "pad ZeroPad1d ZeroPad2d ZeroPad3d ZeroPadding2D ReflectionPad1d ReflectionPad2d"
+        " ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d CircularPad1d"
+        " CircularPad2d CircularPad3d ConstantPad1d ConstantPad2d ConstantPad3d Cropping2D roll",
+        "`Conv1D` and `Conv2D` pad with zeros themselves",
+    ),
     _missing("gather scatter take masked_fill tril triu cumsum sort argsort"),
     # pooling and images
     Equivalent("MaxPool2d MaxPool1d MaxPooling2D MaxPooling1D max_pool", "MaxPool(kernel)"),
@@ -290,8 +309,14 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
     Equivalent("GlobalAveragePooling2D GlobalAvgPool2d", "Flatten @ AdaptiveAvgPool"),
     Equivalent("GlobalAveragePooling1D", "Mean(1)"),
     Equivalent("reduce_mean", "Mean(1)", note="the axis is an argument"),
-    _missing("MaxPool3d AvgPool3d", "`MaxPool` and `AvgPool` take images and signals"),
-    _missing("AdaptiveMaxPool2d GlobalMaxPooling2D GlobalMaxPooling1D LPPool2d reduce_max"),
+    _missing(
+        "MaxPool3d AvgPool3d AdaptiveAvgPool3d", "`MaxPool` and `AvgPool` take images and signals"
+    ),
+    _missing(
+        "AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d GlobalMaxPooling2D"
+        " GlobalMaxPooling1D FractionalMaxPool2d FractionalMaxPool3d MaxUnpool1d MaxUnpool2d"
+        " MaxUnpool3d LPPool1d LPPool2d LPPool3d reduce_max"
+    ),
     _missing("sum reduce_sum", "`Mean(dim)` differs by a factor"),
     Equivalent(
         "UpsamplingNearest2d UpSampling2D UpSampling1D interpolate",
@@ -315,7 +340,7 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
     ),
     Equivalent("Activation", "ReLU", note="a nonlinearity stands by its own name"),
     _instead(
-        "Module Model ModuleDict Functional",
+        "Module Model ModuleDict Container Functional",
         "a model is written `model NAME = …`, a part of it `def NAME = …`",
     ),
     _instead("Input InputLayer Placeholder", "write `input x: float[batch, 784]` as a statement"),
@@ -327,11 +352,18 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
         "jit grad value_and_grad compile checkpoint remat",
         "leave it out: the generated file is ordinary PyTorch",
     ),
+    _instead(
+        "DataParallel DistributedDataParallel",
+        "leave it out: the generated model is wrapped as any other",
+    ),
     _instead("detach stop_gradient no_grad", "a part of mass 0 does not learn: `tare(f, 0)`"),
     _instead(
         "CrossEntropyLoss NLLLoss MSELoss L1Loss SmoothL1Loss HuberLoss BCELoss BCEWithLogitsLoss"
         " KLDivLoss CTCLoss CrossEntropy MSE CategoricalCrossentropy SparseCategoricalCrossentropy"
-        " MeanSquaredError softmax_cross_entropy binary_cross_entropy",
+        " MeanSquaredError softmax_cross_entropy binary_cross_entropy NLLLoss2d PoissonNLLLoss"
+        " GaussianNLLLoss CosineEmbeddingLoss HingeEmbeddingLoss MarginRankingLoss SoftMarginLoss"
+        " MultiMarginLoss MultiLabelMarginLoss MultiLabelSoftMarginLoss TripletMarginLoss"
+        " TripletMarginWithDistanceLoss AdaptiveLogSoftmaxWithLoss LinearCrossEntropyLoss",
         "a loss is no part of a model: compute it from the model's output, as torch does",
     ),
     _instead(

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import modnorm
-from modnorm.graph.equivalents import EQUIVALENTS
+from modnorm.graph.equivalents import EQUIVALENTS, equivalent
+from modnorm.graph.names import in_library
+from modnorm.ops import registry
 
 VECTOR, IMAGE = "float[batch, 12]", "float[batch, 3, 8, 8]"
 SAME: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -38,7 +40,7 @@ SAME: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "LayerNormalization": nn.LayerNorm(12, dtype=torch.float64),
     "RMSNormalization": nn.RMSNorm(12, eps=1e-5, dtype=torch.float64),
     "BatchNorm1d": nn.BatchNorm1d(12, dtype=torch.float64),
-    "InstanceNorm": lambda x: F.instance_norm(x, eps=1e-12),
+    "InstanceNorm": F.instance_norm,
     "GroupNormalization": nn.GroupNorm(3, 3, dtype=torch.float64),
     "normalize": lambda x: F.normalize(x, dim=-1) * 12**0.5,
     "MaxPool2d": lambda x: F.max_pool2d(x, 2),
@@ -78,3 +80,14 @@ def test_it_computes_the_same(name: str, tmp_path: object) -> None:
 def test_every_function_of_each_entry_is_compared() -> None:
     bonds = {row.names.split()[0] for row in EQUIVALENTS if row.add.startswith("bond")}
     assert bonds - set(SAME) == {"Lambda"}
+
+
+def layers() -> list[str]:
+    """The names of all modules of torch.nn."""
+    found = {name: getattr(nn, name) for name in dir(nn)}
+    return [n for n, c in found.items() if isinstance(c, type) and issubclass(c, nn.Module)]
+
+
+@pytest.mark.parametrize("name", layers())
+def test_every_layer_of_torch_is_here_or_in_the_table(name: str) -> None:
+    assert registry.find(name) or in_library(name) or equivalent(name)
