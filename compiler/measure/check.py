@@ -25,6 +25,7 @@ from modnorm.measure.values import Ball, flatten
 from modnorm.passes.certificate import Certificate
 from modnorm.passes.certify import Certify
 from modnorm.passes.program import Program, run_passes
+from modnorm.passes.warnings import RESOLUTION, hardly_moving
 from modnorm.pipeline import Analysis
 from modnorm.report.checked import Findings, ModuleFinding, WeightFinding
 from modnorm.report.words import as_float
@@ -195,6 +196,10 @@ class _Check:
                 f"{over} of {len(norms)} weights are outside their balls, {worst}"
                 f" with norm {norms[worst]:.3g}: what is certified holds inside of them"
             )
+        still = [r for r in self.plan if 0 < r.target < RESOLUTION * norms[r.name]]
+        if still:
+            least = min(still, key=lambda record: record.target)
+            notes.append(hardly_moving(len(still), len(self.plan), least.name, least.target))
         larger = [
             f"the input `{given.name}` is larger than what the certificate assumes"
             for given, x, ball in zip(self.program.inputs, batch.inputs, balls, strict=True)

@@ -239,8 +239,7 @@ class Warnings:
         diagnostics.add(
             Diagnostic(
                 "W615",
-                f"{count} of {copies} weights will hardly move: the target of `{path}` is"
-                f" {least:.3g}, and in float32 an update of less than {RESOLUTION:.1g} rounds away",
+                hardly_moving(count, copies, path, least),
                 worst.span,
                 hint=f"the target is its share of the mass, {share:.3g}, over the sensitivity"
                 f" behind it, {share / least:.3g}: `modnorm explain` shows what makes it up",
@@ -249,6 +248,14 @@ class Warnings:
 
     def verify(self, program: Program) -> None:
         pass
+
+
+def hardly_moving(count: int, of: int, name: str, target: float) -> str:
+    """That weights stand still, `name` with the least target among them."""
+    return (
+        f"{count} of {of} weights will hardly move: the target of `{name}` is {target:.3g}, and in"
+        f" float32 an update of less than {RESOLUTION:.1g} rounds away"
+    )
 
 
 def _still(weight: Weight) -> int:

@@ -253,6 +253,17 @@ def test_weights_outside_their_balls_violate_nothing(file: Any, tmp_path: Path) 
             assert m.verdict == "outside the ball"
 
 
+def test_weights_that_will_hardly_move_are_told(file: Any) -> None:
+    """A target is a share of the norm, of which a float32 has 24 binary places."""
+    deep, flat = (
+        modnorm.check(file(f"input x: float[batch, 8]\nmodel M = Linear(8) @ {body} ** 30\n"))
+        for body in ("(2 * Linear(8))", "Linear(8)")
+    )
+    (told,) = (note for note in deep.findings.notes if "hardly move" in note)
+    assert told.startswith("11 of 31 weights will hardly move: the target of `0.linear.weight`")
+    assert not any("hardly move" in note for note in flat.findings.notes)
+
+
 # --- broken certificates ----------------------------------------------------------------------
 
 
