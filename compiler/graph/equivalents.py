@@ -356,6 +356,10 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
         "DataParallel DistributedDataParallel",
         "leave it out: the generated model is wrapped as any other",
     ),
+    _instead(
+        "freeze frozen requires_grad",
+        "a weight of mass 0 does not learn, `Linear(out, mass = 0)`, nor a part, `tare(f, 0)`",
+    ),
     _instead("detach stop_gradient no_grad", "a part of mass 0 does not learn: `tare(f, 0)`"),
     _instead(
         "CrossEntropyLoss NLLLoss MSELoss L1Loss SmoothL1Loss HuberLoss BCELoss BCEWithLogitsLoss"
@@ -469,6 +473,10 @@ LEFT_OUT: Mapping[str, str] = {
         ("batch_first", "the batch is always the first axis"),
         ("rngs key rng", "the generated model takes a `generator`"),
         ("trainable", "a weight with `mass = 0` does not learn"),
+        (
+            "axis dim",
+            "it works along the last axis, between two `Transpose` along the one before it",
+        ),
     )
     for name in names.split()
 }

@@ -676,7 +676,8 @@ def expect_tensor(op: str, x: Type, *, rank: int = 0, dtype: str = "float") -> T
         hint = (
             "turn integers into vectors with `Embed(count, dim)`"
             if dtype == "float"
-            else "it looks up integers, such as `input tokens: int[batch, seq]`"
+            else "it looks up integers, such as `input tokens: int[batch, seq]`; a learned value"
+            " that no integer picks is `Parameter(1, d)`"
         )
         if x.dtype == "bool":
             hint = "a `bool` value is a mask: `Attention @ (q, k, v, mask)`"

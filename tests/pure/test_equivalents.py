@@ -58,7 +58,7 @@ def test_code_in_notes_is_of_this_language(row: Equivalent) -> None:
 
 
 NOTED = set(
-    "in causal false kernel stride model def input x float batch tare bond affine"
+    "in causal false kernel mass stride model def input x float batch tare bond affine"
     " NormedAdam NormedSGD DualizedSGD".split()
 )
 """Words of notes that are keywords, arguments, or of the generated file."""
