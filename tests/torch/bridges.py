@@ -198,6 +198,8 @@ class Bridges:
         texts += ["Add @ (Identity, Parameter)", 'Product @ (Parameter(init = "one"), Tanh)']
         if a[0] not in ("pos", "image"):
             texts += [f"Add @ (Identity, Parameter({'1, ' * (rank - 2)}{size}))"]
+        if a[0] in ("seq", "heads", "clips"):
+            texts += ["MatMul @ (Softmax @ MatMul @ (Identity, Transpose), Tanh)"]
         if size % 2 == 0:
             half = size // 2
             texts += ["Concat @ Split(2)", f"Concat @ (Slice({half}), Slice(0, {-half}))"]

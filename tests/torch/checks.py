@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import types
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -203,8 +203,11 @@ def check_tools(text: Text) -> None:
     if case is None:
         return
     module = case.load()
-    model = getattr(module, module.MODEL)(dtype=torch.float64).eval()
-    inputs = case.inputs()
+    check_whole(getattr(module, module.MODEL)(dtype=torch.float64).eval(), case.inputs())
+
+
+def check_whole(model: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> None:
+    """The same of a model."""
     expected = flat(model(*inputs))
     torch._dynamo.reset()
     whole = torch.compile(model, fullgraph=True, backend="eager")

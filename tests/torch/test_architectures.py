@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from checks import check_whole
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -220,15 +221,16 @@ def test_a_program_trains(name: str, kind: str) -> None:
     assert found[-1] < found[0] - 0.2
 
 
+SMALL = {name: {"blocks": 1} for name in ("encoder_decoder", "llama", "mixer", "nanogpt", "vit")}
+"""Of blocks that repeat, one is enough where all that is asked is whether it is understood."""
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_program_is_compiled_whole_and_exported(name: str) -> None:
-    _, build = loaded(name)
+    _, build = loaded(name, **SMALL.get(name, {}))
     model, args = build().eval(), inputs(name)
+    check_whole(model, args)
     expected = model(*args)
-    whole = torch.compile(model, fullgraph=True, backend="eager")
-    torch.testing.assert_close(whole(*args), expected)
-    exported = torch.export.export(model, args).module()
-    torch.testing.assert_close(exported(*args), expected)
     with torch.autocast("cpu", torch.bfloat16):
         low = model(*args)
     assert (low.float() - expected).norm() < 0.1 * expected.norm()
