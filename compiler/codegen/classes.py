@@ -19,7 +19,7 @@ from modnorm.codegen.layout import (
     layout,
 )
 from modnorm.codegen.names import BUILTINS, Names, local, meant
-from modnorm.graph.dataflow import Apply, Loop, Region
+from modnorm.graph.dataflow import Apply, Loop, Recurrence, Region
 from modnorm.graph.paths import last_copy, starred
 from modnorm.graph.place import camel
 from modnorm.ops.base import Atom, Norm, Weighted
@@ -219,14 +219,18 @@ class Classes:
         if id(loop) in self.read:
             return self.read[id(loop)]
         found = self.read[id(loop)] = dict[int, Apply]()
-        for run in loop.runs:
-            for number in run.region.numbers():
-                value = run.region[number]
+        regions = [*loop.regions]
+        while regions:
+            region = regions.pop()
+            for number in region.numbers():
+                value = region[number]
                 if isinstance(value, Apply) and value.op.gives is not None:
                     found[value.op.gives] = value
                 elif isinstance(value, Loop):
                     inner = self.found(value)
                     found.update({i: inner[i] for i in inner.keys() - value.takes})
+                elif isinstance(value, Recurrence):
+                    regions.append(value.region)
         return found
 
     def given(self, loop: Loop | None) -> dict[int, str]:
@@ -381,9 +385,9 @@ def _input_types(region: Region) -> dict[int, Type]:
         value = region[number]
         if isinstance(value, Apply):
             types[id(value)] = region[value.inputs[0]].type
-        elif isinstance(value, Loop):
-            for run in value.runs:
-                types |= _input_types(run.region)
+        elif isinstance(value, Loop | Recurrence):
+            for inner in value.regions:
+                types |= _input_types(inner)
     return types
 
 
@@ -401,6 +405,9 @@ def _first_uses(region: Region) -> tuple[dict[str, str], dict[str, Type]]:
                 types.setdefault(run.path, run.region[run.region.input].type)
                 inner_codes, inner_types = _first_uses(run.region)
                 codes, types = inner_codes | codes, inner_types | types
+        elif isinstance(value, Recurrence):
+            inner_codes, inner_types = _first_uses(value.region)
+            codes, types = inner_codes | codes, inner_types | types
     return codes, types
 
 

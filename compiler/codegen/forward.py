@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import math
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -12,16 +13,18 @@ from typing import Any
 
 from modnorm.codegen.layout import Layout, Part, has_modules, is_list, layout
 from modnorm.diagnostics import Source, Span
-from modnorm.graph.dataflow import Apply, Input, Loop, Pack, Region
+from modnorm.graph.dataflow import Apply, Input, Loop, Pack, Recurrence, Region
 from modnorm.graph.paths import last_copy
 from modnorm.graph.place import legal, snake
 from modnorm.ops.base import Atom, Weighted
+from modnorm.ops.edges import slots
 from modnorm.ops.fused import Fused
 from modnorm.ops.types import TupleType, Type
 
 COLUMN = 56
 """Comments stand here, after the statement, where there is room."""
 ROOM = 90
+LINE = 76
 NUMBER = re.compile(r"\d+\.\d+(e-?\d+)?|\d+/\d+")
 """Constants, which all count as equally long, so that a file's length does not depend on them."""
 OUTPUT = math.inf
@@ -91,6 +94,8 @@ class Forward:
     given: Mapping[int, str] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
+    tuples: dict[int, tuple[Any, ...]] = field(default_factory=dict)
+    """Members that are tuples of names themselves: nothing is computed for them."""
     in_use: dict[int, str] = field(default_factory=dict)
     last: dict[int, float] = field(default_factory=dict)
     parts: dict[str, set[str]] = field(default_factory=dict)
@@ -110,6 +115,8 @@ class Forward:
                 self.apply(number, value)
             elif isinstance(value, Loop):
                 self.loop(number, value)
+            elif isinstance(value, Recurrence):
+                self.recurrence(number, value)
         return self.whole(self.region.output)
 
     # -- names -------------------------------------------------------------------------------
@@ -130,6 +137,8 @@ class Forward:
             return tuple(self.expression(i) for i in value.inputs)
         if isinstance(value, Input) and not isinstance(self.inputs, str):
             return self.inputs
+        if number in self.tuples:
+            return self.tuples[number]
         return _members(self.names[number], value.type)
 
     def whole(self, number: int) -> str:
@@ -147,7 +156,7 @@ class Forward:
             found += self.operands(i) if isinstance(self.region[i], Pack) else [i]
         return found
 
-    def choose(self, number: int, value: Apply | Loop) -> str:
+    def choose(self, number: int, value: Apply | Loop | Recurrence) -> str:
         """A name for a value: that of its input, if that is used no more, or of its part."""
         operands = self.operands(number)
         live = self.live(number)
@@ -155,7 +164,7 @@ class Forward:
             live |= {self.names[i] for i in value.inputs[1:]}
         dying = [self.names[i] for i in operands if self.last[i] <= number and i in self.names]
         free = [name for name in dying if name not in live]
-        if isinstance(value, Loop) or len(operands) > 1:
+        if isinstance(value, Loop | Recurrence) or len(operands) > 1:
             candidates = ["x", self.scope(value), *free]
         elif value.weight is not None:
             candidates = [name for name in free if name == "x"]
@@ -176,7 +185,7 @@ class Forward:
         self.in_use = {i: name for i, name in self.in_use.items() if self.last[i] > number}
         return self.kept.union(self.in_use.values())
 
-    def scope(self, value: Apply | Loop) -> str:
+    def scope(self, value: Apply | Loop | Recurrence) -> str:
         """The innermost named part around a value, as a variable.
 
         For a weight it is the innermost that occurs once: of the paths `q.split` and `k.split` the
@@ -227,6 +236,11 @@ class Forward:
         argument, type = self.expression(x), self.region[x].type
         own = value.weight or (value.path if value.op.is_module else None)
         held = "" if own is None else self.access(own)
+        if value.op.picks is not None and isinstance(argument, tuple):
+            member = argument[value.op.picks]
+            if isinstance(member, tuple) and self.kept.issuperset(member):
+                self.tuples[number] = member
+                return
         if value.op.gives is not None:
             held = self.given[value.op.gives]
         if isinstance(value.op, Atom) and self.is_called(value.op, type, value.path):
@@ -349,11 +363,51 @@ class Forward:
             self.lines.append(f"for {index} in range({run.start}, {run.start + run.count}):")
             self.lines += [f"    {copy}: Any = {self.submodule(where, last, index)}", *body]
 
-    def body(self, region: Region, layout: Layout, name: str, *rest: Any) -> list[str]:
-        """The indented statements that replace a value by what a region makes of it."""
-        inner = Forward(region, layout, name, self.file, *rest)
-        out = inner.write()
-        lines = inner.lines if out == name else [*inner.lines, f"{name} = {out}"]
+    def recurrence(self, number: int, value: Recurrence) -> None:
+        """A cell along a sequence: its statements in a loop, and the states side by side."""
+        (x,) = value.inputs
+        type, argument = self.region[x].type, self.expression(x)
+        whole = list(map(_text, argument)) if isinstance(argument, tuple) else [argument]
+        sizes, several = value.start
+        state = self.numbered("state", len(sizes) if several else 0, number)
+        entry = self.numbered("entry", len(whole) if isinstance(type, TupleType) else 0, number)
+        states = self.fresh("states", number)
+        like = next(i for i, one in enumerate(slots(type)) if one.dtype == "float")
+        for one, axes in zip(_each(state), sizes, strict=True):
+            shape = (f"{whole[s[0]]}.shape[{s[1]}]" if isinstance(s, tuple) else s for s in axes)
+            self.lines.append(f"{one} = {whole[like]}.new_zeros({', '.join(map(str, shape))})")
+        places = [f"{one}.unbind(1)" for one in whole]
+        over = places if isinstance(entry, str) else _zipped(places)
+        head = [f"for {_bare(_text(entry))} in {over[0]}", *over[1:]]
+        self.lines += [f"{states} = []", *head[:-1], f"{head[-1]}:"]
+        names = (*_each(state), *_each(entry), states)
+        kept = self.live(number).union(self.given.values(), names)
+        rest = (kept, self.holder, self.outside, self.given)
+        self.lines += self.body(value.region, self.layout, (state, entry), *rest, into=state)
+        self.lines.append(f"    {states}.append({_text(state)})")
+        code = f"torch.stack({states}, dim=1)"
+        if several:
+            code = f"tuple(torch.stack(one, dim=1) for one in zip(*{states}, strict=True))"
+        name = self.choose(number, value)
+        self.call(number, name)
+        self.lines += commented(f"{name} = {code}", value.span, value.type)
+
+    def numbered(self, name: str, count: int, number: int) -> Any:
+        """A name for what is computed along a sequence; for a tuple one for each member."""
+        if not count:
+            return self.fresh(name, number)
+        return tuple(self.fresh(f"{name}_{i}", number) for i in range(count))
+
+    def body(
+        self, region: Region, layout: Layout, inputs: Any, *rest: Any, into: Any = None
+    ) -> list[str]:
+        """The indented statements that replace a value by what a region makes of it.
+
+        Its expression is `into`, or that of the region's input.
+        """
+        inner = Forward(region, layout, inputs, self.file, *rest)
+        out, name = inner.write(), _text(inputs if into is None else into)
+        lines = inner.lines if out == name else [*inner.lines, f"{_bare(name)} = {_bare(out)}"]
         return [f"    {line}" for line in lines]
 
 
@@ -366,6 +420,23 @@ def _members(name: str, type: Type) -> Any:
     if isinstance(type, TupleType):
         return tuple(_members(f"{name}[{i}]", member) for i, member in enumerate(type.members))
     return name
+
+
+def _zipped(places: list[str]) -> list[str]:
+    """What goes along several sequences at once, over several lines where there are many."""
+    inside = ", ".join([*places, "strict=True"])
+    if len(inside) <= COLUMN:
+        return [f"zip({inside})"]
+    return ["zip(", *(f"    {line}" for line in textwrap.wrap(inside, LINE)), ")"]
+
+
+def _bare(text: str) -> str:
+    """A tuple without the brackets around it."""
+    return text[1:-1] if text.startswith("(") else text
+
+
+def _each(names: Any) -> tuple[str, ...]:
+    return names if isinstance(names, tuple) else (names,)
 
 
 def _text(expression: Any) -> str:

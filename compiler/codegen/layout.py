@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from modnorm.graph.dataflow import Apply, Loop, Region
+from modnorm.graph.dataflow import Apply, Loop, Recurrence, Region
 from modnorm.graph.paths import last_copy
 from modnorm.ops.base import Weighted
 
@@ -104,6 +104,8 @@ def layout(region: Region, prefix: str) -> Layout:
             elif isinstance(value, Loop):
                 for run in value.runs:
                     visit(run.region)
+            elif isinstance(value, Recurrence):
+                visit(value.region)
 
     visit(region)
     return found

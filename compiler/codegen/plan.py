@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from modnorm.codegen.forward import place_of
-from modnorm.graph.dataflow import Apply, Loop, Region
+from modnorm.graph.dataflow import Apply, Loop, Recurrence, Region
 from modnorm.graph.paths import instance
 from modnorm.kernels.weight import Layout
 from modnorm.ops.base import Atom
@@ -60,12 +60,13 @@ def records(program: Program, *, planned: bool = True) -> list[Record]:
     found: list[Record] = []
 
     @cache
-    def parts(inside: Region) -> list[Apply | Loop]:
+    def parts(inside: Region) -> list[Apply | Loop | Recurrence]:
         values = [inside[number] for number in inside.numbers()]
         return [
             value
             for value in values
-            if isinstance(value, Loop) or (isinstance(value, Apply) and isinstance(value.op, Atom))
+            if isinstance(value, Loop | Recurrence)
+            or (isinstance(value, Apply) and isinstance(value.op, Atom))
         ]
 
     def region(inside: Region, indices: tuple[int, ...], besides: str | None = None) -> None:
@@ -83,6 +84,8 @@ def records(program: Program, *, planned: bool = True) -> list[Record]:
                     factor = weight.later(own)
                     downstream, target = float(weight.downstream), float(weight.target)
                     found.append(Record(path, weight, downstream * factor, target / factor))
+            elif isinstance(value, Recurrence):
+                region(value.region, indices, besides)
             else:
                 if besides is not None and value.runs[0].path.startswith(besides):
                     for run in value.runs:
@@ -188,6 +191,8 @@ class _PlanWriter:
                 lines += self.record(self.weights[value.weight], loops)
             elif isinstance(value, Loop):
                 lines += self.loop(value, loops)
+            elif isinstance(value, Recurrence):
+                lines += self.region(value.region, loops)
         return lines
 
     def loop(self, loop: Loop, loops: tuple[str, ...]) -> list[str]:
@@ -226,6 +231,8 @@ class _PlanWriter:
                         lines += self.hoisted(run.region, prefix)
                 else:
                     lines += self.loop(value, ())
+            elif isinstance(value, Recurrence):
+                lines += self.hoisted(value.region, prefix)
         return lines
 
     def record(self, weight: Weight, loops: tuple[str, ...]) -> list[str]:

@@ -21,10 +21,12 @@ from modnorm.graph.modules import (
     Leaf,
     Module,
     Repeat,
+    Scan,
     Stored,
     Tuple,
 )
 from modnorm.ops.base import Op
+from modnorm.ops.sequences import Start
 from modnorm.ops.types import Type
 
 
@@ -99,8 +101,32 @@ class Loop:
     def count(self) -> int:
         return sum(run.count for run in self.runs)
 
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        return tuple(run.region for run in self.runs)
 
-Value: TypeAlias = Input | Apply | Pack | Loop
+
+@dataclass(frozen=True, eq=False)
+class Recurrence:
+    """A region along axis 1 of a value, one place after the other: a `Scan` of the module tree.
+
+    The region maps (state, entry) to a new state. `node` is the id of the scan in the module tree.
+    """
+
+    region: Region
+    inputs: tuple[int, ...]
+    type: Type
+    span: Span
+    path: str
+    node: int
+    start: Start
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        return (self.region,)
+
+
+Value: TypeAlias = Input | Apply | Pack | Loop | Recurrence
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,15 +168,15 @@ class Region:
             value = self[number]
             if isinstance(value, Apply):
                 yield value
-            elif isinstance(value, Loop):
-                for run in value.runs:
-                    yield from run.region.applies()
+            elif isinstance(value, Loop | Recurrence):
+                for inner in value.regions:
+                    yield from inner.applies()
 
 
 def holds_modules(value: Value) -> bool:
-    """Whether a value is made by a module of its own, or is a repetition with such in it."""
-    if isinstance(value, Loop):
-        return any(holds_modules(a) for run in value.runs for a in run.region.applies())
+    """Whether a value is made by a module of its own, or by what computes regions with such."""
+    if isinstance(value, Loop | Recurrence):
+        return any(holds_modules(a) for region in value.regions for a in region.applies())
     return isinstance(value, Apply) and value.op.is_module
 
 
@@ -216,6 +242,9 @@ def _lower(module: Module, x: int, builder: Builder, types: dict[int, tuple[Type
                 start += run.count
             type = types[module.id][1]
             return builder.add(Loop(tuple(runs), (x,), type, module.span, module.path, module.id))
+        case Scan(body=body, span=span, path=path, start=start):
+            cell, type = lower(body, types), types[module.id][1]
+            return builder.add(Recurrence(cell, (x,), type, span, path, module.id, start))
         case Around(body=body):
             return _lower(body, x, builder, types)
         case Hole():

@@ -143,11 +143,18 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
         note="q is of one value, k and v of the other, whose name may stand there",
     ),
     _missing("Perceiver"),
-    _missing(
-        "LSTM LSTMCell GRU GRUCell RNN RNNCell RNNBase RNNCellBase SimpleRNN OptimizedLSTMCell"
-        " Bidirectional"
+    Equivalent("LSTMCell OptimizedLSTMCell", "LSTM(hidden)", note="all states out"),
+    Equivalent("GRUCell", "GRU(hidden)", note="all states out"),
+    Equivalent(
+        "RNNCell RNNBase RNNCellBase SimpleRNN", "RNN(hidden, carry = 3/4)", note="all states out"
     ),
-    _missing("scan while_loop fori_loop associative_scan", "over depth, `f ** n` repeats"),
+    _missing("Bidirectional", "`RNN`, `GRU` and `LSTM` go forwards"),
+    Equivalent(
+        "scan while_loop fori_loop associative_scan",
+        "Scan(cell, carry = 3/4)",
+        "def cell = Tanh @ (Linear(32) @ Select(0) + Linear(32) @ Select(1))",
+        "along axis 1, of the tuple (state, entry); over depth, `f ** n` repeats",
+    ),
     _missing("MoE MixtureOfExperts Experts TopK"),
     _missing("GCNConv GATConv SAGEConv GINConv MessagePassing"),
     Equivalent(
@@ -413,7 +420,7 @@ RENAMED: Mapping[str, tuple[str, ...]] = {
     for names, here in (
         ("in_features in_channels in_dim in_size input_size input_channels fan_in", "in"),
         ("input_dim", "in count"),
-        ("out_features out_channels out_dim out_size units filters hidden_size", "out"),
+        ("out_features out_channels out_dim out_size units filters hidden_size", "out hidden"),
         ("features output_dim", "out dim"),
         ("output_size pool_size", "size"),
         ("kernel_size kernel_shape window_shape", "kernel size"),
@@ -471,6 +478,9 @@ LEFT_OUT: Mapping[str, str] = {
         ("name", "a part is named by its `def`"),
         ("input_shape normalized_shape num_features num_channels", GIVEN),
         ("batch_first", "the batch is always the first axis"),
+        ("num_layers", "copies of a module are `f ** n`"),
+        ("bidirectional", "it goes forwards only"),
+        ("return_sequences return_state", "all states come out, `Last` takes the last one"),
         ("rngs key rng", "the generated model takes a `generator`"),
         ("trainable", "a weight with `mass = 0` does not learn"),
         (

@@ -13,7 +13,7 @@ from modnorm.graph.bonds import build_bond
 from modnorm.graph.calls import bind, bind_formals, build_op
 from modnorm.graph.checks import MAX_COUNT
 from modnorm.graph.lookups import Lookups
-from modnorm.graph.modules import Hole, Module, Run, Scope, Tare
+from modnorm.graph.modules import Hole, Module, Run, Scan, Scope, Tare
 from modnorm.graph.names import Namespace, mentions
 from modnorm.graph.numbers import FUNCTIONS, Impossible, fits_float, show
 from modnorm.graph.operators import Operators
@@ -80,6 +80,8 @@ class Evaluator(Operators, Lookups):
                 return self.call(expr, frame)
             case tree.Tare():
                 return self.tare(expr, frame)
+            case tree.Scan():
+                return self.scan(expr, frame)
             case tree.ComposeFor():
                 return self.compose_for(expr, frame)
             case tree.Tuple(items=items):
@@ -147,6 +149,50 @@ class Evaluator(Operators, Lookups):
                 expr.mass.span,
             )
         return Tare(module, mass, expr.span)
+
+    def scan(self, expr: tree.Scan, frame: Frame) -> Value:
+        function = self.function_of(expr.cell, frame)
+        if function is not None:
+            name = function.name
+            return self.fail(
+                "E302",
+                f"`Scan` takes a module, its cell, but `{name}` is a definition with arguments",
+                expr.cell.span,
+                others=(Label(function.name_span, f"`{name}` is defined here"),),
+                hint="a cell names no arguments: its input is the tuple (state, entry), as in"
+                f" `def {name} = Tanh @ (Linear(32) @ Select(0) + Linear(32) @ Select(1))`",
+            )
+        cell = self.module(
+            self.value(expr.cell, frame), expr.cell.span, "`Scan` takes a module, its cell"
+        )
+        if expr.carry is None:
+            return POISON if isinstance(cell, Poison) else Scan(cell, None, expr.span)
+        at = expr.carry.span
+        declared = self.number(self.value(expr.carry, frame), at, "`carry` of `Scan`")
+        if isinstance(cell, Poison) or isinstance(declared, Poison):
+            return POISON
+        if declared <= 0 or not fits_float(declared):
+            return self.fail(
+                "E501",
+                f"`carry` of `Scan` is {show(declared)}; a sensitivity must be positive and finite",
+                at,
+                hint="a state moves so many times as far as the one before: below 1 it fades",
+            )
+        return Scan(cell, declared, expr.span)
+
+    def function_of(self, expr: tree.Expr, frame: Frame) -> tree.Def | None:
+        """The definition that a name alone stands for, where it needs arguments."""
+        if not isinstance(expr, tree.Name):
+            return None
+        local = frame.local.get(expr.text)
+        if local is not None:
+            definition = local.definition if isinstance(local, Closure) else None
+        else:
+            found = self.lookup(expr, frame)
+            definition = found[1] if isinstance(found, tuple) else None  # type: ignore[assignment]
+        if not isinstance(definition, tree.Def):
+            return None
+        return definition if any(f.default is None for f in definition.formals) else None
 
     def compose_for(self, expr: tree.ComposeFor, frame: Frame) -> Value:
         numbers = [

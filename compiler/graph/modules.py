@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 from modnorm.diagnostics import Span
 from modnorm.ops.base import Op
 from modnorm.ops.fused import Fused
+from modnorm.ops.sequences import Start
 from modnorm.ops.types import Real
 
 UNPLACED = -1
@@ -133,6 +134,23 @@ class Tare(Around):
 
 
 @dataclass(frozen=True, eq=False)
+class Scan:
+    """A cell along axis 1 of a value, one place after the other: a recurrence.
+
+    The body maps the tuple (state, entry) to a new state, which begins at 0; all states come out.
+    `carry` is the declared sensitivity of a new state in the one before, where that is given;
+    `start` is known once types are.
+    """
+
+    body: Module
+    carry: Real | None
+    span: Span
+    id: int = UNPLACED
+    path: str = ""
+    start: Start = Start()
+
+
+@dataclass(frozen=True, eq=False)
 class Hole:
     """A part with a mistake in it, which has been reported: nothing is known about its output.
 
@@ -143,7 +161,7 @@ class Hole:
     id: int = UNPLACED
 
 
-Module: TypeAlias = Leaf | Compose | Tuple | Repeat | Scope | Shared | Tare | Hole
+Module: TypeAlias = Leaf | Compose | Tuple | Repeat | Scope | Shared | Tare | Scan | Hole
 
 
 def children(module: Module) -> tuple[Module, ...]:
@@ -157,7 +175,7 @@ def children(module: Module) -> tuple[Module, ...]:
             return members
         case Repeat(runs=runs):
             return tuple(run.body for run in runs)
-        case Around(body=body):
+        case Around(body=body) | Scan(body=body):
             return (body,)
 
 
@@ -180,7 +198,7 @@ def rebuilt(module: Module, inner: Callable[[Module], Module], **changes: Any) -
         case Repeat(runs=runs):
             new = tuple(replace(run, body=inner(run.body)) for run in runs)
             return replace(module, runs=new, **changes)
-        case Around(body=body):
+        case Around(body=body) | Scan(body=body):
             return replace(module, body=inner(body), **changes)
 
 
@@ -207,7 +225,7 @@ def renumbered(module: Module, numbers: Iterator[int], path: Callable[[str], str
         case Repeat(runs=runs):
             new = tuple(Run(inner(run.body), run.count, path(run.path)) for run in runs)
             return replace(module, id=number, path=path(module.path), runs=new)
-        case Scope():
+        case Scope() | Scan():
             return rebuilt(module, inner, id=number, path=path(module.path))
         case _:
             return rebuilt(module, inner, id=number)

@@ -160,6 +160,8 @@ def mentions(expr: tree.Expr) -> Iterator[tuple[tree.Name, bool, frozenset[str]]
                 stack.extend((a.value, bound) for a in reversed(node.arguments))
             case tree.Tare():
                 stack.extend([(node.mass, bound), (node.module, bound)])
+            case tree.Scan(cell=cell, carry=carry):
+                stack.extend((e, bound) for e in (carry, cell) if e is not None)
             case tree.ComposeFor():
                 stack.append((node.body, bound | {node.variable}))
                 stack.extend((r, bound) for r in node.range)

@@ -18,6 +18,7 @@ from modnorm.graph.modules import (
     Module,
     Repeat,
     Run,
+    Scan,
     Scope,
     Shared,
     Tare,
@@ -172,6 +173,9 @@ class _Placer:
                 return self.place_shared(module, number)
             case Repeat():
                 return self.place_repeat(module, number, at)
+            case Scan():
+                path = at.join("scan")  # no module's: its cell stands in what is around
+                return replace(module, id=number, path=path, body=self.place(module.body, at))
             case _:
                 return rebuilt(module, lambda inner: self.place(inner, at), id=number)
 
@@ -247,7 +251,7 @@ def measure(module: Module) -> Measure:
                 1 + sum(p.parts for p in parts),
                 1 + max((p.levels for p in parts), default=0),
                 weight + sum(p.weights * n for p, n in zip(parts, counts, strict=True)),
-                isinstance(m, Repeat) + max((p.loops for p in parts), default=0),
+                isinstance(m, Repeat | Scan) + max((p.loops for p in parts), default=0),
                 effect + sum(p.effects * n for p, n in zip(parts, counts, strict=True)),
             )
         return seen[id(m)]

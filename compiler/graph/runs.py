@@ -11,6 +11,7 @@ from modnorm.graph.modules import (
     Module,
     Repeat,
     Run,
+    Scan,
     Scope,
     Shared,
     Tare,
@@ -57,4 +58,6 @@ def _number(module: Module, numbers: dict[Hashable, int]) -> int:
             key = ("shared", shared)
         case Tare(body=body, mass=mass):
             key = ("tare", inner(body), mass)
+        case Scan(body=body, carry=carry):
+            key = ("scan", inner(body), carry)
     return numbers.setdefault(key, len(numbers))

@@ -18,6 +18,7 @@ from modnorm.graph.modules import (
     Module,
     Repeat,
     Run,
+    Scan,
     Scope,
     Shared,
     Tare,
@@ -82,12 +83,32 @@ class Interpreter:
                     for index in range(run.count):
                         x = self.run(run.body, x, (*indices, index))
                 return x
+            case Scan():
+                return self.along(module, x, indices)
             case Scope(body=body) | Tare(body=body):
                 return self.run(body, x, indices)
             case Shared(body=body):
                 return self.run(body, x)  # its paths begin at the root again
             case Hole():
                 raise AssertionError("a tree with holes is never run")
+
+    def along(self, scan: Scan, x: Any, indices: Indices) -> Any:
+        """The states of a cell along a sequence, or along the members of a tuple."""
+        whole = x if isinstance(x, tuple) else (x,)
+        like = next(one for one in whole if one.is_floating_point())
+        state: Any = tuple(
+            like.new_zeros([whole[s[0]].shape[s[1]] if isinstance(s, tuple) else s for s in sizes])
+            for sizes in scan.start.sizes
+        )
+        found = []
+        for places in zip(*(one.unbind(1) for one in whole), strict=True):
+            entry = places if isinstance(x, tuple) else places[0]
+            old = state if scan.start.several else state[0]
+            new = self.run(scan.body, (old, entry), indices)
+            state = new if scan.start.several else (new,)
+            found.append(state)
+        stacked = tuple(torch.stack(one, dim=1) for one in zip(*found, strict=True))
+        return stacked if scan.start.several else stacked[0]
 
 
 def chosen(run: Run, every: bool) -> tuple[int, ...]:

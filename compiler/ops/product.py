@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     import torch
 
 
+BOUNDED = "bound the entries before it, as `Product @ (Tanh @ a, Tanh @ b)` does"
+
+
 @register
 @dataclass(frozen=True)
 class Product(Bond):
@@ -65,19 +68,13 @@ class Product(Bond):
         return {
             (i, own): {(0, m): _others(x, i)}
             for i, edge in enumerate(x)
-            for m, own in self._measures(x, edge).items()
+            for m, own in measures(x, edge).items()
         }
-
-    def _measures(self, x: Sequence[Edge], edge: Edge) -> dict[Measure, Measure]:
-        """Measures of the output, each with what it is of a member."""
-        out = joined(self.name, [e.type for e in x])
-        pairs = ((m, stretched(m, edge.type, out)) for m in tracked(out))
-        return {m: own for m, own in pairs if own is not None}
 
     def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
         found: dict[Measure, Bound] = {}
         for i, edge in enumerate(x):
-            for m, own in self._measures(x, edge).items():
+            for m, own in measures(x, edge).items():
                 high = product(edge.high(own), _others(x, i))
                 found[m] = Bound(0.0, min(high, found[m].high) if m in found else high)
         return [found]
@@ -89,9 +86,9 @@ class Product(Bond):
             others = reduce(
                 product, (e.high(LARGEST) for k, e in enumerate(x) if k not in (i, j)), 1.0
             )
-            for m, own in self._measures(x, x[j]).items():
+            for m, own in measures(x, x[j]).items():
                 found.setdefault(((i, LARGEST), (j, own)), {})[0, m] = others
-            for m, own in self._measures(x, x[i]).items():
+            for m, own in measures(x, x[i]).items():
                 found.setdefault(((i, own), (j, LARGEST)), {})[0, m] = others
         return found
 
@@ -99,12 +96,15 @@ class Product(Bond):
         most = max(_others(x, i) for i in range(len(x)))
         if most <= 1 + 1e-9:
             return ()
+        if math.isinf(most):
+            what = "the bound of a product is the largest entry of its other members, and none is"
+            return (Advice("A603", f"{what} known of them", BOUNDED),)
         return (
             Advice(
                 "A603",
                 f"the bound of a product is the largest entry of its other members, here up to"
                 f" {most:.4g}: it grows with the width",
-                "bound the entries before it, as `Product @ (Tanh @ a, Tanh @ b)` does",
+                BOUNDED,
             ),
         )
 
@@ -119,9 +119,73 @@ class Product(Bond):
         return " * ".join(parts(x, len(type.members)))
 
 
+def measures(x: Sequence[Edge], edge: Edge) -> dict[Measure, Measure]:
+    """Measures of values joined entry by entry, each with what it is of one of them."""
+    out = joined("Product", [e.type for e in x])
+    pairs = ((m, stretched(m, edge.type, out)) for m in tracked(out))
+    return {m: own for m, own in pairs if own is not None}
+
+
 def _others(x: Sequence[Edge], i: int) -> float:
     """The largest entry of the product of all members but one."""
     return reduce(product, (edge.high(LARGEST) for j, edge in enumerate(x) if j != i), 1.0)
+
+
+@register
+@dataclass(frozen=True)
+class Lerp(Bond):
+    """y = start + weight·(end - start), entry by entry, of a tuple (start, end, weight): a gate.
+
+    As torch.lerp; sizes that differ stretch from 1. For a weight between 0 and 1, such as that of a
+    `Sigmoid`, it is a mean of the two. Declared 1, what it has in either then.
+    """
+
+    name = "Lerp"
+    origin = "typical value, for weights between 0 and 1"
+
+    sensitivity = 1
+    certified = "it depends on the size of the weight, and on that of the other members"
+    sharpness = None
+
+    def resolve(self, x: Type) -> tuple[Self, Type]:
+        tensors = members(self.name, x, "of a start, an end and a weight")
+        if len(tensors) != 3:
+            raise Misfit(
+                f"`Lerp` takes a tuple of a start, an end and a weight, but its input has"
+                f" {amount(len(tensors), 'member')}: {x}",
+                hint="write `Lerp @ (a, b, Sigmoid @ w)`",
+                code="E402",
+            )
+        return self, joined(self.name, tensors)
+
+    def at_zero(self, x: Sequence[Edge], type: Type) -> Mapping[Measure, float] | None:
+        return {}
+
+    def _factors(self, x: Sequence[Edge]) -> tuple[float, float, float]:
+        """How far an entry of the output moves with that of each member."""
+        start, end, weight = (edge.high(LARGEST) for edge in x)
+        return 1 + weight, weight, start + end
+
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        return {
+            (i, own): {(0, m): factor}
+            for i, (edge, factor) in enumerate(zip(x, self._factors(x), strict=True))
+            for m, own in measures(x, edge).items()
+        }
+
+    def sizes(self, x: Sequence[Edge], type: Type) -> list[dict[Measure, Bound]]:
+        highs: dict[Measure, list[float]] = {}
+        for edge, factor in zip(x[:2], self._factors(x), strict=False):
+            for m, own in measures(x, edge).items():
+                highs.setdefault(m, []).append(product(factor, edge.high(own)))
+        return [{m: Bound(0.0, sum(both)) for m, both in highs.items() if len(both) == 2}]
+
+    def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
+        start, end, share = x
+        return (1 - share) * start + share * end
+
+    def emit(self, x: Any, type: Type, own: str) -> str:
+        return f"torch.lerp({', '.join(map(expression, parts(x, 3)))})"
 
 
 @register

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import TypeAlias
 
-from modnorm.graph.modules import Leaf, Repeat, Tuple
+from modnorm.graph.modules import Leaf, Repeat, Scan, Tuple, walk
 from modnorm.graph.paths import depth
 from modnorm.ops.base import Sharpness
 from modnorm.ops.edges import Form, Key, Measure, lower, moved, product, summed
@@ -80,6 +80,8 @@ class _Walk:
                 return self.leaf(frame.module, frame, jet, scales)
             case Repeat():
                 return self.copies(frame.module, frame, jet, scales)
+            case Scan():
+                return self.steps(frame.module, frame, jet, scales)
             case Tuple():
                 first: dict[Direction, dict[Key, float]] = {}
                 second: dict[Pair, dict[Key, float]] = {}
@@ -126,6 +128,18 @@ class _Walk:
             if parts:
                 second[a, b] = summed(parts, out)
         return Jet(first, second)
+
+    def steps(self, scan: Scan, frame: Frame, jet: Jet, scales: tuple[float, ...]) -> Jet:
+        """A scan, of whose steps second derivatives are not followed: there is no bound on them."""
+        nothing = self.nothing(frame)
+        first: dict[Direction, Vector] = dict(
+            after(jet.first, frame.gains, [edge.type for edge in frame.x], frame.out)
+        )
+        for leaf in walk(scan.body):
+            if isinstance(leaf, Leaf) and leaf.weight is not None:
+                first["w", len(scales) - depth(leaf.weight)] = nothing
+        pairs = combinations_with_replacement(sorted(first), 2)
+        return Jet(first, dict.fromkeys(pairs, nothing))
 
     def known(
         self, frame: Frame, found: Mapping[Key, Mapping[Key, float]] | str

@@ -21,9 +21,10 @@ from typing import ClassVar, TypeAlias
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Label, Span
 from modnorm.graph import paths
-from modnorm.graph.modules import Leaf, Module, Repeat, Tuple, children
+from modnorm.graph.modules import Leaf, Module, Repeat, Scan, Tuple, children, walk
 from modnorm.ops.base import Advice, Sharpness
 from modnorm.ops.edges import LARGEST, ONE_HOT, Edge, Measure, letter, moved, product, slots
+from modnorm.ops.sequences import lifted
 from modnorm.ops.types import Size, Symbol, Type
 from modnorm.passes.bends import certified_sharpness
 from modnorm.passes.certificate import Certificate, PartBound, Reason, WeightBound
@@ -153,7 +154,7 @@ class _Certifier:
         The largest entry, where the last operation bounds it as well as the RMS; else the usual.
         """
         usual = list(map(self.frames.natural, frame.y))
-        while frame.parts and not isinstance(frame.module, Tuple):
+        while frame.parts and not isinstance(frame.module, Tuple | Scan):
             rest = [part for part, _ in frame.parts]
             while len(rest) > 1 and _is_scalar(rest[-1].module):
                 rest.pop()
@@ -176,6 +177,8 @@ class _Certifier:
                 self.use(frame.module, frame, below, depth)
             case Repeat():
                 self.copies(frame.module, frame, below, depth)
+            case Scan():
+                self.steps(frame.module, frame, below, depth)
             case Tuple():
                 start = 0
                 for part, _ in frame.parts:
@@ -206,6 +209,23 @@ class _Certifier:
                 gains = power(part.gains, count, part.out)
                 below = {k: adjoint(gains, v, part.out) for k, v in below.items()}
                 done += count
+
+    def steps(self, scan: Scan, frame: Frame, below: Downstream, depth: int) -> None:
+        """A scan: one look into its cell, with what all steps make in sum at the last one."""
+        ((cell, _),) = frame.parts
+        steps = self.frames.steps(scan, cell)
+        inner: dict[int, Vector] = {}
+        for outer, vector in below.items():
+            states = {
+                (j, m): at(vector, (j, lifted(m)), frame.out)
+                for j, edge in enumerate(cell.y)
+                for m in edge.tracked
+            }
+            if steps is None:
+                inner[outer] = {key: math.inf if reach else 0.0 for key, reach in states.items()}
+            else:
+                inner[outer] = adjoint(steps, states, cell.out)
+        self.backwards(cell, inner, depth)
 
     def use(self, leaf: Leaf, frame: Frame, below: Downstream, depth: int) -> None:
         """κ's part of one use of a weight. An input that is named moves at all places at once."""
@@ -300,15 +320,21 @@ class _Certifier:
             one = stack.pop()
             stack.extend(part for part, _ in reversed(one.parts))
             module = one.module
-            repeats = isinstance(module, Repeat)
-            if one.own is not None and (learns or repeats):
+            if isinstance(module, Scan):  # its states move with what moves in its cell
+                learns = learns or any(map(self.moves, walk(module)))
+            if one.own is not None and (learns or isinstance(module, Repeat)):
                 found.setdefault(module.id, one.own)
-            if isinstance(module, Leaf) and module.weight is not None:
-                learns = learns or self.weights[module.weight].target != 0
+            learns = learns or self.moves(module)
         tree = self.program.tree
         return list(found.values()) or [
             Reason("", self.program.name, tree.span, self.unknown, tree.span)
         ]
+
+    def moves(self, module: Module) -> bool:
+        """Whether it is an operation whose weight learns."""
+        if not isinstance(module, Leaf) or module.weight is None:
+            return False
+        return self.weights[module.weight].target != 0
 
     @property
     def unknown(self) -> str:

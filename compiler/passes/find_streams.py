@@ -9,7 +9,17 @@ from itertools import accumulate
 from typing import ClassVar, TypeAlias
 
 from modnorm.diagnostics import Diagnostics
-from modnorm.graph.modules import Around, Compose, Hole, Leaf, Module, Repeat, Tuple, walk
+from modnorm.graph.modules import (
+    Around,
+    Compose,
+    Hole,
+    Leaf,
+    Module,
+    Repeat,
+    Scan,
+    Tuple,
+    walk,
+)
 from modnorm.ops.types import Real, Type
 from modnorm.passes.program import Program
 from modnorm.passes.sensitivity import times
@@ -28,7 +38,7 @@ from modnorm.passes.streams import (
     written,
 )
 
-Step: TypeAlias = Leaf | Tuple | Repeat | Hole
+Step: TypeAlias = Leaf | Tuple | Repeat | Scan | Hole
 
 
 @dataclass(frozen=True)
@@ -148,6 +158,8 @@ class _Finder:
             case Repeat(runs=runs):
                 for run in runs:
                     self.sequence(run.body)
+            case Scan(body=body):
+                self.sequence(body)
 
     def item(self, steps: list[Step], i: int) -> Branch | Copies | None:
         """The sum that begins at a step, or the copies of such sums that it is."""
@@ -268,7 +280,7 @@ class _Finder:
                 return 1 if {self.degree(run.body) for run in runs} == {1} else None
             case Around(body=body):
                 return self.degree(body)
-            case Hole():
+            case Scan() | Hole():
                 return None
 
     def readers(self, module: Module) -> list[int]:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import networkx as nx
 
 from modnorm.diagnostics import Diagnostics
-from modnorm.graph.dataflow import Loop, Region, lower
+from modnorm.graph.dataflow import Loop, Recurrence, Region, lower
 from modnorm.passes.program import Program
 
 
@@ -33,6 +33,6 @@ def verify_region(region: Region) -> None:
         assert all(i < number for i in value.inputs), (number, value)
         edges = sorted((key, a) for a, _, key in region.graph.in_edges(number, keys=True))
         assert [a for _, a in edges] == list(value.inputs), (number, value)
-        if isinstance(value, Loop):
-            for run in value.runs:
-                verify_region(run.region)
+        if isinstance(value, Loop | Recurrence):
+            for inner in value.regions:
+                verify_region(inner)

@@ -14,6 +14,7 @@ from modnorm.graph.modules import (
     Module,
     Repeat,
     Run,
+    Scan,
     Tuple,
 )
 
@@ -44,6 +45,10 @@ class Algebra(Protocol[T]):
         """The copies of a run, composed."""
         ...
 
+    def scan(self, cell: T, scan: Scan) -> T:
+        """A cell along a sequence."""
+        ...
+
 
 def fold(module: Module, algebra: Algebra[T], values: dict[int, T]) -> T:
     """What an algebra says of a part; `values` gets that of every part in it, by id."""
@@ -62,6 +67,8 @@ def fold(module: Module, algebra: Algebra[T], values: dict[int, T]) -> T:
         case Repeat(runs=runs):
             copies = (algebra.repeat(inner(run.body), run) for run in runs)
             value = reduce(algebra.after, copies, algebra.unit)
+        case Scan(body=body):
+            value = algebra.scan(inner(body), module)
         case Around(body=body):
             value = inner(body)
         case Hole():

@@ -21,6 +21,7 @@ from modnorm.graph.modules import (
     Leaf,
     Module,
     Repeat,
+    Scan,
     Tuple,
 )
 from modnorm.ops.edges import (
@@ -34,11 +35,13 @@ from modnorm.ops.edges import (
     product,
     reached,
     slots,
+    tracked,
 )
-from modnorm.ops.types import Tensor, Type
+from modnorm.ops.sequences import at_all, at_any, lifted
+from modnorm.ops.types import Size, Symbol, Tensor, Type
 from modnorm.passes import growth
 from modnorm.passes.certificate import Reason
-from modnorm.passes.gains import after, beside, power
+from modnorm.passes.gains import after, beside, endless, power, series
 from modnorm.passes.growth import Affine
 from modnorm.passes.program import Program
 
@@ -55,6 +58,8 @@ STILL = 1e-9
 """A bound that rises by less, relatively, in one copy may be that of a stack that does not grow."""
 COARSER = 64
 """After so many groups, and again after each so many, their bounds may differ by `NEAR` more."""
+MANY = 1024
+"""So many steps of a scan are followed where their number is free."""
 CLOSE = 1e-12
 """Bounds closer than this, relatively, may be those of a stack that has settled."""
 
@@ -80,6 +85,14 @@ class Frame:
     @property
     def out(self) -> tuple[Tensor, ...]:
         return tuple(edge.type for edge in self.y)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A cell, beside what enters at every step of its scan: what a scan repeats."""
+
+    body: Module
+    id: int
 
 
 class InVain(Exception):
@@ -156,6 +169,8 @@ class Frames:
                 return self.around(module, x, y, gains, [(f, 1) for f in frames])
             case Repeat():
                 return self.repeat(module, x)
+            case Scan():
+                return self.scan(module, x)
             case Around(body=body):
                 self.mentions.append(self.mention(module.span))
                 inner = self.frame(body, x)
@@ -238,7 +253,7 @@ class Frames:
 
     # -- values alone --------------------------------------------------------------------------
 
-    def flow(self, module: Module, x: Edges) -> Edges:
+    def flow(self, module: Module | Step, x: Edges) -> Edges:
         """The bounds on a part's output."""
         match module:
             case Leaf():
@@ -254,6 +269,13 @@ class Frames:
                     stretches = self.stretches(run.body, run.count, x)
                     x = self.flow(run.body, stretches[-1][0])
                 return x
+            case Scan(body=body):
+                entry = tuple(map(at_any, x))
+                y = self.flow(body, (*self.states(module, entry), *entry))
+                return self.every(module, y)
+            case Step(body=body):
+                y = self.flow(body, x)
+                return (*y, *x[len(y) :])
             case Around(body=body):
                 return self.flow(body, x)
             case Hole():
@@ -286,7 +308,7 @@ class Frames:
         own = Reason(module.path, "repetition", self.mention(module.span), text, module.span)
         return replace(found, reason=found.reason or own, own=own)
 
-    def stretches(self, body: Module, count: int, x: Edges) -> Stretches:
+    def stretches(self, body: Module | Step, count: int, x: Edges) -> Stretches:
         """Bounds on what enters the copies, in order, each with the number that it holds for.
 
         The same bounds reach a repetition inside others again and again: they are followed once.
@@ -296,7 +318,7 @@ class Frames:
             self.entered[key] = self.followed(body, count, x)
         return self.entered[key]
 
-    def followed(self, body: Module, count: int, x: Edges) -> Stretches:
+    def followed(self, body: Module | Step, count: int, x: Edges) -> Stretches:
         """Those stretches: the first copies one by one, then many at a time."""
         # what norms read needs no bound where only the end's is asked for
         unread = self.ends_only and body.id in self.streams.runs
@@ -321,7 +343,7 @@ class Frames:
         return groups
 
     def together(
-        self, body: Module, x: Edges, copies: int, room: float
+        self, body: Module | Step, x: Edges, copies: int, room: float
     ) -> tuple[Edges, int, Edges]:
         """As many copies as have nearly the same bounds: these, their number, what comes out."""
         if all(map(_is_lost, x)):
@@ -348,7 +370,7 @@ class Frames:
             return x, 1, y
         return _bounded(x, lows, found.most), found.count, _bounded(x, lows, found.end)
 
-    def growth(self, module: Module, x: Edges) -> tuple[Edges, Affine]:
+    def growth(self, module: Module | Step, x: Edges) -> tuple[Edges, Affine]:
         """The bounds on a part's output, and how they follow from its input's inside of `x`."""
         match module:
             case Leaf(op=op):
@@ -377,6 +399,14 @@ class Frames:
                         total = copies if total is None else growth.after(total, copies)
                 assert total is not None
                 return x, total
+            case Scan():
+                y = self.flow(module, x)
+                return y, growth.of_operation(x, y, "its steps are not followed", None)
+            case Step(body=body):
+                y, own = self.growth(body, x)
+                kept = enumerate(x[len(y) :], len(y))
+                same = {(i, m): growth.Line(0.0, {(i, m): 1.0}) for i, e in kept for m in e.tracked}
+                return (*y, *x[len(y) :]), {**own, **same}
             case Around(body=body):
                 return self.growth(body, x)
             case Hole():
@@ -390,6 +420,100 @@ class Frames:
             total = one if total is None else growth.after(total, one)
         assert total is not None
         return x, total
+
+    # -- scans ---------------------------------------------------------------------------------
+
+    def scan(self, module: Scan, x: Edges) -> Frame:
+        """A scan: one look at its cell, with bounds on the states of all steps.
+
+        How far the states move with what enters, or with the cell's weights, is the sum of all
+        powers of the gains from one to the next: see `steps`.
+        """
+        entry = tuple(map(at_any, x))
+        cell = self.frame(module.body, (*self.states(module, entry), *entry))
+        y, kept = self.every(module, cell.y), len(cell.y)
+        steps, own = self.steps(module, cell), None
+        if steps is None:
+            text = (
+                "it may have any number of steps, and no bound was found below which how far a"
+                " state moves with the one before stays under 1"
+            )
+            own = Reason(module.path, "Scan", self.mention(module.span), text, module.span)
+            row = {(j, self.natural(edge)): math.inf for j, edge in enumerate(y)}
+            gains: Matrix = {(i, self.natural(edge)): row for i, edge in enumerate(x)}
+        else:
+            entering = {key: row for key, row in cell.gains.items() if key[0] >= kept}
+            found = after(entering, steps, cell.out, cell.out)
+            gains = {
+                (i - kept, lifted(m)): {(j, lifted(n)): gain for (j, n), gain in row.items()}
+                for (i, m), row in found.items()
+            }
+        return Frame(module, x, y, gains, ((cell, 1),), cell.reason or own, own)
+
+    def length(self, module: Scan) -> Size:
+        return slots(self.types[module.id][1])[0].shape[1]
+
+    def every(self, module: Scan, y: Edges) -> Edges:
+        """The bounds on the states of all steps."""
+        return tuple(at_all(edge, self.length(module)) for edge in y)
+
+    def steps(self, module: Scan, cell: Frame) -> Matrix | None:
+        """Bounds on the sum of all powers of the gains from a state to the next, below the number
+        of steps; None where there are none."""
+        count, kept = self.length(module), len(cell.y)
+        own = {key: row for key, row in cell.gains.items() if key[0] < kept}
+        if not isinstance(count, Symbol):
+            return series(own, count, 1.0, cell.out)
+        keys = [(j, self.natural(edge)) for j, edge in enumerate(cell.y)]
+        return endless(own, cell.out, keys)
+
+    def states(self, module: Scan, entry: Edges) -> Edges:
+        """Bounds on what a cell gets for its state, at any step: 0, or what it gave before.
+
+        They hold for what it gives whatever its state is, and so for what it gives for such a
+        state, and so on. Where that says nothing, steps from 0 on are followed; of a free number of
+        steps they hold for all if they hold for what the cell gives within them.
+        """
+        kept = slots(self.types[module.id][1])
+        types = [one.type for one in map(at_any, map(Edge, kept))]
+        zero = tuple(
+            Edge(type, dict.fromkeys(tracked(type), Bound(0.0, 0.0)), True) for type in types
+        )
+        x = tuple(map(_lost, zero))
+        for _ in range(FOLLOWED):
+            before, x = x, _over(zero, self.flow(module.body, (*x, *entry)))
+            if _alike(x, before, CLOSE) or self.looks > self.most:
+                break
+        if all(map(_is_bounded, x)):
+            return x
+        count, step = self.length(module), Step(module.body, module.id)
+        free = isinstance(count, Symbol)
+        stretches = self.stretches(
+            step, MANY if isinstance(count, Symbol) else count, (*zero, *entry)
+        )
+        grown = _joined([entering[: len(zero)] for entering, _ in stretches])
+        if free and not _within(self.flow(module.body, (*grown, *entry)), grown):
+            return x
+        return tuple(map(_both, x, grown))
+
+
+def _over(x: Edges, y: Edges) -> Edges:
+    """Bounds that hold for values of either."""
+    return _joined([x, y])
+
+
+def _both(one: Edge, other: Edge) -> Edge:
+    """Bounds that hold where both do."""
+    return one.rebounded(
+        {
+            m: Bound(max(one.low(m), other.low(m)), min(one.high(m), other.high(m)))
+            for m in one.tracked
+        }
+    )
+
+
+def _is_bounded(edge: Edge) -> bool:
+    return all(math.isfinite(edge.high(m)) for m in edge.tracked)
 
 
 def _bounded(x: Edges, lows: list[dict[Measure, float]], highs: Mapping[Key, float]) -> Edges:

@@ -29,6 +29,10 @@ Vector: TypeAlias = Mapping[Key, float]
 """How far the model's output moves when a tensor moves by 1 in a measure."""
 Types: TypeAlias = Sequence[Tensor]
 Row = TypeVar("Row", bound=Hashable)
+DOUBLINGS = 12
+"""A power is squared so often, at most, to see whether it fades."""
+FADED = 1 / 64
+"""What is left then hardly counts."""
 
 
 def identity(types: Types) -> Matrix:
@@ -154,6 +158,33 @@ def series(matrix: Matrix, count: int, scale: float, types: Types) -> Matrix:
             total = plus(one, after(total, matrix, types, types), types, types, scale)
             jump, done = after(jump, matrix, types, types), done + 1
     return total
+
+
+def endless(matrix: Matrix, types: Types, keys: Sequence[Key]) -> Matrix | None:
+    """A bound on the sum of all powers of a matrix, in one measure of each tensor; None where none
+    was found.
+
+    If the n-th power is at most c < 1 in the sum of those measures, the sum of all is that of the
+    first n, S, and what S makes of moves of at most c + c² + … in all.
+    """
+    n, power = 1, matrix
+    for _ in range(DOUBLINGS):
+        rows = [row_at(power, key, types) for key in keys]
+        most = max(sum(moved(row, key, types) for key in keys) for row in rows)
+        if most <= FADED:
+            break
+        n, power = 2 * n, after(power, power, types, types)
+    if not most < 1:
+        return None
+    some = series(matrix, n, 1.0, types)
+    rows = [row_at(some, key, types) for key in keys]
+    outs = dict.fromkeys(out for row in rows for out in row)
+    worst = {out: max(moved(row, out, types) for row in rows) for out in outs}
+    rest = most / (1 - most)
+    return {
+        key: {out: moved(row, out, types) + product(rest, worst[out]) for out in outs}
+        for key, row in zip(keys, rows, strict=True)
+    }
 
 
 def _raised(a: float, n: int) -> float:

@@ -8,7 +8,17 @@ from itertools import count
 from typing import ClassVar
 
 from modnorm.diagnostics import Diagnostics
-from modnorm.graph.dataflow import Apply, Builder, Input, Loop, LoopRun, Pack, Region, Value
+from modnorm.graph.dataflow import (
+    Apply,
+    Builder,
+    Input,
+    Loop,
+    LoopRun,
+    Pack,
+    Recurrence,
+    Region,
+    Value,
+)
 from modnorm.graph.modules import Leaf, Shared, walk
 from modnorm.graph.place import legal
 from modnorm.ops.given import Given
@@ -105,8 +115,8 @@ class _Hoisting:
             return True
         if not all(i in self.fixed for i in value.inputs):
             return False
-        if isinstance(value, Loop):
-            return all(map(self.is_common, (a for r in value.runs for a in r.region.applies())))
+        if isinstance(value, Loop | Recurrence):
+            return all(map(self.is_common, (a for r in value.regions for a in r.applies())))
         return not isinstance(value, Apply) or self.is_common(value)
 
     def is_common(self, value: Apply) -> bool:
@@ -135,13 +145,17 @@ class _Hoisting:
         else:
             self.new[number] = self.seen[key]
 
-    @staticmethod
-    def key(value: Value, inputs: tuple[int, ...]) -> Hashable:
+    @classmethod
+    def key(cls, value: Value, inputs: tuple[int, ...]) -> Hashable:
         match value:
             case Apply():
                 return (value.op, value.holder if value.op.is_module else value.weight, inputs)
             case Loop():
                 return (tuple((run.path, run.count) for run in value.runs), inputs)
+            case Recurrence(region=region):
+                inside = ((n, region[n]) for n in region.numbers())
+                cell = tuple((n, cls.key(one, one.inputs)) for n, one in inside)
+                return (cell, region.output, inputs)
             case _:
                 return (type(value), inputs)
 
@@ -156,7 +170,7 @@ class _Hoisting:
             members = tuple(self.operand(i) for i in value.inputs)
             self.new[number] = self.builder.add(replace(value, inputs=members))
             return self.new[number]
-        assert isinstance(value, Apply | Loop)
+        assert isinstance(value, Apply | Loop | Recurrence)
         if isinstance(value, Apply) and value.op.gives is not None:
             at = replace(value, inputs=(self.builder.input,))
         else:

@@ -14,7 +14,7 @@ from modnorm.graph.dataflow import Region
 from modnorm.graph.modules import Module, Run, Stored, Tare
 from modnorm.graph.values import Value
 from modnorm.ops.base import Atom, Sharpness
-from modnorm.ops.types import Real, Tensor, Type
+from modnorm.ops.types import Real, Size, Tensor, Type
 from modnorm.passes.certificate import Certificate, Smoothness
 from modnorm.passes.streams import Streams
 
@@ -83,6 +83,19 @@ class Term:
 
     def __call__(self, indices: tuple[int, ...]) -> float:
         return self.factor * math.prod(place(indices) for place in self.places)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What is declared of a scan: how far a new state moves with the one before, and how often.
+
+    `total` is the sum of all powers of `state` below the number of steps; of all, where that is
+    free: how far the states move, at most, when what enters at every step moves one by 1.
+    """
+
+    state: Real
+    count: Size
+    total: Real
 
 
 @dataclass(frozen=True)
@@ -169,7 +182,8 @@ class Program:
 
     `types`, `masses`, `sensitivities` and `sharpness` are by id of the module tree, `leaf_masses`
     and the `tares` around a weight, outermost first, by its path. `passing` are sensitivities in
-    what comes in alone; the others count the inputs that are named inside, too.
+    what comes in alone; the others count the inputs that are named inside, too. `steps` are by id
+    of the scans.
     """
 
     name: str
@@ -185,6 +199,7 @@ class Program:
     tares: Mapping[str, tuple[Tared, ...]] = field(default_factory=dict)
     sensitivities: Mapping[int, Real] = field(default_factory=dict)
     passing: Mapping[int, Real] = field(default_factory=dict)
+    steps: Mapping[int, Steps] = field(default_factory=dict)
     sharpness: Mapping[int, Sharpness | None] = field(default_factory=dict)
     graph: Region | None = None
     weights: tuple[Weight, ...] = ()

@@ -20,6 +20,7 @@ from modnorm.graph.dataflow import (
     Loop,
     LoopRun,
     Pack,
+    Recurrence,
     Region,
     Value,
     holds_modules,
@@ -49,6 +50,8 @@ def rewrite(region: Region, emit: Emit) -> Region:
         if isinstance(value, Loop):
             runs = tuple(replace(r, region=rewrite(r.region, emit)) for r in value.runs)
             value = replace(value, runs=runs)
+        if isinstance(value, Recurrence):
+            value = replace(value, region=rewrite(value.region, emit))
         inputs = tuple(new[i] for i in value.inputs)
         new[number] = emit(builder, replace(value, inputs=inputs), new)
     return builder.finish(new[region.output])
@@ -173,6 +176,10 @@ class _Folding:
                         LoopRun(fold.region(r.region), r.count, r.start, r.path) for r in value.runs
                     )
                     self.keep(number, replace(value, runs=runs), (self.exact(x),))
+                    self.factor[number] = _ones(value.type)
+                case Recurrence(inputs=(x,)):
+                    cell = replace(value, region=fold.region(value.region))
+                    self.keep(number, cell, (self.exact(x),))
                     self.factor[number] = _ones(value.type)
         return self.builder.finish(self.exact(self.old.output))
 

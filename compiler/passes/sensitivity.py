@@ -10,16 +10,19 @@ from functools import reduce
 from typing import ClassVar, NamedTuple
 
 from modnorm.diagnostics import Diagnostic, Diagnostics
-from modnorm.graph.modules import Leaf, Module, Repeat, Run, walk
+from modnorm.graph.modules import Around, Compose, Leaf, Module, Repeat, Run, Scan, Tuple, walk
 from modnorm.graph.numbers import fits_float, show
 from modnorm.kernels.streams import residual_stream
-from modnorm.ops.types import Real, Tensor, Type
+from modnorm.ops.edges import slots
+from modnorm.ops.types import Real, Symbol, Tensor, TupleType, Type
 from modnorm.passes.fold import fold
-from modnorm.passes.program import Program
+from modnorm.passes.program import Program, Steps
 from modnorm.passes.streams import Branch, Streams, branches
 
 EXACT_BITS = 1000
 """Exact numbers longer than this continue as floats, which can hold all that are shorter."""
+LONG = 100_000
+"""Terms of a sum that are added up one by one, at most."""
 
 
 def times(a: Real, b: Real, bits: int = EXACT_BITS) -> Real:
@@ -87,6 +90,8 @@ def geometric(ratio: Real, count: int) -> Real:
     """1 + ratio + … + ratio^(count-1)."""
     if ratio == 1:
         return count
+    if isinstance(ratio, float) and abs(ratio - 1) < 1e-6 and count > LONG:
+        return math.expm1(count * math.log(ratio)) / (ratio - 1)
     if isinstance(ratio, float) and abs(ratio - 1) < 1e-6:
         total, term = 0.0, 1.0
         for _ in range(count):
@@ -112,6 +117,7 @@ class _Declared:
     types: Mapping[int, tuple[Type, Type]]
     values: dict[int, Moved] = field(default_factory=dict)
     unit: Moved = Moved(1)
+    steps: dict[int, Steps] = field(default_factory=dict)
 
     def leaf(self, leaf: Leaf) -> Moved:
         if leaf.op.gives is not None:  # what is true or false does not move
@@ -145,6 +151,63 @@ class _Declared:
         for branch, size in zip(added, sizes, strict=False):
             found = self.after(found, Moved(1 + branch.passed / float(size), branch.named))
         return found
+
+    def scan(self, cell: Moved, scan: Scan) -> Moved:
+        """T steps: the state behind the last one moves with what entered at every one."""
+        every = slots(self.types[scan.id][1])
+        row = self.by_tensor([scan.body], self.types[scan.body.id][0])
+        state, entry = max(row[: len(every)]), max(row[len(every) :])
+        state = state if scan.carry is None else scan.carry
+        count = every[0].shape[1]
+        if not isinstance(count, Symbol):
+            total = geometric(state, count)
+        elif state < 1:
+            total = divide(1, 1 - state)
+        else:
+            total = 1
+            self.endless(scan, state, count)
+        self.steps[scan.id] = Steps(state, count, total)
+        return Moved(times(entry, total), times(cell.named, total))
+
+    def endless(self, scan: Scan, state: Real, count: Symbol) -> None:
+        """E501 for a state that does not fade, along a sequence of any length."""
+        follows = "follows from its cell" if scan.carry is None else "is declared"
+        self.diagnostics.add(
+            Diagnostic(
+                "E501",
+                f"the targets in this `Scan` depend on how many steps there are, which `{count}`"
+                f" leaves open: that a state moves {show(state)} times as far as the one before"
+                f" {follows}",
+                scan.span,
+                hint=f"give `{count}` a number in the `input` declaration, or declare that the"
+                " state fades, with `carry` below 1: `carry = 3/4` is a memory of 4 steps",
+            )
+        )
+
+    def by_tensor(self, steps: Sequence[Module], x: Type) -> list[Real]:
+        """The sensitivities of parts one after the other in each tensor of a tuple, for itself."""
+        if not steps:
+            return [1] * len(slots(x))
+        first, *rest = steps
+        match first:
+            case Compose(steps=inner):
+                return self.by_tensor([*inner, *rest], x)
+            case Around(body=body):
+                return self.by_tensor([body, *rest], x)
+            case Leaf(op=op) if op.picks is not None and isinstance(x, TupleType):
+                found: list[Real] = []
+                for i, member in enumerate(x.members):
+                    picked = i == op.picks
+                    found += self.by_tensor(rest, member) if picked else [0] * len(slots(member))
+                return found
+            case Tuple(members=members):
+                rows = [self.by_tensor([member], x) for member in members]
+                row: list[Real] = [reduce(plus, column) for column in zip(*rows, strict=True)]
+            case _:  # a tuple's norm is the sum of its members' norms
+                row = [self.values[first.id].passed] * len(slots(x))
+        for step in rest:
+            row = [times(one, self.values[step.id].passed) for one in row]
+        return row
 
     def added(self, branch: Branch) -> Moved:
         """How far what a branch adds to a sum of one term moves with it."""
@@ -186,7 +249,13 @@ class Sensitivities:
             diagnostics.add(self.out_of_range(module, declared))
         passing = {i: both.passed for i, both in moved.items()}
         streams = algebra.reaching()
-        return replace(program, sensitivities=declared, passing=passing, streams=streams)
+        return replace(
+            program,
+            sensitivities=declared,
+            passing=passing,
+            streams=streams,
+            steps=algebra.steps,
+        )
 
     def out_of_range(self, module: Module, numbers: dict[int, Real]) -> Diagnostic:
         """E501 for a part whose sensitivity no float can hold."""
@@ -203,6 +272,11 @@ class Sensitivities:
                 "bring the repeated module to sensitivity 1, as"
                 " `(1 - 1/n) * Identity + 1/n * f` does"
             )
+        if isinstance(module, Scan):
+            message = (
+                "the steps of this `Scan` together have more sensitivity than a float can hold"
+            )
+            hint = "declare how far a state moves with the one before: `Scan(cell, carry = 1)`"
         return Diagnostic("E501", message, module.span, hint=hint)
 
     def verify(self, program: Program) -> None:

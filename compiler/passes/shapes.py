@@ -17,6 +17,7 @@ from modnorm.graph.modules import (
     Module,
     Repeat,
     Run,
+    Scan,
     Scope,
     Shared,
     Tuple,
@@ -26,14 +27,19 @@ from modnorm.graph.modules import (
 from modnorm.graph.numbers import show
 from modnorm.graph.paths import last_copy, template
 from modnorm.ops.base import Atom, Misfit, Op
+from modnorm.ops.edges import slots
+from modnorm.ops.sequences import entries, place, sequence, start, states
 from modnorm.ops.shapes import mixed
 from modnorm.ops.types import Tensor, TupleType, Type
 from modnorm.passes.program import Program
+from modnorm.passes.scans import find_state, forgotten
 
 MAX_ENTRIES = 2**40
 """Largest number of entries of one weight."""
 MAX_NESTING = 32
 """Tuples inside each other."""
+MAX_CELLS = 3
+"""Scans inside each other."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class _Inference:
         self.scopes: list[Scope] = []
         self.mentions: list[Shared] = []
         self.shared: dict[str, tuple[Leaf, Type, Shared]] = {}
+        self.cells: list[Scan] = []
         self.warnings: list[tuple[Diagnostic, Span | None]] = []
         """For a model without mistakes."""
 
@@ -116,6 +123,8 @@ class _Inference:
                 new, out = self.infer(body, x)
                 self.mentions.pop()
                 return replace(module, body=new), out
+            case Scan():
+                return self.scan(module, x)
             case Around(body=body):
                 new, out = self.infer(body, x)
                 return replace(module, body=new), out
@@ -139,6 +148,8 @@ class _Inference:
             self.fits(leaf, op)
         if op.is_module:
             self.agree(resolved, x.type)
+        if op.buffers and self.cells:
+            self.kept(leaf)
         if op.gives is not None:
             return resolved, self.inputs[op.gives]
         # what keeps the shape of its input, or joins members of that shape, did not make it
@@ -174,9 +185,9 @@ class _Inference:
             return None
         return None if type is None else Known(type, Label(leaf.span, f"this gives {type}"))
 
-    def misfit(self, leaf: Leaf, x: Known, misfit: Misfit) -> None:
+    def misfit(self, leaf: Leaf | Scan, x: Known, misfit: Misfit) -> None:
         """An input that an operation cannot take: where it comes from, and who asks for what."""
-        place = leaf.places.get(misfit.argument)
+        place = leaf.places.get(misfit.argument) if isinstance(leaf, Leaf) else None
         others: tuple[Label, ...] = ()
         if misfit.code in ("E401", "E402"):
             others = tuple(k.made for k in (x, *x.members) if k.made is not None)
@@ -201,6 +212,13 @@ class _Inference:
             self.tell(
                 Diagnostic("E305", f"{message}; at most {MAX_ENTRIES:,} are allowed", leaf.span)
             )
+
+    def kept(self, leaf: Leaf) -> None:
+        """Report what would keep one thing of all steps of a scan."""
+        kept = " and ".join(f"`{name}`" for name in leaf.op.buffers)
+        what = f"`{leaf.op.label}` stands in a cell: all steps would share its {kept}"
+        hint = "put it before or behind the `Scan`, or take a norm without a memory: `LayerNorm`"
+        self.tell(Diagnostic("E402", what, leaf.span, hint=hint))
 
     def agree(self, leaf: Leaf, x: Type) -> None:
         """A shared weight has one shape and one norm wherever it is used, a buffer one shape."""
@@ -231,6 +249,60 @@ class _Inference:
                 )
             )
 
+    def scan(self, module: Scan, x: Known | None) -> tuple[Module, Known | None]:
+        """A cell along a sequence."""
+        if x is None:
+            return replace(module, body=self.infer(module.body, None)[0]), None
+        try:
+            whole = entries(x.type)
+            self.shallow()
+            self.cells.append(module)
+            found = find_state(
+                module.body, whole, lambda state: self.tried(module.body, _entering(x, state))
+            )
+            self.cells.pop()
+            if found.free:
+                raise Misfit(
+                    "the size of the state of this `Scan` follows from nothing in its cell",
+                    hint="write it there, where the state is read: `Linear(32) @ Select(0)`",
+                )
+            kept = states(found.state, whole) if found.settled else ()
+            begin = start(found.state, kept, whole)
+        except Misfit as misfit:
+            self.misfit(module, x, misfit)
+            return module, None
+        self.cells.append(module)
+        body, out = self.infer(module.body, _entering(x, found.state))
+        self.cells.pop()
+        resolved = replace(module, body=body, start=begin)
+        if not found.settled:
+            if found.gives is not None:
+                self.moving(module, found.state, found.gives)
+            return resolved, None
+        if out is None:
+            return resolved, None
+        length = whole[0].shape[1]
+        every = tuple(sequence(one, length) for one in kept)
+        type = TupleType(every) if isinstance(found.state, TupleType) else every[0]
+        label = Label(module.span, f"this gives {type}")
+        members = tuple(Known(one, label) for one in every) if len(every) > 1 else ()
+        return resolved, Known(type, label, members)
+
+    def shallow(self) -> None:
+        """Raise a Misfit where scans are too deep in each other: each asks its cell repeatedly."""
+        if len(self.cells) >= MAX_CELLS:
+            raise Misfit(
+                f"a `Scan` inside of {MAX_CELLS} others; more are not allowed",
+                hint="a cell sees one place of a sequence at a time",
+                code="E305",
+            )
+
+    def moving(self, module: Scan, state: Type, gives: Type) -> None:
+        """Report a cell that goes on to change the shape of its state."""
+        message = f"the cell of this `Scan` turns a state {state} into {gives}"
+        hint = "a state keeps its shape: bring it to a size of its own with `Linear(32) @ …`"
+        self.tell(Diagnostic("E403", message, module.span, hint=hint))
+
     def repeat(self, module: Repeat, x: Known | None) -> tuple[Module, Known | None]:
         runs: list[Run] = []
         entered = x
@@ -250,7 +322,7 @@ class _Inference:
                     runs.append(replace(run, body=body, count=1))
                     run, x = self.others(run), out
                     continue
-                x = replace(x, type=_forgotten(x.type))  # what goes round is not known
+                x = replace(x, type=forgotten(x.type))  # what goes round is not known
                 if _roles(x.type) in seen:
                     break
             runs.append(replace(run, body=body))
@@ -274,12 +346,17 @@ class _Inference:
 
     def settles(self, run: Run, x: Known) -> bool:
         """Whether the copies behind the first keep the shape that it gives."""
+        type, good = self.tried(run.body, x)
+        return type is not None and good and _shape(x.type) == _shape(type)
+
+    def tried(self, module: Module, x: Known) -> tuple[Type | None, bool]:
+        """What a part gives for an input, and whether nothing is wrong: nothing is reported."""
         found = Diagnostics()
         trial = _Inference(found, self.numbers, self.inputs)
         trial.scopes, trial.mentions = [*self.scopes], [*self.mentions]
-        trial.shared = dict(self.shared)
-        _, out = trial.infer(run.body, x)
-        return out is not None and not found.errors and _shape(x.type) == _shape(out.type)
+        trial.shared, trial.cells = dict(self.shared), [*self.cells]
+        _, out = trial.infer(module, x)
+        return None if out is None else out.type, not found.errors
 
     def others(self, run: Run) -> Run:
         """All copies but the first, as a run whose positions have ids and paths of their own."""
@@ -326,11 +403,14 @@ def _roles(type: Type) -> Hashable:
     return tuple(map(_roles, type.members))
 
 
-def _forgotten(type: Type) -> Type:
-    """The type with nothing known of its axes."""
-    if isinstance(type, Tensor):
-        return replace(type, roles=())
-    return TupleType(tuple(map(_forgotten, type.members)))
+def _entering(x: Known, state: Type) -> Known:
+    """What a cell takes: the tuple of a state and of one place of a sequence."""
+    old = Known(state, None)
+    parts = tuple(Known(place(one), x.made) for one in slots(x.type))
+    entry = parts[0]
+    if isinstance(x.type, TupleType):
+        entry = Known(TupleType(tuple(part.type for part in parts)), None, parts)
+    return Known(TupleType((old.type, entry.type)), None, (old, entry))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from modnorm.diagnostics import Diagnostics
-from modnorm.graph.modules import Leaf, Run
+from modnorm.graph.modules import Leaf, Run, Scan
 from modnorm.ops.base import LINEAR, Sharpness
 from modnorm.passes.fold import fold
 from modnorm.passes.program import Program
@@ -152,6 +152,9 @@ class _Composed:
             return None
         stream = self.streams.runs.get(run.body.id)
         return within(repeated, part, run.count) if stream is None else self.along(stream, run)
+
+    def scan(self, cell: Second | None, scan: Scan) -> Second | None:
+        return None  # the cell's weights move at every step at once
 
     def along(self, stream: RunOf, run: Run) -> Second | None:
         """Copies in a residual stream: of sums whose branches read more and more terms."""

@@ -15,11 +15,11 @@ from typing import ClassVar, Literal, TypeAlias
 
 from modnorm.diagnostics import Diagnostic, Diagnostics
 from modnorm.graph import paths
-from modnorm.graph.dataflow import Apply, Loop, Pack, Region
+from modnorm.graph.dataflow import Apply, Loop, Pack, Recurrence, Region
 from modnorm.graph.numbers import fits_float
 from modnorm.ops.base import Atom
 from modnorm.ops.types import Real
-from modnorm.passes.program import Level, Place, Program, Term, Weight
+from modnorm.passes.program import Level, Place, Program, Steps, Term, Weight
 from modnorm.passes.sensitivity import divide, geometric, plus, power, times
 from modnorm.passes.streams import At, Streams
 
@@ -62,6 +62,8 @@ class _Reverse:
     """
 
     streams: Streams
+    steps: Mapping[int, Steps]
+    passing: Mapping[int, Real]
 
     def region(
         self, region: Region, depth: int = 0, downstream: Amount = ONE
@@ -109,6 +111,10 @@ class _Reverse:
                     inner, here = self.loop(value, here, depth)
                     uses.extend(inner)
                     below[x] = _plus(below[x], here)
+                case Recurrence(inputs=(x,), node=node):  # a weight moves at every step at once
+                    every = _times(here, {(): self.steps[node].total})
+                    uses.extend(reversed(self.region(value.region, depth, every)[0]))
+                    below[x] = _plus(below[x], _times(here, {(): self.passing[node]}))
         uses.reverse()
         return uses, below[region.input]
 
@@ -201,7 +207,7 @@ class Targets:
     name: ClassVar[str] = "targets"
 
     def run(self, program: Program, diagnostics: Diagnostics) -> Program:
-        uses, _ = _Reverse(program.streams).region(program.flow)
+        uses, _ = _Reverse(program.streams, program.steps, program.passing).region(program.flow)
         by_weight: dict[str, list[_Use]] = {}
         for use in uses:
             assert use.value.weight is not None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Label
-from modnorm.graph.dataflow import Apply, Loop
+from modnorm.graph.dataflow import Apply, Loop, Recurrence
 from modnorm.graph.modules import (
     Around,
     Compose,
@@ -16,6 +16,7 @@ from modnorm.graph.modules import (
     Leaf,
     Module,
     Repeat,
+    Scan,
     Shared,
     Tare,
     Tuple,
@@ -25,6 +26,7 @@ from modnorm.graph.modules import (
 from modnorm.graph.numbers import show
 from modnorm.graph.paths import instance
 from modnorm.ops.base import Atom
+from modnorm.ops.types import Symbol
 from modnorm.passes.program import Level, Program, Weight
 from modnorm.passes.sensitivity import divide, power
 
@@ -50,6 +52,8 @@ class Warnings:
                 self.residual(module, program, diagnostics)
             elif isinstance(module, Repeat):
                 self.growing(module, program, diagnostics)
+            elif isinstance(module, Scan):
+                self.lengthening(module, program, diagnostics)
         self.buffers(program, diagnostics)
         self.unused(program, diagnostics)
         self.unread(program, diagnostics)
@@ -123,6 +127,21 @@ class Warnings:
                 )
             )
 
+    def lengthening(self, module: Scan, program: Program, diagnostics: Diagnostics) -> None:
+        steps = program.steps[module.id]
+        if isinstance(steps.count, Symbol) or steps.count == 1 or steps.state <= 1 + TOLERANCE:
+            return
+        diagnostics.add(
+            Diagnostic(
+                "W604",
+                f"a state moves {show(steps.state)} times as far as the one before,"
+                f" {show(steps.total)} times in {steps.count} steps: it grows with their number",
+                module.span,
+                hint="updates of what stands before and in the cell shrink by that factor; bring"
+                " the cell to sensitivity 1 in its state, or declare it: `Scan(cell, carry = 1)`",
+            )
+        )
+
     def unused(self, program: Program, diagnostics: Diagnostics) -> None:
         """Weights that would move if the output depended on them."""
         moving = {weight.path for weight in program.weights if weight.target}
@@ -133,8 +152,8 @@ class Warnings:
             needed = region.needed() if counts else set()
             for number in region.numbers():
                 value, used = region[number], number in needed
-                if isinstance(value, Loop):
-                    stack += [(run.region, used) for run in value.runs]
+                if isinstance(value, Loop | Recurrence):
+                    stack += [(inner, used) for inner in value.regions]
                 elif isinstance(value, Apply) and value.weight in moving:
                     if used:
                         moving.discard(value.weight)
@@ -303,5 +322,5 @@ def _is_skip(module: Module) -> bool:
             return all(map(_is_skip, parts))
         case Around(body=body):
             return _is_skip(body)
-        case Repeat() | Tuple() | Hole():
+        case Repeat() | Tuple() | Scan() | Hole():
             return False

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from modnorm.graph.dataflow import Apply, Input, Loop, Pack, Region, Value
+from modnorm.graph.dataflow import Apply, Input, Loop, Pack, Recurrence, Region, Value
 from modnorm.graph.paths import pattern
 from modnorm.ops.base import Atom
+from modnorm.ops.edges import slots
 from modnorm.passes.program import Program
 from modnorm.report.diagnostics import clean
 from modnorm.report.model import norm, targets
@@ -73,6 +74,17 @@ class _Writer:
                             yield f"{indent}{last} -> {start};"
                         first, last = first or start, end
                     ends[at] = (first, last)
+                case Recurrence(region=cell, type=type):
+                    inner = f"{own}_"
+                    steps = f"for each of {slots(type)[0].shape[1]}"
+                    yield f"{indent}subgraph cluster_{inner} {{"
+                    yield f"{indent}  label={label(steps)};"
+                    yield f'{indent}  style="rounded"; color=gray50;'
+                    yield from self.region(cell, inner, indent + "  ", "(state, entry)")
+                    yield f"{indent}}}"
+                    start, end = f"{inner}{cell.input}", f"{inner}{cell.output}"
+                    yield f"{indent}{end} -> {start} [constraint=false];"
+                    ends[at] = (start, end)
         for source, target in sorted(region.graph.edges()):
             names = f"{ends[source][1]} -> {ends[target][0]}"
             attributes = f"label={label(*self.edge(region[source]))}"
@@ -90,6 +102,7 @@ class _Writer:
     def edge(self, value: Value) -> tuple[str, ...]:
         """The type of a value and, where they are certified, its norm's bounds."""
         bound = None
-        if isinstance(value, Apply | Loop):
-            bound = norm(self.program, value.node if isinstance(value, Loop) else value.leaf)
+        if isinstance(value, Apply | Loop | Recurrence):
+            at = value.leaf if isinstance(value, Apply) else value.node
+            bound = norm(self.program, at)
         return str(value.type), str(bound or "")

@@ -25,6 +25,7 @@ from modnorm.graph.modules import (
     Leaf,
     Module,
     Repeat,
+    Scan,
     Scope,
     Shared,
     Tare,
@@ -32,7 +33,7 @@ from modnorm.graph.modules import (
     children,
 )
 from modnorm.kernels import schemes
-from modnorm.ops.types import Real
+from modnorm.ops.types import Real, Symbol
 from modnorm.passes.program import Program, Weight
 from modnorm.passes.sensitivity import divide, geometric, power, times
 from modnorm.passes.streams import At
@@ -265,6 +266,8 @@ class _Downstream:
                     for after in runs[taken + 1 :]:
                         one = self.program.passing[after.body.id]
                         yield _power(one, after.count, after.body, node.span)
+                case Scan():
+                    yield self.every(node)
 
     def copies(self, node: Repeat, taken: int) -> Iterator[Factor]:
         """The copies of the same run that stand behind, or that share the weight."""
@@ -300,8 +303,22 @@ class _Downstream:
                     for run in runs:
                         one = program.passing[run.body.id]
                         yield _power(one, run.count, run.body, span)
+                case Scan():
+                    yield Factor(program.passing[node.id], f"Scan({_name(node.body)})", node.span)
                 case _:
                     stack.extend(reversed(children(node)))
+
+    def every(self, scan: Scan) -> Factor:
+        """The steps of a scan, at all of which the weight is used."""
+        steps, what = self.program.steps[scan.id], _name(scan.body)
+        state = exact(steps.state)
+        if isinstance(steps.count, Symbol):
+            terms = f"1 + {state} + {state}^2 + …"
+            return Factor(steps.total, f"used at every step of {what}", scan.span, terms)
+        terms = f"1 + … + {state}^{steps.count - 1}" if steps.count > 2 else ""
+        return Factor(
+            steps.total, f"used at {plural(steps.count, 'step')} of {what}", scan.span, terms
+        )
 
     def indices(self, at: At, depth: int) -> Iterator[tuple[int, ...]]:
         """The copies that a place of a stream is in: of those that share the weight, all."""
@@ -362,6 +379,8 @@ def _name(module: Module) -> str:
             return _name(body)
         case Repeat(runs=(run,)):
             return f"{_name(run.body)} ** {run.count}"
+        case Scan(body=body):
+            return f"Scan({_name(body)})"
         case Compose(steps=(first, Leaf(op=op))) if op.scalar is not None:
             return _name(first)
         case Compose(steps=steps):

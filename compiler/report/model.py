@@ -16,6 +16,7 @@ from modnorm.graph.modules import (
     Leaf,
     Module,
     Repeat,
+    Scan,
     Scope,
     Shared,
     Tare,
@@ -72,8 +73,8 @@ class Norm:
 class Part:
     """A position of the module tree; or the model itself, or a run of copies in a repetition.
 
-    kind: "model", "copies" of a run, "repeat", "def", "where", "shared", "atom", "bond", or one of
-        UNNAMED.
+    kind: "model", "copies" of a run, "repeat", "scan", "def", "where", "shared", "atom", "bond", or
+        one of UNNAMED.
     each: its mass, that of one where it is there several `times` in the model. Of a repetition mass
         and sensitivities are those of all its copies. Of a shared module the mass is counted once,
         and other mentions of it have none, and no parts.
@@ -181,7 +182,7 @@ class Report:
 
         Those of all mentions of a shared module lead to the parts of the one that has its mass.
         """
-        kinds = ("atom", "bond", "repeat")
+        kinds = ("atom", "bond", "repeat", "scan")
         found = {part.module.id: part for part in self.parts if part.kind in kinds}
         mentions = [m for m in walk(self.program.tree) if isinstance(m, Shared)]
         counted = {m.key: m.body for m in mentions if m.body.id in self.program.masses}
@@ -293,13 +294,15 @@ class _Tree:
 
     def at(self, module: Module, outer: Part, times: int) -> Part:
         """The part at a position, with all in it."""
-        path = module.path if isinstance(module, Leaf | Scope | Repeat) else ""
+        path = module.path if isinstance(module, Leaf | Scope | Repeat | Scan) else ""
         name = path.rpartition(".")[2]
         match module:
             case Leaf(op=op):
                 kind = "atom" if isinstance(op, Atom) else "bond"
             case Scope(kind=kind, name=name):
                 pass
+            case Scan():
+                kind, name = "scan", "Scan"
             case Shared():
                 # counted once, however often the repetitions around it use it
                 kind, name, path, times = "shared", shared_name(module), shared_path(module), 1

@@ -22,6 +22,7 @@ from modnorm.syntax.words import cut, span_of
 DTYPES = ("int", "float", "bool")
 SPECIAL_FORMS = {
     "tare": "tare(module, mass)",
+    "Scan": "Scan(cell)",
     "compose": "compose(f(i) for i in range(n))",
 }
 """Names that the language itself gives a meaning, with how they are written."""
@@ -312,11 +313,13 @@ class Builder:
     def arguments(self, children: list[tree.Argument]) -> tuple[tree.Argument, ...]:
         return tuple(children)
 
-    def call(self, children: list[Any]) -> tree.Call | tree.Tare:
+    def call(self, children: list[Any]) -> tree.Expr:
         function, _, arguments, close = children
         span = function.span.to(self.span(close))
         if function.text == "tare":
             return self._tare(arguments, span)
+        if function.text == "Scan":
+            return self._scan(arguments, span)
         if function.text == "compose":
             self.problem(
                 "E102",
@@ -327,13 +330,8 @@ class Builder:
         return tree.Call(function, arguments, span)
 
     def _tare(self, arguments: Sequence[tree.Argument], span: Span) -> tree.Call | tree.Tare:
-        given: dict[str, tree.Expr] = {}
-        for argument, position in zip(arguments, ("module", "mass", None, None), strict=False):
-            name = argument.name or position
-            if name not in ("module", "mass") or name in given:
-                break
-            given[name] = argument.value
-        if len(given) == 2 and len(arguments) == 2:
+        given = _named(arguments, ("module", "mass"))
+        if given is not None and len(given) == 2:
             return tree.Tare(given["module"], given["mass"], span)
         self.problem(
             "E301",
@@ -342,6 +340,19 @@ class Builder:
             hint=f"write `{SPECIAL_FORMS['tare']}`",
         )
         return tree.Call(tree.Name(("tare",), span), tuple(arguments), span)
+
+    def _scan(self, arguments: Sequence[tree.Argument], span: Span) -> tree.Call | tree.Scan:
+        given = _named(arguments, ("cell", "carry"))
+        if given is not None and "cell" in given:
+            return tree.Scan(given["cell"], given.get("carry"), span)
+        self.problem(
+            "E301",
+            "`Scan` takes a cell, a module of the tuple (state, entry), and how far a state is"
+            " declared to move with the one before",
+            span,
+            hint=f"write `{SPECIAL_FORMS['Scan']}`, or `Scan(cell, carry = 3/4)`",
+        )
+        return tree.Call(tree.Name(("Scan",), span), tuple(arguments), span)
 
     def comprehension(self, children: list[Any]) -> tree.Expr:
         function, _, body, keyword, variable, bounds, close = children
@@ -362,6 +373,18 @@ class Builder:
                 hint="`range(n)`, `range(start, stop)` or `range(start, stop, step)`",
             )
         return tree.ComposeFor(body, name, bounds, span)
+
+
+def _named(arguments: Sequence[tree.Argument], names: Sequence[str]) -> dict[str, tree.Expr] | None:
+    """The arguments of a form by name; None where there are others, or one twice."""
+    given: dict[str, tree.Expr] = {}
+    positions = [*names, *[None] * len(arguments)]
+    for argument, position in zip(arguments, positions, strict=False):
+        name = argument.name or position
+        if name is None or name not in names or name in given:
+            return None
+        given[name] = argument.value
+    return given
 
 
 def _end(body: tree.Body) -> Span:

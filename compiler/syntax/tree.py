@@ -70,6 +70,15 @@ class Tare:
 
 
 @dataclass(frozen=True)
+class Scan:
+    """`Scan(cell)` and `Scan(cell, carry = number)`."""
+
+    cell: Expr
+    carry: Expr | None
+    span: Span
+
+
+@dataclass(frozen=True)
 class ComposeFor:
     """`compose(body for variable in range(arguments))`, index 0 applied first."""
 
@@ -125,6 +134,7 @@ Expr: TypeAlias = (
     | Name
     | Call
     | Tare
+    | Scan
     | ComposeFor
     | Tuple
     | Unary

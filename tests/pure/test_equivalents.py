@@ -19,6 +19,7 @@ INPUTS = ("float[batch, seq, 12]", "float[batch, 3, 28, 28]", "int[batch, seq] <
 GIVEN = """
 param out = 12  param d = 12  param heads = 4  param blocks = 2  param size = 4  param kernel = 2
 param count = 10  param dim = 12  param context = 16  param n = 2  param groups = 3
+param hidden = 12
 def a = Linear(12)  def b = Linear(12)  def f = Linear(12)
 def q = HeadedLinear(d, heads)  def k = HeadedLinear(d, heads)  def v = HeadedLinear(d, heads)
 """
@@ -153,6 +154,7 @@ CALLS = {
     "Attention(is_causal=True, dropout_p=0)": "Attention(causal = True)",
     "RoPE(theta=100)": "RoPE(base = 100)",
     "SplitHeads(num_heads=4)": "SplitHeads(heads = 4)",
+    "GRU(hidden_size=8, num_layers=2, batch_first=True)": "GRU(hidden = 8)",
 }
 """Calls with the arguments of other libraries, and what is offered."""
 
@@ -169,7 +171,7 @@ def test_a_call_with_foreign_arguments_is_translated(call: str) -> None:
 def test_every_foreign_argument_is_answered() -> None:
     """Each name of the table has an operation for which it says something."""
     names = {"in", "count", "out", "dim", "size", "kernel", "stride", "heads", "causal", "base"}
-    names |= {"dilation", "factor", "groups", "affine"}
+    names |= {"dilation", "factor", "groups", "affine", "hidden"}
     for name, here in RENAMED.items():
         assert names | {"eps", "p", "axis", "fraction", "window", "softcap"} >= set(here) - {"d"}
         assert f"it is `{here[0]}` here" in equivalents.argument("f", name, [], here)

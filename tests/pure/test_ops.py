@@ -21,12 +21,13 @@ from modnorm.ops.embed import Embed, Unembed
 from modnorm.ops.fused import Fused
 from modnorm.ops.headed import HeadedLinear
 from modnorm.ops.joins import Add, Select, WeightedSum
+from modnorm.ops.last import Last
 from modnorm.ops.linear import Linear, Readout
 from modnorm.ops.normalize import GroupStandardize, MeanSubtract, RMSDivide
 from modnorm.ops.parameter import Parameter
 from modnorm.ops.pieces import Concat, Slice, Split, Stack
 from modnorm.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool, Mean, Upsample
-from modnorm.ops.product import MatMul, Product
+from modnorm.ops.product import Lerp, MatMul, Product
 from modnorm.ops.registry import builtin, find, names
 from modnorm.ops.reshape import Enumerate, MergeHeads, SplitHeads
 from modnorm.ops.rope import RoPE
@@ -117,7 +118,7 @@ def test_names_and_signatures() -> None:
         "DropPath", "QKV", "Concat", "Stack", "Slice", "Split", "Transpose", "Reshape", "Squeeze",
         "Unsqueeze", "Parameter", "MatMul", "Sigmoid", "Softplus", "Exp", "ReLU2", "Softcap",
         "LogSoftmax", "Conv1D", "ConvTranspose2D", "Upsample", "GroupStandardize",
-        "BatchStandardize",
+        "BatchStandardize", "Last", "Lerp",
     } == set(names())  # fmt: skip
     assert Linear.signature() == 'Linear(out, in, mass = 1, norm = "spectral")'
     sizes = "(out, in, kernel = 3, stride = 1, padding = 1"
@@ -190,6 +191,9 @@ SHAPES: list[tuple[Op, Type, Type]] = [
     (MaxPool(3), f(B, 3, H, 9), f(B, 3, Symbol(("(h // 3)",)), 3)),
     (Product(), tup(f(B, 4), f(B, 4)), f(B, 4)),
     (Product(), tup(f(B, T, 8), f(B, 1, 8), f()), f(B, T, 8)),
+    (Lerp(), tup(f(B, 1, 8), f(B, T, 8), f()), f(B, T, 8)),
+    (Last(), f(B, T, 8), f(B, 8)),
+    (Last(), f(B, T, 4, 3, 8), f(B, 4, 3, 8)),
     (MatMul(), tup(f(B, 3, 4), f(B, 4, 5)), f(B, 3, 5)),
     (MatMul(), tup(f(B, 2, T, W), f(1, W, T)), f(B, 2, T, T)),
     (Concat(), tup(f(B, T, 3), f(B, T, 5)), f(B, T, 8)),
@@ -377,6 +381,8 @@ MISFITS: list[tuple[Op, Type, str, str, str]] = [
     (AdaptiveAvgPool(), f(B, 8), "takes images", "", "four axes"),
     (AvgPool(2, padding=2), f(B, 3, 8, 8), "more than half of its 2", "padding", ""),
     (MaxPool(4), f(B, 3, 8, 3), "windows of 4 × 4 pixels", "kernel", ""),
+    (Lerp(), tup(f(B, 8), f(B, 8)), "its input has 2 members", "", "Sigmoid"),
+    (Last(), f(B, 8), "has 2 axes", "", "Slice(-1)"),
     (Product(), f(B, 8), "takes a tuple of values to multiply", "", ""),
     (Product(), tup(f(B, 8), f(B, 4)), "their sizes 8 and 4 clash", "", "same sizes"),
     (Product(), tup(f(B, 8), tup(f(B, 8), f(B, 8))), "a member of it is itself a tuple", "",

@@ -33,12 +33,13 @@ from modnorm.ops.embed import Embed, Unembed
 from modnorm.ops.fused import QKV
 from modnorm.ops.headed import HeadedLinear
 from modnorm.ops.joins import Add, Select, WeightedSum
+from modnorm.ops.last import Last
 from modnorm.ops.linear import Linear, Readout
 from modnorm.ops.normalize import GroupStandardize, LayerNorm, MeanSubtract, RMSDivide
 from modnorm.ops.parameter import Parameter
 from modnorm.ops.pieces import Concat, Slice, Split, Stack
 from modnorm.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool, Mean, Upsample
-from modnorm.ops.product import MatMul, Product
+from modnorm.ops.product import Lerp, MatMul, Product
 from modnorm.ops.registry import builtin
 from modnorm.ops.reshape import Enumerate, MergeHeads, SplitHeads
 from modnorm.ops.rope import RoPE
@@ -100,6 +101,8 @@ VALUES: list[tuple[Op, Any, Any, Sharpness | None]] = [
     (AdaptiveAvgPool(3), 1, 1, LINEAR),
     (MaxPool(3), 1, 3, None),
     (Product(), 1, NO_BOUND, Sharpness(0, 0, 1)),
+    (Lerp(), 1, NO_BOUND, None),
+    (Last(), 1, 1, LINEAR),
     (MatMul().resolve(tup(f(B, 3, 8), f(B, 8, 3)))[0], 8, NO_BOUND, Sharpness(0, 0, 8)),
     (MatMul().resolve(tup(f(B, 3, T), f(B, T, 3)))[0], 1, NO_BOUND, Sharpness(0, 0, 1)),
     (Sigmoid(), Fraction(1, 4), Fraction(1, 4), Sharpness(0, 0, 1 / (6 * math.sqrt(3)))),
@@ -304,6 +307,8 @@ EMITTED: list[tuple[Op, Any, Type, str]] = [
     (LogSoftmax(1), "x", f(B, 5, 6), "F.log_softmax(x, dim=1)"),
     (MatMul(), ("a", "b"), tup(f(B, 3, 4), f(B, 4, 3)), "torch.matmul(a, b)"),
     (Product(), ("a", "b"), tup(f(B, T, 4), f(B, 1, 4)), "a * b"),
+    (Lerp(), ("a", "b", "c"), tup(f(B, 4), f(B, 4), f(B, 4)), "torch.lerp(a, b, c)"),
+    (Last(), "x", f(B, T, 4), "x[:, -1]"),
     (Concat(1), ("a", "b"), tup(f(B, 3, 4), f(B, 2, 4)), "torch.cat((a, b), dim=1)"),
     (Concat(), "x", tup(f(B, 4), f(B, 4)), "torch.cat(x, dim=-1)"),
     (Stack(1), ("a", "b"), tup(f(B, 4), f(B, 4)), "torch.stack((a, b), dim=1)"),

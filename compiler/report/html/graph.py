@@ -13,8 +13,9 @@ from itertools import pairwise
 
 import networkx as nx
 
-from modnorm.graph.dataflow import Apply, Input, Loop, Pack, Region, Value
+from modnorm.graph.dataflow import Apply, Input, Loop, Pack, Recurrence, Region, Value
 from modnorm.graph.paths import pattern
+from modnorm.ops.edges import slots
 from modnorm.report.diagnostics import clean
 from modnorm.report.document import shown_target
 from modnorm.report.model import Part, Report, norm
@@ -132,6 +133,11 @@ class _Draw:
                 return Box("bond", "( , )")
             case Loop():
                 return self.loop(value)
+            case Recurrence(region=cell):
+                title = f"for each of {slots(value.type)[0].shape[1]}"
+                inner = self.region(cell, "(state, entry)", title, around)
+                part = self.known.get(value.node)
+                return Box("loop", title, (), part.number if part else -1, title, [inner])
         part = self.known.get(value.leaf)
         called, bound = call(value.op), norm(self.program, value.leaf)
         about = [f"{pattern(value.path)}: {called}", str(value.type), *([str(bound)] * bool(bound))]
