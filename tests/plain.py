@@ -142,7 +142,10 @@ def sensitivity(node: Plain) -> Real:
                 result *= sensitivity(part)
             return result
         case Beside(parts=parts):
-            return sum(map(sensitivity, parts))
+            # members of a tuple that are read apart: its norm is the sum of theirs
+            apart = parts and all(next(leaves(part)).op.apart for part in parts)
+            join = max if apart else sum
+            return join(map(sensitivity, parts))
         case Tared(part=part) | Mention(part=part):
             return sensitivity(part)
 

@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 from modnorm.diagnostics import Label, Span, did_you_mean
 from modnorm.graph import equivalents
 from modnorm.graph.checks import Checks, Evaluates
+from modnorm.graph.mixtures import mixture
 from modnorm.graph.modules import Leaf, Module, Scope, Shared, Stored, Tare, Tuple
 from modnorm.graph.numbers import fits_float, written
 from modnorm.graph.place import snake
 from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_module, is_number
 from modnorm.ops import registry
 from modnorm.ops.base import Argument, Atom, Misfit, Reader
+from modnorm.ops.experts import Experts
 from modnorm.ops.fused import Fused
 from modnorm.ops.types import Real
 from modnorm.syntax import tree
@@ -188,7 +190,7 @@ def build_op(
     span: Span,
     *,
     complete: bool = True,
-) -> Leaf | Scope | Poison:
+) -> Module | Poison:
     """An operation with its arguments checked, or POISON, and reported.
 
     `complete` is False where an argument is missing because it was reported already.
@@ -240,8 +242,11 @@ def build_op(
         )
         return POISON
     places = {argument: passed.span for argument, passed in values.items()}
+    leaf = Leaf(built, span, places=places)
+    if isinstance(built, Experts):
+        return mixture(evaluator, leaf, span)
     if not isinstance(built, Fused):
-        return Leaf(built, span, places=places)
+        return leaf
     members: list[Module] = []
     for part, atom in built.parts().items():
         leaf = Leaf(atom, span, stored=Stored(built, part), places=places)
@@ -344,6 +349,12 @@ def _converted(evaluator: Checks, name: str, argument: Argument, passed: Passed)
             return {argument.field: value}
         case "embed":
             return _read(value, refuse)
+        case "module":
+            what = f"{what} is the module of which it makes copies"
+            module = evaluator.module(value, span, what)
+            if isinstance(module, Poison):
+                raise _Rejected
+            return {argument.field: module}
 
 
 def _whole(value: Value, least: float) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from numbers import Rational, Real
 
@@ -86,6 +86,7 @@ def elaborate(
         if len(declared) > MAX_INPUTS:
             message = f"a model has at most {MAX_INPUTS:,} inputs, but here are {len(declared):,}"
             evaluator.fail("E305", message, declared[MAX_INPUTS].span)
+        inputs = _without_batch(inputs)
         for index, (statement, known_input) in enumerate(zip(declared, inputs, strict=False)):
             if known_input is not None:
                 given = Given(statement.name, index, known_input.type)
@@ -304,6 +305,21 @@ def _input(statement: tree.Input, space: Namespace, evaluator: Evaluator) -> Inp
     dtypes: dict[str, Dtype] = {"int": "int", "bool": "bool"}
     type = declared(dtypes.get(statement.dtype, "float"), shape, bound)
     return InputValue(statement.name, type, statement.span)
+
+
+def _without_batch(inputs: list[InputValue | None]) -> list[InputValue | None]:
+    """The inputs, where a size that is counted along another axis, or bounds integers, such as the
+    nodes of a graph, is no batch along the first."""
+    known = [given.type for given in inputs if given is not None]
+    inner = {size for type in known for size in (*type.shape[1:], type.bound)}
+
+    def marked(given: InputValue) -> InputValue:
+        type = given.type
+        if type.axis("batch") is None or type.shape[0] not in inner:
+            return given
+        return replace(given, type=replace(type, roles=("other", *type.roles[1:])))
+
+    return [None if given is None else marked(given) for given in inputs]
 
 
 def _may_be_number(name: str, space: Namespace) -> bool:

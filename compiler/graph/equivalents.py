@@ -63,6 +63,7 @@ def _instead(names: str, note: str) -> Equivalent:
 
 
 SOFTPLUS = "max(x, 0) + log(1 + exp(-abs(x)))"
+EDGES = "input edges: int[2, n] < nodes"
 GIVEN = "it follows from what stands before"
 
 EQUIVALENTS: tuple[Equivalent, ...] = (
@@ -106,7 +107,6 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
     ),
     _missing("ConvTranspose1d ConvTranspose3d LazyConvTranspose1d LazyConvTranspose3d"),
     Equivalent("Embedding", "Embed(count, dim)"),
-    _missing("EmbeddingBag"),
     Equivalent(
         "PositionalEncoding PositionEmbedding PositionalEmbedding arange",
         "Embed(context, d) @ Enumerate",
@@ -155,8 +155,29 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
         "def cell = Tanh @ (Linear(32) @ Select(0) + Linear(32) @ Select(1))",
         "along axis 1, of the tuple (state, entry); over depth, `f ** n` repeats",
     ),
-    _missing("MoE MixtureOfExperts Experts TopK"),
-    _missing("GCNConv GATConv SAGEConv GINConv MessagePassing"),
+    Equivalent(
+        "MoE MixtureOfExperts SparseMoE SwitchFFN MixtralSparseMoeBlock",
+        "Experts(f, 8, 2) @ (Identity, Readout(8))",
+        note="8 experts, each a copy of the module `f`, of which the 2 with the largest scores are"
+        " mixed; the scores come from the `Readout`",
+    ),
+    Equivalent(
+        "TopK",
+        "Experts(f, 8, 2) @ (Identity, Readout(8))",
+        note="`Experts` takes scores as they are, and chooses the largest of them itself",
+    ),
+    Equivalent("GCNConv GraphConv", 'Aggregate("gcn") @ (Linear(12) @ x, edges)', EDGES),
+    Equivalent("SAGEConv", "Linear(12) @ x + Linear(12) @ Aggregate @ (x, edges)", EDGES),
+    Equivalent(
+        "GINConv MessagePassing",
+        'Linear(12) @ (x + Aggregate("sum", degree = 4) @ (x, edges))',
+        EDGES,
+        "`degree` is the largest number of edges into a node, here 4",
+    ),
+    Equivalent(
+        "scatter_mean scatter_add segment_sum segment_mean", "Aggregate @ (x, edges)", EDGES
+    ),
+    _missing("GATConv TransformerConv"),
     Equivalent(
         "ParameterList ParameterDict get_parameter Variable add_weight create_parameter",
         "Parameter(1, d)",

@@ -179,6 +179,19 @@ def children(module: Module) -> tuple[Module, ...]:
             return (body,)
 
 
+def takes_apart(module: Tuple) -> bool:
+    """Whether each member begins with another member of the tuple that comes in."""
+    firsts = [*map(_first, module.members)]
+    return bool(firsts) and all(leaf is not None and leaf.op.apart for leaf in firsts)
+
+
+def _first(module: Module) -> Leaf | None:
+    """The operation that a part begins with, if it is one."""
+    while isinstance(module, Compose | Around):
+        module = module.steps[0] if isinstance(module, Compose) else module.body
+    return module if isinstance(module, Leaf) else None
+
+
 def counted(module: Module) -> list[tuple[Module, int]]:
     """The modules directly inside, each with the number of copies that it stands for."""
     if isinstance(module, Repeat):

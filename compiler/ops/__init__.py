@@ -1,12 +1,14 @@
 """Every atom and bond of the language, each declared once."""
 
 from modnorm.ops import (
+    aggregate,
     attention,
     axes,
     conv,
     effects,
     elementwise,
     embed,
+    experts,
     fused,
     headed,
     joins,
@@ -24,12 +26,14 @@ from modnorm.ops import (
 )
 
 __all__ = [
+    "aggregate",
     "attention",
     "axes",
     "conv",
     "effects",
     "elementwise",
     "embed",
+    "experts",
     "fused",
     "headed",
     "joins",

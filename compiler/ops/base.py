@@ -41,6 +41,7 @@ Kind = Literal[
     "embed",
     "window",
     "margin",
+    "module",
 ]
 
 
@@ -59,7 +60,8 @@ def argument(
     one of `choices`), `flag` (bool), `axis` (an integer), `axes` (one or a tuple of them), `choice`
     (a string, one of `choices`), `embed` (a shared Embed), `window` (a positive integer, or a tuple
     with one for each axis of pixels), `margin` (the same with integers of at least 0, or a string,
-    one of `choices`). A default of None is that of an argument that may be left out. An `inferred`
+    one of `choices`), `module` (a module, of which the operation makes copies: see `stacked`). A
+    default of None is that of an argument that may be left out. An `inferred`
     argument may be left out: it is None
     until `resolve` fills it in from the input. A `named` one is only given by name. A trailing
     underscore of the field's name is not part of the language: `in_` is written `in`.
@@ -360,6 +362,15 @@ class Op(ABC):
         return None
 
     @property
+    def apart(self) -> bool:
+        """Whether it picks a member of a tuple of which others, beside it, pick other members.
+
+        The norm of a tuple is the sum of its members', so that the largest of their sensitivities
+        counts, and not the sum.
+        """
+        return False
+
+    @property
     def gives(self) -> int | None:
         """The input of the model that it gives back whatever comes in, for the name of one.
 
@@ -389,6 +400,19 @@ class Op(ABC):
     def fuse(self, before: Op) -> Op | None:
         """One operation equal to this one after `before`, or None."""
         return None
+
+    @property
+    def by_vector(self) -> bool:
+        """Whether each vector along the last axis of its inputs is computed with by itself, however
+        many axes stand before."""
+        return False
+
+    def stacked(self, count: int) -> Op | None:
+        """What computes the same for so many copies at once, each with a weight of its own.
+
+        Its values have an axis of copies before the last. None where there is no such operation.
+        """
+        return self if self.by_vector else None
 
     # -- running -----------------------------------------------------------------------------
 

@@ -79,6 +79,7 @@ class Dropout(Dropping):
     """
 
     name = "Dropout"
+    by_vector = True
     dropped = "entries"
 
     p: Real = argument("number", Fraction(1, 2))

@@ -339,6 +339,7 @@ class Softmax(Bond):
     """
 
     name = "Softmax"
+    by_vector = True
 
     scale: Real = argument("number", 1)
 
@@ -413,6 +414,7 @@ class LogSoftmax(Bond):
     """
 
     name = "LogSoftmax"
+    by_vector = True
     origin = "typical value; in the largest entry less than 2"
 
     dim: int = argument("axis", -1)

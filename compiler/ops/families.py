@@ -103,6 +103,8 @@ def past(op: Op, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
 class Entrywise(Bond):
     """A function of each entry. What is proved of it follows from its formula, where it has one."""
 
+    by_vector = True
+
     def curve(self) -> Node | None:
         """The function as a formula in X."""
         return None
@@ -196,3 +198,7 @@ class AlongAxes(Bond):
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = expect_tensor(self.name, x)
         return dataclasses.replace(self, dim=axes(self.name, self.dim, x)), x
+
+    @property
+    def by_vector(self) -> bool:
+        return self.dim == -1

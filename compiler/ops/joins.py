@@ -41,6 +41,7 @@ class Add(LinearBond):
     """
 
     name = "Add"
+    by_vector = True
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         tensors = members(self.name, x, "of values to add")
@@ -77,6 +78,7 @@ class WeightedSum(Bond):
     """
 
     name = "WeightedSum"
+    by_vector = True
     internal = True
 
     coefficients: tuple[Real, ...] = ()
@@ -202,6 +204,7 @@ class Select(Bond):
     """y = xᵢ, member i of a tuple, counted from 0."""
 
     name = "Select"
+    by_vector = True
 
     i: int = argument("index")
 
@@ -212,14 +215,15 @@ class Select(Bond):
     def resolve(self, x: Type) -> tuple[Self, Type]:
         if not isinstance(x, TupleType):
             raise Misfit(
-                f"`Select` takes a tuple, but its input is one value {x}",
-                hint="leave `Select` out, or give it a tuple such as `(a, b)`",
+                f"`{self.label}` takes a tuple, but its input is one value {x}",
+                hint="leave `Select` out, or give it a tuple such as `(a, b)`; an input of the"
+                " model is read by its name",
                 code="E402",
             )
         count = len(x.members)
         if self.i >= count:
             raise Misfit(
-                f"`Select` asks for member {self.i}, but its input has {count} members: {x}",
+                f"`{self.label}` asks for member {self.i}, but its input has {count} members: {x}",
                 hint=f"members count from 0, so the last is `Select({count - 1})`",
                 argument="i",
             )

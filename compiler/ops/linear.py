@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 from modnorm.ops.base import Advice, Atom, Misfit, Norm, Op, amount, argument, expect_tensor
 from modnorm.ops.edges import LARGEST, Edge, Measure, between
 from modnorm.ops.edges import Matrix as Gains
-from modnorm.ops.matrices import CHOICES, MatrixNorm
+from modnorm.ops.matrices import CHOICES, SPECTRAL, MatrixNorm
 from modnorm.ops.registry import register
-from modnorm.ops.shapes import mend_in
+from modnorm.ops.shapes import mend_in, of_experts
 from modnorm.ops.types import Real, Tensor, Type, vectors
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class MatrixAtom(Atom):
         return self.choice.init
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
-        x = expect_tensor(self.name, x, rank=1)
+        x = expect_tensor(self.label, x, rank=1)
         found = dataclasses.replace(self, in_=width(self, x, self.in_))
         return found, vectors((*x.shape[:-1], self.out), x.roles[:-1], x.roles[-1])
 
@@ -106,13 +106,13 @@ def width(op: Op, x: Tensor, given: int | None) -> int:
     """The size of the last axis, or a Misfit where it is not known or not the one given."""
     size = x.shape[-1]
     if not isinstance(size, int):
-        mean = f"make a vector of it first: `{op.name}(…) @ Flatten @ AdaptiveAvgPool`"
+        mean = f"make a vector of it first: `{op.label}(…) @ Flatten @ AdaptiveAvgPool`"
         raise Misfit(
-            f"`{op.name}` needs a fixed input size, but the last axis of {x} is `{size}`",
+            f"`{op.label}` needs a fixed input size, but the last axis of {x} is `{size}`",
             hint=mean if x.is_image else "give the size a number in the `input` declaration",
         )
     if given is not None and given != size:
-        message = f"`{op.name}` expects {amount(given, 'input')} but gets {size}"
+        message = f"`{op.label}` expects {amount(given, 'input')} but gets {size}"
         raise Misfit(message, hint=mend_in(op, size), argument="in")
     return size
 
@@ -132,11 +132,60 @@ class Linear(MatrixAtom):
 
     name = "Linear"
 
-    norm_: str = argument("choice", "spectral", choices=tuple(CHOICES), named=True)
+    norm_: str = argument("choice", SPECTRAL, choices=tuple(CHOICES), named=True)
 
     @property
     def choice(self) -> MatrixNorm:
         return CHOICES[self.norm_]
+
+    def stacked(self, count: int) -> Op | None:
+        if self.norm_ != SPECTRAL:
+            return None
+        begins = {"mass": self.mass, "init_": self.init_, "std": self.std}
+        return ExpertLinear(self.out, self.in_, experts=count, **begins)
+
+
+@register
+@dataclass(frozen=True)
+class ExpertLinear(MatrixAtom):
+    """`Linear` with a matrix for each expert: (…, experts, in) → (…, experts, out).
+
+    The weight is measured by the largest of its matrices, so that it counts as one.
+    """
+
+    name = "ExpertLinear"
+    label = "Linear"
+    internal = True
+    norm = Norm("spectral", "max over experts of √(in/out)·σ_max", "RMS to RMS")
+    axes = ("experts", "out", "in_")  # type: ignore[assignment]
+    init = (
+        "for matrix in weight:\n"
+        "    nn.init.orthogonal_(matrix, gain=math.sqrt(out / in_), generator=generator)"
+    )
+    layer = ("nn.Module", "")
+
+    experts: int = argument("size", 1, named=True)
+
+    @property
+    def choice(self) -> MatrixNorm:
+        return CHOICES[SPECTRAL]
+
+    def resolve(self, x: Type) -> tuple[Self, Type]:
+        return super().resolve(of_experts(self, x, self.experts))
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return (self.experts, *super().weight_shape)
+
+    def weight_norm(self, weight: torch.Tensor) -> torch.Tensor:
+        return super().weight_norm(weight).amax()
+
+    def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
+        assert weight is not None
+        return (weight @ x.unsqueeze(-1)).squeeze(-1)
+
+    def emit(self, x: Any, type: Type, own: str) -> str:
+        return f'torch.einsum("...ei,eoi->...eo", {x}, {own}.weight)'
 
 
 @register

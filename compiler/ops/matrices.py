@@ -136,3 +136,4 @@ CHOICES: dict[str, MatrixNorm] = {
     )
 }
 """The norms of a matrix by name, the usual one first."""
+SPECTRAL = next(iter(CHOICES))

@@ -130,6 +130,10 @@ class Concat(Joining):
 
     dim: int = argument("axis", -1)
 
+    @property
+    def by_vector(self) -> bool:
+        return self.dim == -1
+
     def resolve(self, x: Type) -> tuple[Self, Type]:
         tensors = members(self.name, x, "of values to join")
         if not tensors:
@@ -254,6 +258,10 @@ class Slice(LinearBond):
     dim: int = argument("axis", -1)
     stretch: Real | str = field(default="it depends on how many entries there are", kw_only=True)
     """The certified value, once the input is known."""
+
+    @property
+    def by_vector(self) -> bool:
+        return self.dim == -1
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = expect_tensor(self.name, x, rank=1, dtype="any")
@@ -403,6 +411,10 @@ class Split(Bond):
     """Whether it is channels that are split."""
 
     sharpness = LINEAR
+
+    @property
+    def by_vector(self) -> bool:
+        return self.dim == -1
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         x = expect_tensor(self.name, x, rank=1)

@@ -49,6 +49,7 @@ class Product(Bond):
     """
 
     name = "Product"
+    by_vector = True
     origin = "typical value; not in modula"
 
     sensitivity = 1

@@ -163,6 +163,64 @@ def fused_heads(x: Tensor, weight: Tensor, heads: int, parts: int) -> tuple[Tens
     return y.unbind(-3)
 
 
+def gates(scores: Tensor, top: int | None = None, normalize: bool = True) -> Tensor:
+    """What the experts of the largest scores count in a mixture; 0 for all others."""
+    wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    if top is None:
+        return wide.softmax(-1)
+    best, which = wide.topk(top, -1)
+    shares = best.softmax(-1) if normalize else wide.softmax(-1).gather(-1, which)
+    return torch.zeros_like(wide).scatter(-1, which, shares)
+
+
+def over_edges_sum(x: Tensor, edges: Tensor) -> Tensor:
+    """What nodes (…, nodes, d) get over edges (2, n), from node edges[0] to node edges[1]."""
+    source, target = edges
+    y = widened(x)
+    return torch.zeros_like(y).index_add(-2, target, y.index_select(-2, source)).to(x.dtype)
+
+
+def over_edges_mean(x: Tensor, edges: Tensor) -> Tensor:
+    """The mean of what nodes get over the edges into them; 0 where there is none."""
+    source, target = edges
+    y = widened(x)
+    sums = torch.zeros_like(y).index_add(-2, target, y.index_select(-2, source))
+    count = y.new_zeros(y.shape[-2]).index_add(0, target, torch.ones_like(target, dtype=y.dtype))
+    return (sums / count.clamp(min=1).unsqueeze(-1)).to(x.dtype)
+
+
+def over_edges_max(x: Tensor, edges: Tensor) -> Tensor:
+    """The largest entries of what nodes get over the edges into them; 0 where there is none."""
+    source, target = edges.long()
+    sent = x.index_select(-2, source)
+    into = target.unsqueeze(-1).expand_as(sent)
+    return torch.zeros_like(x).scatter_reduce(-2, into, sent, "amax", include_self=False)
+
+
+def over_edges_gcn(x: Tensor, edges: Tensor) -> Tensor:
+    """D^-1/2 (A + I) D^-1/2 x for the edges A between different nodes, D the row sums of A + I."""
+    source, target = edges
+    y = widened(x)
+    apart = (source != target).to(y.dtype)  # each node has one edge to itself, given or not
+    root = y.new_ones(y.shape[-2]).index_add(0, target, apart).rsqrt().unsqueeze(-1)
+    y = root * y
+    sent = y.index_select(-2, source) * apart.unsqueeze(-1)
+    return (root * y.index_add(-2, target, sent)).to(x.dtype)
+
+
+def bagged(
+    x: Tensor, weight: Tensor, name: str, mode: str = "mean", padding: int | None = None
+) -> Tensor:
+    """Means or sums of rows of a table over the last axis of x."""
+    bags = x.reshape(-1, x.shape[-1])
+    try:
+        y = F.embedding_bag(bags, weight, mode=mode, padding_idx=padding)
+    except RuntimeError:
+        looked_up(x, weight, name)  # it says in words where there is no such row
+        raise
+    return y.view(*x.shape[:-1], weight.shape[1])
+
+
 class DropPath(nn.Module):
     """In training each example is 0 with probability p, and else divided by 1 - p."""
 

@@ -24,6 +24,7 @@ class Identity(LinearBond):
     """y = x, for one value or a tuple."""
 
     name = "Identity"
+    by_vector = True
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         return self, x
@@ -54,6 +55,7 @@ class Mul(Bond):
     """
 
     name = "Mul"
+    by_vector = True
 
     a: Real = argument("number")
 

@@ -35,7 +35,7 @@ def members(op: str, x: Type, joins: str) -> tuple[Tensor, ...]:
             raise Misfit(
                 f"`{op}` takes a tuple {joins}, but a member of it is itself a tuple: {member}",
                 hint="brackets inside brackets make a tuple in the tuple: join its members first,"
-                " or pick one with `Select(i)`",
+                " or pick one with `Select(i)`; a mixture of experts is `Experts(f, count)`",
                 code="E402",
             )
     return tuple(expect_tensor(op, member) for member in x.members)
@@ -51,6 +51,18 @@ def each(op: str, x: Type, rule: Callable[[Tensor], Tensor]) -> Type:
 def map_each(function: Callable[[Any], Any], x: Any) -> Any:
     """A function applied to a value, or to each member of a tuple, also of expressions."""
     return tuple(map_each(function, m) for m in x) if isinstance(x, tuple) else function(x)
+
+
+def of_experts(op: Op, x: Type, count: int) -> Tensor:
+    """The input as (…, experts, vector), for an operation with something for each expert."""
+    x = expect_tensor(op.label, x, rank=2)
+    if x.shape[-2] != count:
+        raise Misfit(
+            f"`{op.label}` takes a vector for each of {amount(count, 'expert')}, but its input is"
+            f" {x}",
+            code="E402",
+        )
+    return x
 
 
 def broadcast(op: str, tensors: Sequence[Tensor]) -> tuple[Size, ...]:
@@ -196,8 +208,8 @@ def mend_in(op: Op, size: int) -> str:
     given, out = (getattr(op, name) for name in ("in_", "out"))
     order = "sizes are (out, in), as in the weight's shape"
     if out == size:
-        return f"{order}: write `{op.name}({given}, {size})`, or `{op.name}({given})`"
-    return f"{order}; `in` may be left out: `{op.name}({out})` takes what comes"
+        return f"{order}: write `{op.label}({given}, {size})`, or `{op.label}({given})`"
+    return f"{order}; `in` may be left out: `{op.label}({out})` takes what comes"
 
 
 def headed(x: Tensor, heads: int, d: int) -> Tensor:

@@ -19,7 +19,7 @@ from modnorm.ops.base import (
 )
 from modnorm.ops.edges import LARGEST, Bound, Edge, Matrix, Measure, conversion, each_measure
 from modnorm.ops.registry import register
-from modnorm.ops.shapes import entries, index_of, one_axis
+from modnorm.ops.shapes import entries, index_of, of_experts, one_axis
 from modnorm.ops.types import Real, Tensor, Type
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Vector(Atom):
     """Whether it is another than that of the channels."""
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
-        x = expect_tensor(self.name, x, rank=1)
+        x = expect_tensor(self.label, x, rank=1)
         axis = self.axis if self.at is None else self.at
         at = x.channels if axis is None else index_of(self.name, axis, x, "axis")
         if self.axis is not None and x.roles[at] == "batch":
@@ -50,7 +50,7 @@ class Vector(Atom):
                 argument="axis",
             )
         named = () if self.axis is None else ("place", "axis")
-        size = entries(self.name, x, at, self.size, *named)
+        size = entries(self.label, x, at, self.size, *named)
         apart = at != x.channels if self.at is None else self.apart
         at = one_axis(at, len(x.shape))
         return dataclasses.replace(self, size=size, at=at, apart=apart), x
@@ -80,6 +80,13 @@ class Vector(Atom):
         assert isinstance(type, Tensor)
         behind = len(type.shape) - 1 - self._index(type)
         return f"{own}.weight[:{', None' * behind}]" if behind else f"{own}.weight"
+
+    def _of_experts(self, cls: type[Vector], count: int) -> Op | None:
+        """One for each expert, for a vector along the last axis."""
+        if self.axis not in (None, -1):
+            return None
+        begins = {"mass": self.mass, "init_": self.init_, "std": self.std}
+        return cls(self.size, experts=count, **begins)  # type: ignore[call-arg]
 
     def _along_last(self, x: torch.Tensor) -> torch.Tensor:
         """The input, or the output, with the vector's axis in the place of the last."""
@@ -140,6 +147,9 @@ class Bias(Vector):
     def emit(self, x: Any, type: Type, own: str) -> str:
         return f"{x} + {self._aligned(type, own)}"
 
+    def stacked(self, count: int) -> Op | None:
+        return self._of_experts(ExpertBias, count)
+
 
 @register
 @dataclass(frozen=True)
@@ -171,3 +181,56 @@ class Scale(Vector):
 
     def emit(self, x: Any, type: Type, own: str) -> str:
         return f"{x} * {self._aligned(type, own)}"
+
+    def stacked(self, count: int) -> Op | None:
+        return self._of_experts(ExpertScale, count)
+
+
+@dataclass(frozen=True)
+class ExpertVector(Vector):
+    """A vector for each expert: (…, experts, size) → the same."""
+
+    internal = True
+    axes = ("experts", "size")  # type: ignore[assignment]
+
+    experts: int = argument("size", 1, named=True)
+
+    def resolve(self, x: Type) -> tuple[Self, Type]:
+        last = dataclasses.replace(self, at=-1)
+        return super(ExpertVector, last).resolve(of_experts(self, x, self.experts))
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return (self.experts, *super().weight_shape)
+
+    def _aligned(self, type: Type, own: str) -> str:
+        return f"{own}.weight"
+
+    def stacked(self, count: int) -> Op | None:
+        return None
+
+
+@register
+@dataclass(frozen=True)
+class ExpertBias(ExpertVector, Bias):
+    """`Bias` with a vector for each expert, measured by the largest of them."""
+
+    name = "ExpertBias"
+    label = "Bias"
+    norm = Norm("row_rms", "max over experts of RMS(b)")
+
+    def weight_norm(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight.square().mean(dim=1).sqrt().amax()
+
+    def dualize(self, gradient: torch.Tensor) -> torch.Tensor:
+        rms = gradient.square().mean(dim=1, keepdim=True).sqrt()
+        return gradient / rms.masked_fill(rms == 0, 1)
+
+
+@register
+@dataclass(frozen=True)
+class ExpertScale(ExpertVector, Scale):
+    """`Scale` with a vector for each expert, measured by the largest entry of all."""
+
+    name = "ExpertScale"
+    label = "Scale"

@@ -16,6 +16,7 @@ from modnorm.graph.modules import (
     Run,
     Scan,
     Tuple,
+    takes_apart,
 )
 
 T = TypeVar("T")
@@ -41,6 +42,10 @@ class Algebra(Protocol[T]):
         """A tuple."""
         ...
 
+    def apart(self, parts: Sequence[T]) -> T:
+        """A tuple of which each member reads another one of the tuple that comes in."""
+        ...
+
     def repeat(self, part: T, run: Run) -> T:
         """The copies of a run, composed."""
         ...
@@ -63,7 +68,8 @@ def fold(module: Module, algebra: Algebra[T], values: dict[int, T]) -> T:
         case Compose(steps=steps):
             value = reduce(algebra.after, map(inner, steps), algebra.unit)
         case Tuple(members=members):
-            value = algebra.beside([*map(inner, members)])
+            join = algebra.apart if takes_apart(module) else algebra.beside
+            value = join([*map(inner, members)])
         case Repeat(runs=runs):
             copies = (algebra.repeat(inner(run.body), run) for run in runs)
             value = reduce(algebra.after, copies, algebra.unit)

@@ -140,6 +140,9 @@ class _Declared:
         zero: Real = 0
         return Moved(*(reduce(plus, column, zero) for column in zip(*parts, strict=True)))
 
+    def apart(self, parts: Sequence[Moved]) -> Moved:
+        return self.beside(parts)._replace(passed=max(part.passed for part in parts))
+
     def repeat(self, part: Moved, run: Run) -> Moved:
         stream = self.streams.runs.get(run.body.id)
         if stream is None:

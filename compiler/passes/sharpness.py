@@ -74,6 +74,15 @@ def beside(parts: list[Second]) -> Second:
     )
 
 
+def apart(parts: list[Second]) -> Second:
+    """A tuple whose members read different members of one: of what comes in, the largest counts."""
+    whole = beside(parts)
+    shares = [p.mass / whole.mass if whole.mass else 0.0 for p in parts]
+    beta = max(s * p.sharp.beta for s, p in zip(shares, parts, strict=True))
+    sharp = Sharpness(whole.sharp.alpha, beta, max(p.sharp.gamma for p in parts))
+    return Second(whole.mass, max(p.mu for p in parts), sharp)
+
+
 def repeated(part: Second, count: int) -> Second:
     """`count` copies composed, by squaring: composition is associative in all five numbers."""
     result, square = IDENTITY, part
@@ -146,6 +155,10 @@ class _Composed:
     def beside(self, parts: Sequence[Second | None]) -> Second | None:
         known = [part for part in parts if part is not None]
         return within(beside, known) if len(known) == len(parts) else None
+
+    def apart(self, parts: Sequence[Second | None]) -> Second | None:
+        known = [part for part in parts if part is not None]
+        return within(apart, known) if len(known) == len(parts) else None
 
     def repeat(self, part: Second | None, run: Run) -> Second | None:
         if part is None:

@@ -95,6 +95,8 @@ class _Reverse:
                         reach = self.of(self.streams.passes[leaf], depth, "reach", "terms")
                         uses.append(_Use(value, _times(here, reach), ()))
                     ends[x] = here
+                case Apply(op=op, inputs=(x,)) if op.apart:
+                    below[x] = _larger(below[x], here)
                 case Apply(op=op, inputs=(x,)):
                     if value.weight is not None:
                         uses.append(_Use(value, here, ()))
@@ -156,6 +158,13 @@ class _Reverse:
         """What to carry on before a sum, or a repetition, of a stream that begins there or not."""
         starts = at.start == behind and not at.strides
         return _times(end, self.of(replace(at, start=0), 0, "reach")) if starts else end
+
+
+def _larger(a: Amount, b: Amount) -> Amount:
+    """The larger of two that differ in their factors; where they differ otherwise, the sum."""
+    if a and b and a.keys() != b.keys():
+        return _plus(a, b)
+    return {places: max(a.get(places, 0), b.get(places, 0)) for places in {**a, **b}}
 
 
 def _over(amount: Amount, outer: tuple[Level, ...]) -> Amount:

@@ -31,6 +31,7 @@ from modnorm.graph.modules import (
     Tare,
     Tuple,
     children,
+    takes_apart,
 )
 from modnorm.kernels import schemes
 from modnorm.ops.types import Real, Symbol
@@ -298,6 +299,8 @@ class _Downstream:
                 case Tuple(members=members, span=span):
                     values = [program.passing[member.id] for member in members]
                     terms = " + ".join(map(exact, values))
+                    if takes_apart(node):
+                        terms = f"max({', '.join(map(exact, values))})"
                     yield Factor(program.passing[node.id], _name(node), span, terms)
                 case Repeat(runs=runs, span=span):
                     for run in runs:

@@ -15,7 +15,7 @@ from modnorm.ops import registry
 from modnorm.pipeline import ANALYSIS, analyse_text
 
 INPUTS = ("float[batch, seq, 12]", "float[batch, 3, 28, 28]", "int[batch, seq] < 10",
-          "float[batch, 3, time]")  # fmt: skip
+          "float[batch, 3, time]", "float[nodes, 12]")  # fmt: skip
 GIVEN = """
 param out = 12  param d = 12  param heads = 4  param blocks = 2  param size = 4  param kernel = 2
 param count = 10  param dim = 12  param context = 16  param n = 2  param groups = 3

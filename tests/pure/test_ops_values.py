@@ -8,8 +8,9 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from op_types import B, T, W, f, tup
+from op_types import B, T, W, f, i, tup
 
+from modnorm.ops.aggregate import Aggregate
 from modnorm.ops.attention import Attention
 from modnorm.ops.axes import Flatten, Reshape, Squeeze, Transpose, Unsqueeze
 from modnorm.ops.base import LINEAR, Op, Sharpness
@@ -29,12 +30,13 @@ from modnorm.ops.elementwise import (
     Softplus,
     Tanh,
 )
-from modnorm.ops.embed import Embed, Unembed
+from modnorm.ops.embed import Embed, EmbeddingBag, Unembed
+from modnorm.ops.experts import Experts, Member, Scored, Spread
 from modnorm.ops.fused import QKV
 from modnorm.ops.headed import HeadedLinear
 from modnorm.ops.joins import Add, Select, WeightedSum
 from modnorm.ops.last import Last
-from modnorm.ops.linear import Linear, Readout
+from modnorm.ops.linear import ExpertLinear, Linear, Readout
 from modnorm.ops.normalize import GroupStandardize, LayerNorm, MeanSubtract, RMSDivide
 from modnorm.ops.parameter import Parameter
 from modnorm.ops.pieces import Concat, Slice, Split, Stack
@@ -45,7 +47,7 @@ from modnorm.ops.reshape import Enumerate, MergeHeads, SplitHeads
 from modnorm.ops.rope import RoPE
 from modnorm.ops.scalars import Identity, Mul
 from modnorm.ops.types import Tensor, Type
-from modnorm.ops.vectors import Bias, Scale
+from modnorm.ops.vectors import Bias, ExpertBias, ExpertScale, Scale
 
 OPS = list(builtin().values())
 
@@ -141,6 +143,27 @@ VALUES: list[tuple[Op, Any, Any, Sharpness | None]] = [
     (Dropout(0), 1, 1, LINEAR),
     (Dropout(Fraction(1, 10)), 1, Fraction(10, 9), LINEAR),
     (BatchMeanSubtract(), 1, 2, LINEAR),
+    (Scored(4), 1, 1, LINEAR),
+    (Member(0), 1, 1, LINEAR),
+    (Spread(4), 1, 1, LINEAR),
+    (ExpertLinear(4, experts=3), 1, 1, Sharpness(0, 1, 0)),
+    (ExpertBias(experts=3), 1, 1, LINEAR),
+    (ExpertScale(experts=3), 1, 1, Sharpness(0, 1, 0)),
+    (Experts(None, 2), 1, 1, Sharpness(0, 0, 1)),
+    (Experts(None, 8, 8), 1, 2, Sharpness(0, 0, 1)),
+    (Experts(None, 9), 1, math.sqrt(9 / 2), Sharpness(0, 0, 1)),
+    (Experts(None, 9, 8), 1, NO_BOUND, None),
+    (Aggregate(), 1, 1, LINEAR),
+    (Aggregate("sum"), 1, NO_BOUND, LINEAR),
+    (Aggregate("sum", 4), 4, 4, LINEAR),
+    (Aggregate("gcn"), 1, NO_BOUND, LINEAR),
+    (Aggregate("gcn", 8), 1, 3, LINEAR),
+    (Aggregate("max"), 1, NO_BOUND, None),
+    (Aggregate("max", 2), 1, math.sqrt(2), None),
+    (Aggregate("max", 9).resolve(tup(f(T, 4), i(2, B, bound=T)))[0], 1, 2, None),
+    (EmbeddingBag(4, 4), 1, 1, Sharpness(0, 1, 0)),
+    (EmbeddingBag(4, 4, "sum"), 1, NO_BOUND, Sharpness(0, 1, 0)),
+    (EmbeddingBag(4, 4, "sum").resolve(i(B, 3))[0], 3, 3, Sharpness(0, 1, 0)),
 ]
 
 

@@ -165,6 +165,8 @@ class Bridges:
         ]
         plain += [E("RMSDivide(eps = 1/100) @ MeanSubtract", PRODUCT, 2)]
         plain += self.rearranged(a)
+        if a[0] not in ("image", "signal"):
+            plain += self.mixtures(size)
         if a[0] == "image":
             plain += [E("MeanSubtract((1, 2, 3))"), E("RMSDivide((1, 2, 3), 0.01)")]
             plain += [E("RMSDivide(1, 0.1) @ MeanSubtract(1)", PRODUCT, 2)]
@@ -187,6 +189,19 @@ class Bridges:
         ways += [lambda: self.shared_atom("BatchMeanSubtract", size, size)]
         ways += [lambda: self.shared_atom("Dropout", size, size)]
         return self.any(ways)
+
+    @staticmethod
+    def mixtures(size: int) -> list[E]:
+        """Experts of vectors of a size, of which all or some are chosen."""
+        router = "(Identity, Readout(3))"
+        texts = [
+            f"Experts(Linear({size}), 3) @ {router}",
+            f"Experts(Bias >> Tanh, 3, 1) @ {router}",
+        ]
+        inner = f"Linear({size}) @ (SiLU @ Linear(2) * Linear(2))"
+        texts += [f"Experts({inner}, 3, 2) @ {router}", f"Experts(Scale, 3, 2, false) @ {router}"]
+        texts += [f"Experts((1/2 * Identity + 1/2 * Tanh @ Linear({size})) ** 2, 3) @ {router}"]
+        return [E(text, PRODUCT, 6) for text in texts]
 
     @staticmethod
     def rearranged(a: Kind) -> list[E]:

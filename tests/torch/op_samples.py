@@ -81,6 +81,7 @@ def operations(draw: Any, cls: type[Op]) -> Op:
             "window": windows(1, 4),
             "margin": st.one_of(windows(0, 2), st.sampled_from((0, *argument.choices))),
             "embed": st.just("embed"),
+            "module": st.none(),
         }
         values[argument.field] = draw(kinds[argument.kind])
     if issubclass(cls, Reader):
@@ -128,6 +129,10 @@ def candidates(batch: int, seq: int, other: int, d: int) -> Iterator[Type]:
     yield TupleType((*grouped, f(batch, 1, seq, 5)))
     yield TupleType((*grouped, Tensor("bool", (seq, 5))))
     yield TupleType((*grouped[:2], f(batch, other, 5, 2), Tensor("bool", (batch, 1, 1, 5))))
+    for places in ((batch, seq), (batch, other), (batch, seq, other)):  # experts along the last
+        yield TupleType((f(*places, d), f(*places)))
+    for lead in ((), (batch,)):
+        yield TupleType((f(*lead, seq, d), Tensor("int", (2, other), seq)))
     yield TupleType((f(batch, d),))
     yield TupleType((TupleType((f(seq, d), f(seq, d))), f(seq, d)))
 
@@ -225,10 +230,11 @@ def symbolic(type: Type, names: dict[int, str]) -> Type:
     """The type with sizes replaced by symbols: `names` maps a size to its name."""
     if isinstance(type, TupleType):
         return TupleType(tuple(symbolic(member, names) for member in type.members))
-    shape = tuple(
-        Symbol((names[s],)) if isinstance(s, int) and s in names else s for s in type.shape
+    *shape, bound = (
+        Symbol((names[s],)) if isinstance(s, int) and s in names else s
+        for s in (*type.shape, type.bound)
     )
-    return dataclasses.replace(type, shape=shape)
+    return dataclasses.replace(type, shape=tuple(shape), bound=bound)
 
 
 def concrete(size: Size, sizes: dict[str, int]) -> int:

@@ -51,6 +51,7 @@ SPLIT = Tensor("float", (1, 2, 3, 4), None, ("batch", "head", "other", "channel"
 HEADS = TupleType((f(1, 2, 3, 4), f(1, 2, 3, 4), f(1, 2, 3, 4)))
 VECTORS = Tensor("float", (2, 3, 6), None, ("batch", "other", "channel"))
 PAIR = TupleType((f(2, 3, 4), f(2, 3, 4)))
+MIXED = {n: TupleType((f(1, n, 3), f(1, n))) for n in (2, 4)}
 GROUPED = TupleType((f(1, 4, 3, 4), f(1, 2, 3, 4), f(1, 2, 3, 4)))
 TRIALS: dict[str, list[Trial]] = {
     "Abs": [Trial(tight=0.99), Trial(whole, whole, tight=0.99)],
@@ -166,6 +167,16 @@ TRIALS: dict[str, list[Trial]] = {
         Trial(rms, rms, {}, SPLIT, tight=0.99),
         Trial(rms, rms, {"axis": -3}, SPLIT, tight=0.99),
     ],
+    "Scored": [Trial(total(rms), total(rms), {"count": 3}, TupleType((f(2, 4), f(2, 3))), 0.9)],
+    "Member": [Trial(total(channels), channels, {"i": 1}, TupleType((f(2, 4),) * 2), 0.9)],
+    "Spread": [Trial(rms, rms, {"experts": 3}, f(2, 6), tight=0.99)],
+    "ExpertLinear": [Trial(rms, rms, {"out": 4, "experts": 3}, f(2, 3, 5), tight=0.95)],
+    "ExpertBias": [Trial(rms, rms, {"experts": 3}, f(2, 3, 5), tight=0.99)],
+    "ExpertScale": [Trial(rms, rms, {"experts": 3}, f(2, 3, 5), tight=0.99)],
+    "Experts": [
+        Trial(total(rms), rms, {"module_": None, "count": 2}, MIXED[2], tight=0.9),
+        Trial(total(rms), rms, {"module_": None, "count": 4}, MIXED[4], tight=0.8),
+    ],
     "Dropout": [Trial(arguments={"p": 0.25})],  # in training they are tried in test_effects.py
     "DropPath": [Trial(arguments={"p": 0.25})],
     "BatchMeanSubtract": [Trial(), Trial(type=f(1, 2, 3, 3))],
@@ -181,8 +192,11 @@ PAIRS = [
 def test_every_operation_is_tried() -> None:
     untried = {op.name for op in OPS} - TRIALS.keys()
     # an Embed's input is discrete, and its weight is tried below; the others have no one bound, nor
-    # has what divides by a batch's deviation
-    assert untried == {"Embed", "Product", "MatMul", "Exp", "ReLU2", "BatchStandardize"}
+    # has what divides by a batch's deviation; test_aggregate.py tries what takes a graph's edges
+    assert untried == {
+        "Embed", "EmbeddingBag", "Product", "MatMul", "Exp", "ReLU2", "BatchStandardize",
+        "Aggregate",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("cls", "trial"), PAIRS)
@@ -197,7 +211,7 @@ def test_no_direction_is_stretched_more_than_certified(cls: type[Op], trial: Tri
     def ratio(parts: list[torch.Tensor]) -> torch.Tensor:
         n = len(like)
         x, h = pack(trial.type, parts[:n]), pack(trial.type, parts[n : 2 * n])
-        if op.name == "Attention":  # its bound is for q, k, v of norm at most 1
+        if op.name in ("Attention", "Experts"):  # their bounds are for values of norm at most 1
             x = in_ball(x, rms)
         w = parts[2 * n] / weight_size(op, parts[2 * n]) if weights else None
         change = jvp(lambda v: op.reference(v, w), (x,), (h,))[1]
@@ -240,10 +254,10 @@ def test_a_change_of_the_weight_moves_the_output_by_its_norm_at_most(
     assert ascend(ratio, [*shapes(trial.type), weight], seed=2) <= 1 + 1e-9
 
 
-def test_an_embeds_output_moves_by_its_weights_norm() -> None:
-    cls = next(op for op in OPS if op.name == "Embed")
-    op = cls(count=4, dim=6)
-    x = torch.tensor([[0, 1, 2, 3]])
+@pytest.mark.parametrize("name", ["Embed", "EmbeddingBag"])
+def test_an_embeds_output_moves_by_its_weights_norm(name: str) -> None:
+    op = next(op for op in OPS if op.name == name)(count=4, dim=6)
+    x = torch.tensor([[0], [1], [2], [3]])
     for seed in range(20):
         w = samples.weight(op, torch.Generator().manual_seed(seed))
         assert w is not None
@@ -270,7 +284,15 @@ def test_gamma_of_a_nonlinearity_is_its_largest_second_derivative(name: str) -> 
     assert steepest * (1 - 1e-12) <= op.certified <= steepest * 1.0001
 
 
+def gated(x: Any) -> torch.Tensor:
+    """The norm of what experts give, and of the largest score."""
+    return rms(x[0]) + largest(x[1])
+
+
 SECOND = {
+    "Experts": Trial(
+        gated, rms, {"module_": None, "count": 3}, TupleType((f(1, 3, 2), f(1, 3))), 0.4
+    ),
     "Softmax": Trial(largest, row_sum, {"scale": 2}, f(1, 4), 0.7),
     "LogSoftmax": Trial(largest, largest, {}, f(1, 4), 0.9),
     "Attention": Trial(total(rms), rms, {}, TupleType((f(1, 1, 2, 2),) * 3), 0.3),
@@ -290,7 +312,7 @@ def test_gamma_bounds_second_differences(name: str) -> None:
 
     def ratio(parts: list[torch.Tensor]) -> torch.Tensor:
         x, h, k = (pack(trial.type, parts[i * n : (i + 1) * n]) for i in range(3))
-        if name == "Attention":
+        if name in ("Attention", "Experts"):
             x = in_ball(x, rms)
         elif name == "RMSDivide":  # γ is declared at an input of size 1
             x = x / rms(x)

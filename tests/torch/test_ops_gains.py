@@ -21,6 +21,7 @@ SPLIT = Tensor("float", (1, 2, 3, 4), None, ("batch", "head", "other", "channel"
 HEADS = TupleType((SPLIT, SPLIT, SPLIT))
 MASKED = TupleType((f(1, 4, 3, 4), f(1, 2, 3, 4), f(1, 2, 3, 4), f(1, 1, 3, 3)))
 """Keys for two query heads each, and a mask that is added."""
+MIXED = TupleType((f(1, 2, 3, 4), f(1, 2, 3)))
 IMAGE = f(1, 3, 4, 4)
 SIGNAL = Tensor("float", (1, 3, 5), None, ("batch", "channel", "space"))
 
@@ -161,6 +162,16 @@ CASES = [
     Case("RoPE", {}, SPLIT, (2.0,), 0.99, low=1.0),
     Case("Dropout", {"p": 0.25}, TupleType((f(2, 6), f(3, 4))), (2.0, 0.5)),
     Case("DropPath", {"p": 0.25}, TupleType((f(2, 6), f(3, 4))), (2.0, 0.5)),
+    Case("Scored", {"count": 3}, TupleType((f(2, 4), f(2, 3))), (2.0, 0.5), 0.99, low=1.0),
+    Case("Member", {"i": 1}, TupleType((f(2, 6), f(2, 6))), (2.0, 0.5), 0.9),
+    Case("Spread", {"experts": 3}, f(2, 3, 4), (2.0,), 0.99, low=1.0),
+    Case("Spread", {"experts": 3}, f(4), (2.0,), 0.99),
+    Case("ExpertLinear", {"out": 4, "experts": 3}, f(2, 3, 5), (2.0,), 0.95),
+    Case("ExpertLinear", {"out": 4, "experts": 2}, f(1, 3, 2, 5), (2.0,)),
+    Case("ExpertBias", {"experts": 3}, f(2, 3, 6), (2.0,), 0.99, low=1.5),
+    Case("ExpertScale", {"experts": 2}, f(1, 3, 2, 4), (0.5,), 0.99),
+    Case("Experts", {"module_": None, "count": 3}, MIXED, (2.0, 3.0), 0.7),
+    Case("Experts", {"module_": None, "count": 2}, TupleType((f(2, 3), f(2))), (0.5, 1.0), 0.7),
     Case("BatchMeanSubtract", {}, f(2, 3, 6), (2.0,), low=1.0),
     Case("BatchMeanSubtract", {}, f(2, 3, 4, 4), (2.0,)),
 ]
@@ -207,8 +218,8 @@ class Setting:
 
 def test_every_operation_is_tried() -> None:
     assert {op.name for op in OPS} - {case.name for case in CASES} == {
-        "Embed", "Enumerate", "BatchStandardize",
-    }  # fmt: skip
+        "Embed", "EmbeddingBag", "Enumerate", "BatchStandardize", "Aggregate",
+    }  # fmt: skip  # test_aggregate.py tries what takes a graph's edges
 
 
 def stretched(
