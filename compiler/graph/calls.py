@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from modnorm.diagnostics import Label, Span, did_you_mean
 from modnorm.graph import equivalents
 from modnorm.graph.checks import Checks, Evaluates
-from modnorm.graph.modules import Leaf, Module, Scope, Shared, Stored, Tare, Tuple
+from modnorm.graph.modules import Compose, Leaf, Module, Scope, Shared, Stored, Tare, Tuple
 from modnorm.graph.numbers import fits_float, written
 from modnorm.graph.place import snake
 from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_module, is_number
@@ -188,7 +188,7 @@ def build_op(
     span: Span,
     *,
     complete: bool = True,
-) -> Leaf | Scope | Poison:
+) -> Leaf | Scope | Compose | Poison:
     """An operation with its arguments checked, or POISON, and reported.
 
     `complete` is False where an argument is missing because it was reported already.
@@ -241,12 +241,23 @@ def build_op(
         return POISON
     places = {argument: passed.span for argument, passed in values.items()}
     if not isinstance(built, Fused):
-        return Leaf(built, span, places=places)
+        return _with_members(evaluator, Leaf(built, span, places=places), values)
     members: list[Module] = []
     for part, atom in built.parts().items():
         leaf = Leaf(atom, span, stored=Stored(built, part), places=places)
         members.append(Scope(part, leaf, "where", span, span))
     return Scope(snake(built.label), Tuple(tuple(members), span), "where", span, span)
+
+
+def _with_members(evaluator: Checks, leaf: Leaf, values: Mapping[str, Passed]) -> Leaf | Compose:
+    """The operation behind what it takes, where some of that is given by arguments."""
+    kinds = {argument.name: argument.kind for argument in leaf.op.arguments()}
+    given = [passed for name, passed in values.items() if kinds[name] == "member"]
+    if not given:
+        return leaf
+    comes = build_op(evaluator, "Identity", {}, leaf.span)
+    members = (comes, *(passed.value for passed in given))
+    return Compose((Tuple(members, leaf.span), leaf), leaf.span)  # type: ignore[arg-type]
 
 
 def _converted(evaluator: Checks, name: str, argument: Argument, passed: Passed) -> dict[str, Any]:
@@ -333,6 +344,15 @@ def _converted(evaluator: Checks, name: str, argument: Argument, passed: Passed)
             if max(sizes) > MAX_SIZE:
                 raise reject("E305", f"at most {MAX_SIZE:,}")
             return {argument.field: tuple(sizes) if isinstance(value, tuple) else sizes[0]}
+        case "pick":
+            if isinstance(value, str):
+                return {argument.field: value}
+            return {argument.field: whole(0, "a whole number of at least 0, or a member's name")}
+        case "member":
+            if not is_module(value):
+                hint = f"declare what it is as an input, and name that: `{argument.name} = pad`"
+                raise reject("E302", "a module, such as the name of an input", hint)
+            return {}
         case "choice":
             if value not in argument.choices:
                 *most, last = (f'"{choice}"' for choice in argument.choices)

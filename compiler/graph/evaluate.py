@@ -7,13 +7,14 @@ that one run shows all independent mistakes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from modnorm.diagnostics import Diagnostics, Label, Span
 from modnorm.graph.bonds import build_bond
 from modnorm.graph.calls import bind, bind_formals, build_op
 from modnorm.graph.checks import MAX_COUNT
 from modnorm.graph.lookups import Lookups
-from modnorm.graph.modules import Hole, Module, Run, Scope, Tare
+from modnorm.graph.modules import Hole, Module, Run, Scope, Tare, Tuple
 from modnorm.graph.names import Namespace, mentions
 from modnorm.graph.numbers import FUNCTIONS, Impossible, fits_float, show
 from modnorm.graph.operators import Operators
@@ -113,7 +114,15 @@ class Evaluator(Operators, Lookups):
                 expr.span,
             )
         if module is not None:
-            return self.module(values, expr.span, "a tuple holds modules")
+            made = self.module(values, expr.span, "a tuple holds modules")
+            return replace(made, names=expr.names) if isinstance(made, Tuple) else made
+        if expr.names:
+            return self.fail(
+                "E302",
+                "members of a tuple have names where they are modules, but this one holds none",
+                expr.span,
+                hint="leave the names out",
+            )
         return values
 
     def member(self, value: Value, module: Value, span: Span, at: Span) -> Value:

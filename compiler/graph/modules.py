@@ -59,11 +59,12 @@ class Compose:
 
 @dataclass(frozen=True, eq=False)
 class Tuple:
-    """Modules side by side on the same input."""
+    """Modules side by side on the same input; `names` are the members', if they have any."""
 
     members: tuple[Module, ...]
     span: Span
     id: int = UNPLACED
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,6 +183,24 @@ def rebuilt(module: Module, inner: Callable[[Module], Module], **changes: Any) -
             return replace(module, runs=new, **changes)
         case Around(body=body):
             return replace(module, body=inner(body), **changes)
+
+
+def is_value(module: Module, known: dict[Module, bool] | None = None) -> bool:
+    """Whether a module ignores what comes in: the name of an input, and what is made of such.
+
+    `known` is what is known of others: a part may be reached on very many ways.
+    """
+    known = {} if known is None else known
+    if module not in known:
+        inner = (is_value(child, known) for child in children(module))
+        match module:
+            case Leaf(op=op):
+                known[module] = op.is_value
+            case Tuple():
+                known[module] = all(inner)
+            case _:
+                known[module] = any(inner)
+    return known[module]
 
 
 def walk(module: Module) -> Iterator[Module]:

@@ -47,8 +47,8 @@ def _number(module: Module, numbers: dict[Hashable, int]) -> int:
             key = ("hole",)
         case Compose(steps=steps):
             key = ("compose", *map(inner, steps))
-        case Tuple(members=members):
-            key = ("tuple", *map(inner, members))
+        case Tuple(members=members, names=names):
+            key = ("tuple", names, *map(inner, members))
         case Repeat(runs=runs):
             key = ("repeat", *((inner(r.body), r.count) for r in runs))
         case Scope(name=name, body=body):

@@ -94,7 +94,7 @@ class _Inference:
                 outs = [out for _, out in pairs if out is not None]
                 if len(outs) < len(pairs):
                     return replace(module, members=new_members), None
-                type = TupleType(tuple(o.type for o in outs))
+                type = TupleType(tuple(o.type for o in outs), module.names)
                 if _nesting(type) > MAX_NESTING:
                     self.tell(
                         Diagnostic(
@@ -320,17 +320,17 @@ def _shape(type: Type) -> Hashable:
 
 
 def _roles(type: Type) -> Hashable:
-    """What must stay the same for copies to be one and the same: what axes mean, too."""
+    """What must stay the same for copies to be one and the same: what axes mean, and names."""
     if isinstance(type, Tensor):
         return (type.dtype, type.shape, type.roles)
-    return tuple(map(_roles, type.members))
+    return (type.names, *map(_roles, type.members))
 
 
 def _forgotten(type: Type) -> Type:
     """The type with nothing known of its axes."""
     if isinstance(type, Tensor):
         return replace(type, roles=())
-    return TupleType(tuple(map(_forgotten, type.members)))
+    return type.of(map(_forgotten, type.members))
 
 
 @dataclass(frozen=True)

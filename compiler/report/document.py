@@ -10,6 +10,7 @@ from math import isclose
 from modnorm.graph.numbers import show
 from modnorm.graph.paths import pattern
 from modnorm.ops.base import Sharpness
+from modnorm.ops.types import is_named
 from modnorm.passes.certificate import Certificate, Smoothness, WeightBound
 from modnorm.passes.program import Program, Weight
 from modnorm.passes.sensitivity import power
@@ -73,6 +74,8 @@ def _facts(program: Program) -> Iterator[tuple[str, str]]:
             for name, value in program.params.items()
         )
         yield "params", ", ".join(param.replace(" ", NO_BREAK) for param in params)
+    if is_named(output := program.types[program.tree.id][1]):
+        yield "output", str(output)
     copies = sum(weight.copies for weight in program.weights)
     yield "size", f"{plural(copies, 'weight')}, {plural(program.entries, 'parameter')}"
     yield "mass", exact(program.mass)

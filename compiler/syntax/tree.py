@@ -81,8 +81,11 @@ class ComposeFor:
 
 @dataclass(frozen=True)
 class Tuple:
+    """`(a, b)`, or with a name for each member `(mean = a, logvar = b)`."""
+
     items: tuple[Expr, ...]
     span: Span
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

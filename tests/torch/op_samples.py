@@ -81,6 +81,8 @@ def operations(draw: Any, cls: type[Op]) -> Op:
             "window": windows(1, 4),
             "margin": st.one_of(windows(0, 2), st.sampled_from((0, *argument.choices))),
             "embed": st.just("embed"),
+            "member": st.none(),
+            "pick": st.integers(0, 2),
         }
         values[argument.field] = draw(kinds[argument.kind])
     if issubclass(cls, Reader):
