@@ -214,6 +214,11 @@ class Classes:
                 f" {float(self.program.sensitivity):.6g}, {self.program.entries:,} weights.",
                 *(f"{a}: {i.type}" for a, i in zip(arguments, self.program.inputs, strict=True)),
             ]
+            doc += dict.fromkeys(
+                f"Assumed: sensitivity {float(found.module.sensitivity):.6g} at"
+                f" {place_of(found.module.span)}, where {float(found.otherwise):.6g} is declared."
+                for found in self.program.assumptions.values()
+            )
             if any(a.op.has_effects for a in self.program.flow.applies()):
                 doc.append("It computes otherwise in training: call train() and eval() in turn.")
         else:

@@ -10,7 +10,17 @@ from typing import Any, NamedTuple
 from modnorm.diagnostics import Label, Span, did_you_mean
 from modnorm.graph import equivalents
 from modnorm.graph.checks import Checks, Evaluates
-from modnorm.graph.modules import Compose, Leaf, Module, Scope, Shared, Stored, Tare, Tuple
+from modnorm.graph.modules import (
+    Assume,
+    Compose,
+    Leaf,
+    Module,
+    Scope,
+    Shared,
+    Stored,
+    Tare,
+    Tuple,
+)
 from modnorm.graph.numbers import fits_float, written
 from modnorm.graph.place import snake
 from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_module, is_number
@@ -383,7 +393,7 @@ def _read(value: Value, refuse: Callable[..., _Rejected]) -> dict[str, Any]:
         case Shared(body=body):
             name = value.key.rpartition(":")[2]
             here = (Label(value.definition, f"`{name}` is declared here"),)
-            while isinstance(body, Scope | Tare):
+            while isinstance(body, Scope | Tare | Assume):
                 body = body.body
             op = body.op if isinstance(body, Leaf) else None
             fields = Reader.fields_from(op) if isinstance(op, Atom) else None

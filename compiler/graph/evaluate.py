@@ -14,7 +14,7 @@ from modnorm.graph.bonds import build_bond
 from modnorm.graph.calls import bind, bind_formals, build_op
 from modnorm.graph.checks import MAX_COUNT
 from modnorm.graph.lookups import Lookups
-from modnorm.graph.modules import Hole, Module, Run, Scope, Tare, Tuple
+from modnorm.graph.modules import Assume, Hole, Module, Run, Scope, Tare, Tuple
 from modnorm.graph.names import Namespace, mentions
 from modnorm.graph.numbers import FUNCTIONS, Impossible, fits_float, show
 from modnorm.graph.operators import Operators
@@ -81,6 +81,8 @@ class Evaluator(Operators, Lookups):
                 return self.call(expr, frame)
             case tree.Tare():
                 return self.tare(expr, frame)
+            case tree.Assume():
+                return self.assume(expr, frame)
             case tree.ComposeFor():
                 return self.compose_for(expr, frame)
             case tree.Tuple(items=items):
@@ -156,6 +158,22 @@ class Evaluator(Operators, Lookups):
                 expr.mass.span,
             )
         return Tare(module, mass, expr.span)
+
+    def assume(self, expr: tree.Assume, frame: Frame) -> Value:
+        span = expr.sensitivity.span
+        number = self.number(self.value(expr.sensitivity, frame), span, "a sensitivity")
+        what = "`assume` speaks of a module"
+        module = self.module(self.value(expr.module, frame), expr.module.span, what)
+        if isinstance(module, Poison) or isinstance(number, Poison):
+            return POISON
+        if number <= 0 or not fits_float(number):
+            wanted = "positive" if number <= 0 else "a number that a float can hold"
+            return self.fail(
+                "E501",
+                f"a sensitivity that is assumed must be {wanted}, but it is {show(number)}",
+                span,
+            )
+        return Assume(module, number, expr.span)
 
     def compose_for(self, expr: tree.ComposeFor, frame: Frame) -> Value:
         numbers = [

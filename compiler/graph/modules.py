@@ -134,6 +134,16 @@ class Tare(Around):
 
 
 @dataclass(frozen=True, eq=False)
+class Assume(Around):
+    """The body, which is said to have a sensitivity that does not follow from what is in it."""
+
+    body: Module
+    sensitivity: Real
+    span: Span
+    id: int = UNPLACED
+
+
+@dataclass(frozen=True, eq=False)
 class Hole:
     """A part with a mistake in it, which has been reported: nothing is known about its output.
 
@@ -144,7 +154,7 @@ class Hole:
     id: int = UNPLACED
 
 
-Module: TypeAlias = Leaf | Compose | Tuple | Repeat | Scope | Shared | Tare | Hole
+Module: TypeAlias = Leaf | Compose | Tuple | Repeat | Scope | Shared | Tare | Assume | Hole
 
 
 def children(module: Module) -> tuple[Module, ...]:

@@ -161,6 +161,8 @@ def mentions(expr: tree.Expr) -> Iterator[tuple[tree.Name, bool, frozenset[str]]
                 stack.extend((a.value, bound) for a in reversed(node.arguments))
             case tree.Tare():
                 stack.extend([(node.mass, bound), (node.module, bound)])
+            case tree.Assume():
+                stack.extend([(node.module, bound), (node.sensitivity, bound)])
             case tree.ComposeFor():
                 stack.append((node.body, bound | {node.variable}))
                 stack.extend((r, bound) for r in node.range)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from modnorm.graph.modules import (
+    Assume,
     Compose,
     Hole,
     Leaf,
@@ -57,4 +58,6 @@ def _number(module: Module, numbers: dict[Hashable, int]) -> int:
             key = ("shared", shared)
         case Tare(body=body, mass=mass):
             key = ("tare", inner(body), mass)
+        case Assume(body=body, sensitivity=sensitivity):
+            key = ("assume", inner(body), sensitivity)
     return numbers.setdefault(key, len(numbers))

@@ -6,7 +6,18 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from modnorm.diagnostics import Span
-from modnorm.graph.modules import Compose, Hole, Leaf, Module, Repeat, Scope, Shared, Tare, Tuple
+from modnorm.graph.modules import (
+    Assume,
+    Compose,
+    Hole,
+    Leaf,
+    Module,
+    Repeat,
+    Scope,
+    Shared,
+    Tare,
+    Tuple,
+)
 from modnorm.graph.names import Namespace
 from modnorm.graph.numbers import show, written
 from modnorm.ops.types import Real
@@ -22,7 +33,7 @@ POISON = Poison()
 
 Value: TypeAlias = "Real | bool | str | tuple[Value, ...] | Module | Poison"
 
-MODULES = (Leaf, Compose, Tuple, Repeat, Scope, Shared, Tare, Hole)
+MODULES = (Leaf, Compose, Tuple, Repeat, Scope, Shared, Tare, Assume, Hole)
 
 
 def is_module(value: Value) -> bool:

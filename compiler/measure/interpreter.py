@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import torch
 
 from modnorm.graph.modules import (
+    Assume,
     Compose,
     Hole,
     Leaf,
@@ -82,7 +83,7 @@ class Interpreter:
                     for index in range(run.count):
                         x = self.run(run.body, x, (*indices, index))
                 return x
-            case Scope(body=body) | Tare(body=body):
+            case Scope(body=body) | Tare(body=body) | Assume(body=body):
                 return self.run(body, x, indices)
             case Shared(body=body):
                 return self.run(body, x)  # its paths begin at the root again

@@ -55,6 +55,20 @@ class Identity(LinearBond):
         return expression(x)
 
 
+@dataclass(frozen=True)
+class Assumption(Identity):
+    """Nothing, where a part begins whose sensitivity is assumed to be `factor` times its own."""
+
+    name = "Assumption"
+    internal = True
+
+    factor: Real = 1
+
+    @property
+    def sensitivity(self) -> Real:
+        return self.factor
+
+
 @register
 @dataclass(frozen=True)
 class Mul(Bond):

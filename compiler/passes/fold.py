@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from modnorm.graph.modules import (
     Around,
+    Assume,
     Compose,
     Hole,
     Leaf,
@@ -44,6 +45,10 @@ class Algebra(Protocol[T]):
         """The copies of a run, composed."""
         ...
 
+    def assumed(self, module: Assume, body: T) -> T:
+        """A body whose sensitivity is assumed."""
+        ...
+
 
 def fold(module: Module, algebra: Algebra[T], values: dict[int, T]) -> T:
     """What an algebra says of a part; `values` gets that of every part in it, by id."""
@@ -62,6 +67,8 @@ def fold(module: Module, algebra: Algebra[T], values: dict[int, T]) -> T:
         case Repeat(runs=runs):
             copies = (algebra.repeat(inner(run.body), run) for run in runs)
             value = reduce(algebra.after, copies, algebra.unit)
+        case Assume(body=body):
+            value = algebra.assumed(module, inner(body))
         case Around(body=body):
             value = inner(body)
         case Hole():

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, Protocol
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Source, Span
 from modnorm.graph.dataflow import Region
-from modnorm.graph.modules import Module, Run, Stored, Tare
+from modnorm.graph.modules import Assume, Module, Run, Stored, Tare
 from modnorm.graph.values import Value
 from modnorm.ops.base import Atom, Sharpness
 from modnorm.ops.types import Real, Tensor, Type
@@ -95,6 +95,18 @@ class Tared:
 
 
 @dataclass(frozen=True)
+class Assumed:
+    """A sensitivity that is assumed, and the one that would be declared without: `otherwise`.
+
+    `factor` is the first over the second.
+    """
+
+    module: Assume
+    otherwise: Real
+    factor: Real
+
+
+@dataclass(frozen=True)
 class Weight:
     """One weight, or, inside repetitions, all its copies.
 
@@ -168,7 +180,8 @@ class Program:
     """A model between parsing and code generation. Passes fill in the fields from `types` on.
 
     `types`, `masses`, `sensitivities` and `sharpness` are by id of the module tree, `leaf_masses`
-    and the `tares` around a weight, outermost first, by its path. `passing` are sensitivities in
+    and the `tares` around a weight, outermost first, by its path. `assumptions` are by id,
+    too. `passing` are sensitivities in
     what comes in alone; the others count the inputs that are named inside, too.
     """
 
@@ -185,6 +198,7 @@ class Program:
     tares: Mapping[str, tuple[Tared, ...]] = field(default_factory=dict)
     sensitivities: Mapping[int, Real] = field(default_factory=dict)
     passing: Mapping[int, Real] = field(default_factory=dict)
+    assumptions: Mapping[int, Assumed] = field(default_factory=dict)
     sharpness: Mapping[int, Sharpness | None] = field(default_factory=dict)
     graph: Region | None = None
     weights: tuple[Weight, ...] = ()

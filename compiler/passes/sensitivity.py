@@ -10,12 +10,12 @@ from functools import reduce
 from typing import ClassVar, NamedTuple
 
 from modnorm.diagnostics import Diagnostic, Diagnostics
-from modnorm.graph.modules import Leaf, Module, Repeat, Run, walk
+from modnorm.graph.modules import Assume, Leaf, Module, Repeat, Run, walk
 from modnorm.graph.numbers import fits_float, show
 from modnorm.kernels.streams import residual_stream
 from modnorm.ops.types import Real, Tensor, Type
 from modnorm.passes.fold import fold
-from modnorm.passes.program import Program
+from modnorm.passes.program import Assumed, Program
 from modnorm.passes.streams import Branch, Streams, branches
 
 EXACT_BITS = 1000
@@ -111,6 +111,7 @@ class _Declared:
     streams: Streams
     types: Mapping[int, tuple[Type, Type]]
     values: dict[int, Moved] = field(default_factory=dict)
+    assumptions: dict[int, Assumed] = field(default_factory=dict)
     unit: Moved = Moved(1)
 
     def leaf(self, leaf: Leaf) -> Moved:
@@ -145,6 +146,23 @@ class _Declared:
         for branch, size in zip(added, sizes, strict=False):
             found = self.after(found, Moved(1 + branch.passed / float(size), branch.named))
         return found
+
+    def assumed(self, module: Assume, body: Moved) -> Moved:
+        """What is assumed in the place of what follows; of inputs named inside the same part.
+
+        It is said of values of the size that is declared for them: where the body begins with a
+        norm that reads a residual stream, of the mean of its terms.
+        """
+        size = self.streams.size(self.streams.assumed.get(module.id, -1))
+        total = plus(times(body.passed, size), body.named)
+        if total == 0:
+            what = "what ignores its input has no sensitivity that could be another one"
+            hint = "leave `assume` out"
+            self.diagnostics.add(Diagnostic("E501", what, module.span, hint=hint))
+            return body
+        factor = divide(module.sensitivity, total)
+        self.assumptions[module.id] = Assumed(module, total, factor)
+        return Moved(times(body.passed, factor), times(body.named, factor))
 
     def added(self, branch: Branch) -> Moved:
         """How far what a branch adds to a sum of one term moves with it."""
@@ -186,7 +204,13 @@ class Sensitivities:
             diagnostics.add(self.out_of_range(module, declared))
         passing = {i: both.passed for i, both in moved.items()}
         streams = algebra.reaching()
-        return replace(program, sensitivities=declared, passing=passing, streams=streams)
+        return replace(
+            program,
+            sensitivities=declared,
+            passing=passing,
+            assumptions=algebra.assumptions,
+            streams=streams,
+        )
 
     def out_of_range(self, module: Module, numbers: dict[int, Real]) -> Diagnostic:
         """E501 for a part whose sensitivity no float can hold."""

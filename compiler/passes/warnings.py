@@ -50,6 +50,7 @@ class Warnings:
                 self.residual(module, program, diagnostics)
             elif isinstance(module, Repeat):
                 self.growing(module, program, diagnostics)
+        self.assumed(program, diagnostics)
         self.buffers(program, diagnostics)
         self.unused(program, diagnostics)
         self.unread(program, diagnostics)
@@ -122,6 +123,14 @@ class Warnings:
                     " module to sensitivity 1",
                 )
             )
+
+    def assumed(self, program: Program, diagnostics: Diagnostics) -> None:
+        """Assumptions that say what follows anyway."""
+        for found in program.assumptions.values():
+            if found.factor == 1:
+                one = show(found.otherwise)
+                message = f"this assumption changes nothing: the sensitivity is {one} without it"
+                diagnostics.add(Diagnostic("W609", message, found.module.span, hint="leave it out"))
 
     def unused(self, program: Program, diagnostics: Diagnostics) -> None:
         """Weights that would move if the output depended on them."""

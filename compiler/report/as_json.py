@@ -13,7 +13,7 @@ from modnorm.passes.program import Program
 from modnorm.passes.sensitivity import divide
 from modnorm.pipeline import Analysis
 from modnorm.report.diagnostics import in_order, to_json
-from modnorm.report.model import UNNAMED, Part, certified, described, finite
+from modnorm.report.model import UNNAMED, Part, assumptions, certified, described, finite
 from modnorm.report.words import begins, encode, listed, place
 from modnorm.stack import room
 
@@ -33,6 +33,15 @@ def report(analysis: Analysis) -> dict[str, Any]:
     return {
         **asdict(found.facts),
         "outputs": _outputs(program.types[program.tree.id][1]),
+        "assumptions": [
+            {
+                "sensitivity": found.sensitivity,
+                "otherwise": found.otherwise,
+                "certified_sensitivity": found.certified,
+                **found.place,
+            }
+            for found in assumptions(program)
+        ],
         "certificate": _proof(program),
         "atoms": list(_atoms(program)),
         "tree": tree,

@@ -31,7 +31,7 @@ from modnorm.report.blocks import (
     Tone,
     table_of,
 )
-from modnorm.report.model import UNNAMED, Part, described, targets
+from modnorm.report.model import UNNAMED, Part, assumptions, described, targets
 from modnorm.report.words import (
     as_float,
     between,
@@ -81,6 +81,8 @@ def _facts(program: Program) -> Iterator[tuple[str, str]]:
     yield "mass", exact(program.mass)
     yield "sensitivity", exact(program.sensitivity)
     if program.certificate is not None:
+        for i, found in enumerate(assumptions(program)):
+            yield "" if i else "assumed", str(found)
         yield from _proved(program.certificate)
     proved = program.certificate and program.certificate.sharpness
     label = "sharpness"

@@ -21,6 +21,7 @@ from modnorm.codegen.plan import Record, records
 from modnorm.diagnostics import Diagnostic, ModnormError, Span, did_you_mean
 from modnorm.graph import paths
 from modnorm.graph.modules import (
+    Assume,
     Compose,
     Leaf,
     Module,
@@ -300,6 +301,9 @@ class _Downstream:
                     for run in runs:
                         one = program.passing[run.body.id]
                         yield _power(one, run.count, run.body, span)
+                case Assume(sensitivity=assumed, span=span):
+                    what = f"{_name(node)}, assumed to be {exact(assumed)}"
+                    yield Factor(program.passing[node.id], what, span)
                 case _:
                     stack.extend(reversed(children(node)))
 
@@ -358,7 +362,7 @@ def _name(module: Module) -> str:
             return shared_name(module)
         case Leaf(op=op):
             return call(op)
-        case Tare(body=body):
+        case Tare(body=body) | Assume(body=body):
             return _name(body)
         case Repeat(runs=(run,)):
             return f"{_name(run.body)} ** {run.count}"

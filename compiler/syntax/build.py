@@ -349,6 +349,11 @@ class Builder:
         then, test, otherwise = children
         return tree.Conditional(test, then, otherwise, then.span.to(otherwise.span))
 
+    def assumption(self, children: list[Any]) -> tree.Assume:
+        keyword, _, sensitivity, module = children
+        span = self.span(keyword).to(module.span)
+        return tree.Assume(sensitivity, module, span)
+
     def argument(self, children: list[tree.Expr]) -> tree.Argument:
         (value,) = children
         return tree.Argument(None, value, value.span)

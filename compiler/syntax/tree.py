@@ -70,6 +70,15 @@ class Tare:
 
 
 @dataclass(frozen=True)
+class Assume:
+    """`assume sensitivity number: module`."""
+
+    sensitivity: Expr
+    module: Expr
+    span: Span
+
+
+@dataclass(frozen=True)
 class ComposeFor:
     """`compose(body for variable in range(arguments))`, index 0 applied first."""
 
@@ -128,6 +137,7 @@ Expr: TypeAlias = (
     | Name
     | Call
     | Tare
+    | Assume
     | ComposeFor
     | Tuple
     | Unary

@@ -25,6 +25,7 @@ KEYS = [
     "weights",
     "loss",
     "outputs",
+    "assumptions",
     "certificate",
     "atoms",
     "tree",
