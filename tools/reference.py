@@ -65,6 +65,7 @@ ARGUMENTS: dict[str, tuple[Any, str]] = {
     "axes": (1, "1"),
     "window": (2, "2"),
     "embed": ("embed", "embed"),
+    "pick": (0, "0"),
 }
 """A value, and how it is written, for an argument of each kind that has to be given."""
 

@@ -143,7 +143,14 @@ def _generate(program: Program, device: str, diagnostics: Diagnostics, standalon
             runtime_imports.append("from modnorm.kernels import residual_stream")
         lines = dict.fromkeys((*MODEL_IMPORTS, *runtime_imports))
         used |= {line.split()[-1] for line in runtime_imports}
-        parts = [_public(made.name), _rule("Plan"), plan, *parts, _rule("Optimizers"), *SUBCLASSES]
+        parts = [
+            _public(made.name, *made.outputs),
+            _rule("Plan"),
+            plan,
+            *parts,
+            _rule("Optimizers"),
+            *SUBCLASSES,
+        ]
     head = f"{_docstring(program, made.name, device, standalone)}\n\n{_imports(list(lines), used)}"
     ast.parse("\n".join([head, plan, inputs]))  # the rest was parsed above
     body = "\n\n\n".join(parts)
@@ -171,8 +178,8 @@ def _import_lines(names: Iterable[str]) -> dict[str, None]:
     return lines
 
 
-def _public(model: str) -> str:
-    names = [model, *KINDS, "Monitor", *TABLES]
+def _public(*model: str) -> str:
+    names = [*model, *KINDS, "Monitor", *TABLES]
     return "\n".join(["__all__ = [", *(f'    "{name}",' for name in sorted(names, key=_rank)), "]"])
 
 

@@ -6,7 +6,7 @@ import ast
 import re
 import textwrap
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from modnorm.codegen import sections
 from modnorm.codegen.forward import COLUMN, File, Forward, place_of, singular
@@ -23,7 +23,7 @@ from modnorm.graph.dataflow import Apply, Loop, Recurrence, Region
 from modnorm.graph.paths import last_copy, starred
 from modnorm.graph.place import camel
 from modnorm.ops.base import Atom, Norm, Weighted
-from modnorm.ops.text import quoted
+from modnorm.ops.text import expression, parts, quoted
 from modnorm.ops.types import TupleType, Type
 from modnorm.passes.program import Program
 
@@ -40,6 +40,8 @@ class Model(NamedTuple):
     tree: ast.Module
     name: str
     inputs: tuple[str, ...]
+    outputs: tuple[str, ...] = ()
+    """The classes of the tuples that it returns whose members have names."""
 
 
 def model(program: Program, taken: Iterable[str]) -> Model:
@@ -57,7 +59,8 @@ def model(program: Program, taken: Iterable[str]) -> Model:
         asked = {entry.name for entry in program.inputs}
         found = asked.intersection(classes.taken) - meant(tree, "forward") - {"self"}
         if not others and found <= free:
-            return Model(text, tree, classes.model, classes.arguments)
+            outputs = tuple(classes.outputs.values())
+            return Model(text, tree, classes.model, classes.arguments, outputs)
         taken, free = taken | others, free | found
 
 
@@ -81,6 +84,9 @@ class Classes:
         codes, types = _first_uses(program.flow)
         self.file = File(self.borrows, self.local, self.reads, self.taken, codes, types)
         self.model = self.names.claim(program.name)
+        self.output = program.types[program.tree.id][1]
+        self.outputs: dict[tuple[int | str, ...], str] = {}
+        """The classes of named tuples in the output, by the members that lead there."""
         inputs = Names({"self"} | self.taken - free)
         self.arguments = tuple(inputs.claim(entry.name) for entry in program.inputs)
         moving = {w.holder for w in program.weights if w.target}
@@ -95,6 +101,7 @@ class Classes:
 
     def write(self) -> str:
         """The source of all classes."""
+        self.output_classes(self.output, ())
         body = self.region_class(self.model, self.program.flow, "", None)
         text = "\n\n\n".join([*self.texts, body])
         for helper in reversed(self.helpers):  # each calls only those before it
@@ -102,6 +109,41 @@ class Classes:
             if any(re.search(rf"\b{name}\(", text) for name in named):
                 text = f"{helper}\n\n\n{text}"
         return text
+
+    # -- what the model returns --------------------------------------------------------------
+
+    def output_classes(self, type: Type, at: tuple[int | str, ...]) -> None:
+        """A NamedTuple for each tuple of the output whose members have names, inner ones first."""
+        if not isinstance(type, TupleType):
+            return
+        keys: Iterable[int | str] = type.names or range(len(type.members))
+        for key, member in zip(keys, type.members, strict=True):
+            self.output_classes(member, (*at, key))
+        if not type.names:
+            return
+        where = "".join(camel(str(key)) for key in at)
+        name = self.outputs[at] = self.names.claim(f"{self.program.name}Output{where}")
+        lines = [f"class {name}(NamedTuple):"]
+        lines += [f'    """What `{self.program.name}` returns{_member_of(at)}."""', ""]
+        for key, member in zip(type.names, type.members, strict=True):
+            lines.append(f"    {key}: {self.annotation(member, (*at, key))}  # {member}")
+        self.texts.append("\n".join(lines))
+
+    def annotation(self, type: Type, at: tuple[int | str, ...] = ()) -> str:
+        """The type of what the model returns, or of a part of it."""
+        return self.outputs.get(at) or _annotation(type)
+
+    def returned(self, x: Any, type: Type, at: tuple[int | str, ...] = ()) -> str:
+        """The expression of what the model returns, from that of its value."""
+        if not any(key[: len(at)] == at for key in self.outputs):
+            return expression(x)
+        assert isinstance(type, TupleType)
+        keys: Iterable[int | str] = type.names or range(len(type.members))
+        values = zip(keys, parts(x, len(type.members)), type.members, strict=True)
+        members = [(key, self.returned(value, t, (*at, key))) for key, value, t in values]
+        if not type.names:
+            return expression(tuple(value for _, value in members))
+        return f"{self.outputs[at]}({', '.join(f'{key}={value}' for key, value in members)})"
 
     # -- atoms -------------------------------------------------------------------------------
 
@@ -135,12 +177,20 @@ class Classes:
         forward = Forward(region, found, inputs, self.file, kept, given=given)
         out = forward.write()
         lines = forward.lines
+        if loop is None and self.outputs:
+            out = self.returned(forward.expression(region.output), self.output)
         if lines and lines[-1].startswith(f"{out} = "):
             code, mark, comment = lines[-1].removeprefix(f"{out} = ").partition("  # ")
             code = f"return {code.rstrip()}"
             lines[-1] = f"{code:<{COLUMN}}{mark}{comment}" if mark else code
         else:
-            lines.append(f"return {out}")
+            lines += textwrap.wrap(
+                f"return {out}",
+                WIDTH - 12,
+                subsequent_indent="    ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
         return self.class_text(name, held, lines, region, loop)
 
     def inputs(self, loop: Loop | None) -> str | tuple[str, ...]:
@@ -151,7 +201,8 @@ class Classes:
     def class_text(
         self, name: str, held: list[str], lines: list[str], region: Region, loop: Loop | None
     ) -> str:
-        out = _annotation(region[region.output].type)
+        type = region[region.output].type
+        out = self.annotation(self.output) if loop is None else _annotation(type)
         if loop is None:
             inputs = self.inputs(None)
             arguments = [inputs] if isinstance(inputs, str) else list(inputs)
@@ -163,6 +214,11 @@ class Classes:
                 f" {float(self.program.sensitivity):.6g}, {self.program.entries:,} weights.",
                 *(f"{a}: {i.type}" for a, i in zip(arguments, self.program.inputs, strict=True)),
             ]
+            doc += dict.fromkeys(
+                f"Assumed: sensitivity {float(found.module.sensitivity):.6g} at"
+                f" {place_of(found.module.span)}, where {float(found.otherwise):.6g} is declared."
+                for found in self.program.assumptions.values()
+            )
             if any(a.op.has_effects for a in self.program.flow.applies()):
                 doc.append("It computes otherwise in training: call train() and eval() in turn.")
         else:
@@ -409,6 +465,10 @@ def _first_uses(region: Region) -> tuple[dict[str, str], dict[str, Type]]:
             inner_codes, inner_types = _first_uses(value.region)
             codes, types = inner_codes | codes, inner_types | types
     return codes, types
+
+
+def _member_of(at: tuple[int | str, ...]) -> str:
+    return f" as member {'.'.join(map(str, at))}" if at else ""
 
 
 def _annotation(type: Type) -> str:

@@ -11,7 +11,17 @@ from modnorm.diagnostics import Label, Span, did_you_mean
 from modnorm.graph import equivalents
 from modnorm.graph.checks import Checks, Evaluates
 from modnorm.graph.mixtures import mixture
-from modnorm.graph.modules import Leaf, Module, Scope, Shared, Stored, Tare, Tuple
+from modnorm.graph.modules import (
+    Assume,
+    Compose,
+    Leaf,
+    Module,
+    Scope,
+    Shared,
+    Stored,
+    Tare,
+    Tuple,
+)
 from modnorm.graph.numbers import fits_float, written
 from modnorm.graph.place import snake
 from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_module, is_number
@@ -246,12 +256,23 @@ def build_op(
     if isinstance(built, Experts):
         return mixture(evaluator, leaf, span)
     if not isinstance(built, Fused):
-        return leaf
+        return _with_members(evaluator, leaf, values)
     members: list[Module] = []
     for part, atom in built.parts().items():
         leaf = Leaf(atom, span, stored=Stored(built, part), places=places)
         members.append(Scope(part, leaf, "where", span, span))
     return Scope(snake(built.label), Tuple(tuple(members), span), "where", span, span)
+
+
+def _with_members(evaluator: Checks, leaf: Leaf, values: Mapping[str, Passed]) -> Leaf | Compose:
+    """The operation behind what it takes, where some of that is given by arguments."""
+    kinds = {argument.name: argument.kind for argument in leaf.op.arguments()}
+    given = [passed for name, passed in values.items() if kinds[name] == "member"]
+    if not given:
+        return leaf
+    comes = build_op(evaluator, "Identity", {}, leaf.span)
+    members = (comes, *(passed.value for passed in given))
+    return Compose((Tuple(members, leaf.span), leaf), leaf.span)  # type: ignore[arg-type]
 
 
 def _converted(evaluator: Checks, name: str, argument: Argument, passed: Passed) -> dict[str, Any]:
@@ -338,6 +359,15 @@ def _converted(evaluator: Checks, name: str, argument: Argument, passed: Passed)
             if max(sizes) > MAX_SIZE:
                 raise reject("E305", f"at most {MAX_SIZE:,}")
             return {argument.field: tuple(sizes) if isinstance(value, tuple) else sizes[0]}
+        case "pick":
+            if isinstance(value, str):
+                return {argument.field: value}
+            return {argument.field: whole(0, "a whole number of at least 0, or a member's name")}
+        case "member":
+            if not is_module(value):
+                hint = f"declare what it is as an input, and name that: `{argument.name} = pad`"
+                raise reject("E302", "a module, such as the name of an input", hint)
+            return {}
         case "choice":
             if value not in argument.choices:
                 *most, last = (f'"{choice}"' for choice in argument.choices)
@@ -374,7 +404,7 @@ def _read(value: Value, refuse: Callable[..., _Rejected]) -> dict[str, Any]:
         case Shared(body=body):
             name = value.key.rpartition(":")[2]
             here = (Label(value.definition, f"`{name}` is declared here"),)
-            while isinstance(body, Scope | Tare):
+            while isinstance(body, Scope | Tare | Assume):
                 body = body.body
             op = body.op if isinstance(body, Leaf) else None
             fields = Reader.fields_from(op) if isinstance(op, Atom) else None

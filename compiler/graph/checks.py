@@ -63,9 +63,7 @@ class Checks:
             return Tuple(tuple(m for m in members if not isinstance(m, Poison)), span)
         if not is_module(value):
             hint = ""
-            if is_number(value) and what.startswith(("`+`", "`-`")):
-                hint = f"a constant cannot be added; `{written(value)} * Identity` scales the input"
-            elif is_number(value):
+            if is_number(value):
                 hint = f"a module that multiplies by a number is `{written(value)} * Identity`"
             elif isinstance(value, str) and value.isidentifier():
                 hint = f"a name stands without quotes: `{value}`"

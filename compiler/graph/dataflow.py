@@ -7,7 +7,7 @@ count.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -16,6 +16,7 @@ import networkx as nx
 from modnorm.diagnostics import Span
 from modnorm.graph.modules import (
     Around,
+    Assume,
     Compose,
     Hole,
     Leaf,
@@ -26,8 +27,9 @@ from modnorm.graph.modules import (
     Tuple,
 )
 from modnorm.ops.base import Op
+from modnorm.ops.scalars import Assumption
 from modnorm.ops.sequences import Start
-from modnorm.ops.types import Type
+from modnorm.ops.types import Real, Type
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,13 +207,22 @@ class Builder:
         return Region(nx.freeze(self.graph), self.input, output)
 
 
-def lower(tree: Module, types: dict[int, tuple[Type, Type]]) -> Region:
-    """The data flow of a typed module tree."""
+Types: TypeAlias = Mapping[int, tuple[Type, Type]]
+
+
+def lower(tree: Module, types: Types, assumed: Mapping[int, Real] | None = None) -> Region:
+    """The data flow of a typed module tree.
+
+    `assumed` are the factors by which sensitivities that are assumed differ from declared ones, by
+    id: where such a part begins, something stands that has the factor for its sensitivity.
+    """
     builder = Builder(types[tree.id][0])
-    return builder.finish(_lower(tree, builder.input, builder, types))
+    return builder.finish(_lower(tree, builder.input, builder, types, assumed or {}))
 
 
-def _lower(module: Module, x: int, builder: Builder, types: dict[int, tuple[Type, Type]]) -> int:
+def _lower(
+    module: Module, x: int, builder: Builder, types: Types, assumed: Mapping[int, Real]
+) -> int:
     match module:
         case Leaf():
             at = x if module.op.gives is None else builder.input  # it needs nothing that came
@@ -229,23 +240,28 @@ def _lower(module: Module, x: int, builder: Builder, types: dict[int, tuple[Type
             )
         case Compose(steps=steps):
             for step in steps:
-                x = _lower(step, x, builder, types)
+                x = _lower(step, x, builder, types, assumed)
             return x
         case Tuple(members=members):
-            inputs = tuple(_lower(member, x, builder, types) for member in members)
+            inputs = tuple(_lower(member, x, builder, types, assumed) for member in members)
             return builder.add(Pack(inputs, types[module.id][1], module.span))
         case Repeat():
             runs: list[LoopRun] = []
             start = 0
             for run in module.runs:
-                runs.append(LoopRun(lower(run.body, types), run.count, start, run.path))
+                region = lower(run.body, types, assumed)
+                runs.append(LoopRun(region, run.count, start, run.path))
                 start += run.count
             type = types[module.id][1]
             return builder.add(Loop(tuple(runs), (x,), type, module.span, module.path, module.id))
         case Scan(body=body, span=span, path=path, start=start):
             cell, type = lower(body, types), types[module.id][1]
             return builder.add(Recurrence(cell, (x,), type, span, path, module.id, start))
+        case Assume(body=body):
+            type, op = types[module.id][0], Assumption(assumed[module.id])
+            x = builder.add(Apply(op, (x,), type, module.span, "", None, module.id))
+            return _lower(body, x, builder, types, assumed)
         case Around(body=body):
-            return _lower(body, x, builder, types)
+            return _lower(body, x, builder, types, assumed)
         case Hole():
             raise AssertionError("a hole got past the inference of shapes")

@@ -454,6 +454,7 @@ RENAMED: Mapping[str, tuple[str, ...]] = {
         ("embedding_dim embed_dim d_model", "dim d out"),
         ("num_heads n_heads nhead n_head", "heads"),
         ("is_causal", "causal"),
+        ("attn_mask attention_mask key_padding_mask", "mask"),
         ("axis axes reduction_axes", "dim"),
         ("dim", "axis"),
         ("epsilon variance_epsilon layer_norm_eps", "eps"),
@@ -481,10 +482,6 @@ LEFT_OUT: Mapping[str, str] = {
         ("groups dilation output_padding", "only convolutions have it"),
         ("padding_mode", "zeros stand around an image"),
         ("mode align_corners interpolation", "the nearest pixel is repeated"),
-        (
-            "attn_mask attention_mask key_padding_mask",
-            "a mask is a fourth value, `Attention @ (q, k, v, mask)`",
-        ),
         ("enable_gqa num_kv_heads", "keys and values may have fewer heads as they come"),
         ("padding_idx max_norm scale_grad_by_freq sparse mask_zero", "all rows are alike"),
         ("elementwise_affine affine use_scale", GAIN),

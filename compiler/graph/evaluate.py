@@ -7,13 +7,14 @@ that one run shows all independent mistakes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from modnorm.diagnostics import Diagnostics, Label, Span
 from modnorm.graph.bonds import build_bond
 from modnorm.graph.calls import bind, bind_formals, build_op
 from modnorm.graph.checks import MAX_COUNT
 from modnorm.graph.lookups import Lookups
-from modnorm.graph.modules import Hole, Module, Run, Scan, Scope, Tare
+from modnorm.graph.modules import Assume, Hole, Module, Run, Scan, Scope, Tare, Tuple
 from modnorm.graph.names import Namespace, mentions
 from modnorm.graph.numbers import FUNCTIONS, Impossible, fits_float, show
 from modnorm.graph.operators import Operators
@@ -82,6 +83,8 @@ class Evaluator(Operators, Lookups):
                 return self.tare(expr, frame)
             case tree.Scan():
                 return self.scan(expr, frame)
+            case tree.Assume():
+                return self.assume(expr, frame)
             case tree.ComposeFor():
                 return self.compose_for(expr, frame)
             case tree.Tuple(items=items):
@@ -115,7 +118,15 @@ class Evaluator(Operators, Lookups):
                 expr.span,
             )
         if module is not None:
-            return self.module(values, expr.span, "a tuple holds modules")
+            made = self.module(values, expr.span, "a tuple holds modules")
+            return replace(made, names=expr.names) if isinstance(made, Tuple) else made
+        if expr.names:
+            return self.fail(
+                "E302",
+                "members of a tuple have names where they are modules, but this one holds none",
+                expr.span,
+                hint="leave the names out",
+            )
         return values
 
     def member(self, value: Value, module: Value, span: Span, at: Span) -> Value:
@@ -193,6 +204,22 @@ class Evaluator(Operators, Lookups):
         if not isinstance(definition, tree.Def):
             return None
         return definition if any(f.default is None for f in definition.formals) else None
+
+    def assume(self, expr: tree.Assume, frame: Frame) -> Value:
+        span = expr.sensitivity.span
+        number = self.number(self.value(expr.sensitivity, frame), span, "a sensitivity")
+        what = "`assume` speaks of a module"
+        module = self.module(self.value(expr.module, frame), expr.module.span, what)
+        if isinstance(module, Poison) or isinstance(number, Poison):
+            return POISON
+        if number <= 0 or not fits_float(number):
+            wanted = "positive" if number <= 0 else "a number that a float can hold"
+            return self.fail(
+                "E501",
+                f"a sensitivity that is assumed must be {wanted}, but it is {show(number)}",
+                span,
+            )
+        return Assume(module, number, expr.span)
 
     def compose_for(self, expr: tree.ComposeFor, frame: Frame) -> Value:
         numbers = [

@@ -60,11 +60,12 @@ class Compose:
 
 @dataclass(frozen=True, eq=False)
 class Tuple:
-    """Modules side by side on the same input."""
+    """Modules side by side on the same input; `names` are the members', if they have any."""
 
     members: tuple[Module, ...]
     span: Span
     id: int = UNPLACED
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +152,16 @@ class Scan:
 
 
 @dataclass(frozen=True, eq=False)
+class Assume(Around):
+    """The body, which is said to have a sensitivity that does not follow from what is in it."""
+
+    body: Module
+    sensitivity: Real
+    span: Span
+    id: int = UNPLACED
+
+
+@dataclass(frozen=True, eq=False)
 class Hole:
     """A part with a mistake in it, which has been reported: nothing is known about its output.
 
@@ -161,7 +172,7 @@ class Hole:
     id: int = UNPLACED
 
 
-Module: TypeAlias = Leaf | Compose | Tuple | Repeat | Scope | Shared | Tare | Scan | Hole
+Module: TypeAlias = Leaf | Compose | Tuple | Repeat | Scope | Shared | Tare | Assume | Scan | Hole
 
 
 def children(module: Module) -> tuple[Module, ...]:
@@ -213,6 +224,24 @@ def rebuilt(module: Module, inner: Callable[[Module], Module], **changes: Any) -
             return replace(module, runs=new, **changes)
         case Around(body=body) | Scan(body=body):
             return replace(module, body=inner(body), **changes)
+
+
+def is_value(module: Module, known: dict[Module, bool] | None = None) -> bool:
+    """Whether a module ignores what comes in: the name of an input, and what is made of such.
+
+    `known` is what is known of others: a part may be reached on very many ways.
+    """
+    known = {} if known is None else known
+    if module not in known:
+        inner = (is_value(child, known) for child in children(module))
+        match module:
+            case Leaf(op=op):
+                known[module] = op.is_value
+            case Tuple():
+                known[module] = all(inner)
+            case _:
+                known[module] = any(inner)
+    return known[module]
 
 
 def walk(module: Module) -> Iterator[Module]:

@@ -15,6 +15,7 @@ from modnorm.graph.numbers import FUNCTIONS
 from modnorm.ops import registry
 from modnorm.ops.formula_tree import KNOWN as FORMULA_FUNCTIONS
 from modnorm.syntax import tree
+from modnorm.syntax.depth import CHILDREN
 from modnorm.syntax.foreign import IN_EXPRESSIONS
 
 ALSO = 2
@@ -162,6 +163,8 @@ def mentions(expr: tree.Expr) -> Iterator[tuple[tree.Name, bool, frozenset[str]]
                 stack.extend([(node.mass, bound), (node.module, bound)])
             case tree.Scan(cell=cell, carry=carry):
                 stack.extend((e, bound) for e in (carry, cell) if e is not None)
+            case tree.Assume():
+                stack.extend([(node.module, bound), (node.sensitivity, bound)])
             case tree.ComposeFor():
                 stack.append((node.body, bound | {node.variable}))
                 stack.extend((r, bound) for r in node.range)
@@ -199,6 +202,21 @@ def is_operation(name: tree.Name, space: Namespace) -> bool:
     """Whether a name means an operation, and nothing that a file defines."""
     single = len(name.parts) == 1 and space.find(name.text) is None
     return single and name.text not in space.broken and registry.find(name.text) is not None
+
+
+def _declared(name: tree.Name, expr: tree.Expr) -> str:
+    """What to declare, for a name in an expression that an operation is given as a value."""
+    stack: list[tree.Expr] = [expr]
+    while stack:
+        node = stack.pop()
+        inner = CHILDREN.get(type(node))
+        stack.extend(inner(node) if inner else ())
+        op = registry.find(node.function.text) if isinstance(node, tree.Call) else None
+        kinds = {a.name: a.kind for a in op.arguments()} if op is not None else {}
+        for argument in node.arguments if isinstance(node, tree.Call) else ():
+            if argument.value is name and kinds.get(argument.name or "") == "member":
+                return f"declare it with its type and sizes: `input {name.text}: bool[batch, …]`"
+    return ""
 
 
 class _Checker:
@@ -337,14 +355,14 @@ class _Checker:
             if formula and (called or is_operation(name, self.space)):
                 self.not_in_formula(name)
             else:
-                self.name(name, [*local, *loops])
+                self.name(name, [*local, *loops], expr)
 
     def not_in_formula(self, name: tree.Name) -> None:
         near = did_you_mean(name.text, FORMULA_FUNCTIONS)
         known = f"it may use {' '.join(FORMULA_FUNCTIONS)}"
         self.report(name, f"a bond's formula cannot use `{name.text}`", lambda: near or known)
 
-    def name(self, name: tree.Name, local: Iterable[str]) -> None:
+    def name(self, name: tree.Name, local: Iterable[str], expr: tree.Expr) -> None:
         space, head = self.space, name.parts[0]
         if head in space.broken:
             return
@@ -366,7 +384,7 @@ class _Checker:
                 space.names[head] = (self.prelude(), head, name.span)
                 return
             message = f"unknown name `{head}`"
-            self.report(name, message, lambda: self.mend_name(head, local))
+            self.report(name, message, lambda: self.mend_name(head, local) or _declared(name, expr))
             return
         if head not in space.modules:
             message = f"`{head}` is not an imported file"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from modnorm.diagnostics import Span
 from modnorm.graph.calls import Passed, build_op
 from modnorm.graph.checks import Evaluates
-from modnorm.graph.modules import Compose, Hole, Module, Repeat, Run, Tuple, compose
+from modnorm.graph.modules import Compose, Hole, Module, Repeat, Run, Tuple, compose, is_value
 from modnorm.graph.numbers import Impossible, arithmetic, show, written
 from modnorm.graph.place import MAX_POSITIONS
 from modnorm.graph.values import (
@@ -51,11 +51,29 @@ class Operators(Evaluates):
         return self.scaled(module, -1, expr.span, after=True)
 
     def scaled(self, module: Module, factor: Real, span: Span, *, after: bool) -> Value:
-        """The module with `Mul(factor)` after or before it."""
+        """The module with `Mul(factor)` after or before it; always after what ignores its input."""
+        after = after or is_value(module)
         leaf = build_op(self, "Mul", {"a": Passed(factor, span)}, span)
         if isinstance(leaf, Poison):
             return POISON
         return self.composed((module, leaf) if after else (leaf, module), span)
+
+    def shifted(self, expr: tree.Binary, left: Value, right: Value, what: str) -> Value:
+        """A module and a constant that is added to what it gives, or taken off."""
+        minus, first = expr.operator == "-", is_number(left)
+        other, inner = (expr.left, expr.right) if first else (expr.right, expr.left)
+        module = self.module(right if first else left, inner.span, what)
+        if isinstance(module, Poison):
+            return POISON
+        number: Real = left if first else right  # type: ignore[assignment]
+        if minus and first:
+            negative = self.scaled(module, -1, expr.operator_span, after=True)
+            if isinstance(negative, Poison):
+                return POISON
+            module = negative  # type: ignore[assignment]
+        passed = Passed(-number if minus and not first else number, other.span)
+        leaf = build_op(self, "Shift", {"a": passed}, expr.operator_span)
+        return POISON if isinstance(leaf, Poison) else self.composed((module, leaf), expr.span)
 
     def composed(self, steps: tuple[Module, ...], span: Span) -> Module | Poison:
         """The composition of modules in execution order, if it is not too long."""
@@ -106,8 +124,10 @@ class Operators(Evaluates):
     def modules(self, expr: tree.Binary, left: Value, right: Value) -> Value:
         """The operators on modules."""
         operator, what = expr.operator, f"`{expr.operator}` takes modules"
-        if operator == "*":
-            what = "`*` takes numbers and modules"
+        if operator in ("+", "-", "*"):
+            what = f"`{operator}` takes numbers and modules"
+        if operator in ("+", "-") and is_number(left) != is_number(right):
+            return self.shifted(expr, left, right, what)
         if operator == "**":
             what = "`**` repeats a module or raises a number to a power"
             if is_number(left):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Span
 from modnorm.graph.modules import (
+    Assume,
     Leaf,
     Module,
     Repeat,
@@ -186,7 +187,7 @@ class _Placer:
         path = self.shared[module.key]
         body = self.place(module.body, _Container(path))
         inner: Module = body
-        while isinstance(inner, Scope | Tare):
+        while isinstance(inner, Scope | Tare | Assume):
             inner = inner.body
         if isinstance(inner, Leaf) and inner.weight is not None:
             self.shared_weights[module.key] = inner.weight

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from modnorm.graph.modules import (
+    Assume,
     Compose,
     Hole,
     Leaf,
@@ -48,8 +49,8 @@ def _number(module: Module, numbers: dict[Hashable, int]) -> int:
             key = ("hole",)
         case Compose(steps=steps):
             key = ("compose", *map(inner, steps))
-        case Tuple(members=members):
-            key = ("tuple", *map(inner, members))
+        case Tuple(members=members, names=names):
+            key = ("tuple", names, *map(inner, members))
         case Repeat(runs=runs):
             key = ("repeat", *((inner(r.body), r.count) for r in runs))
         case Scope(name=name, body=body):
@@ -60,4 +61,6 @@ def _number(module: Module, numbers: dict[Hashable, int]) -> int:
             key = ("tare", inner(body), mass)
         case Scan(body=body, carry=carry):
             key = ("scan", inner(body), carry)
+        case Assume(body=body, sensitivity=sensitivity):
+            key = ("assume", inner(body), sensitivity)
     return numbers.setdefault(key, len(numbers))

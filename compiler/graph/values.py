@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from modnorm.diagnostics import Span
 from modnorm.graph.modules import (
+    Assume,
     Compose,
     Hole,
     Leaf,
@@ -33,7 +34,7 @@ POISON = Poison()
 
 Value: TypeAlias = "Real | bool | str | tuple[Value, ...] | Module | Poison"
 
-MODULES = (Leaf, Compose, Tuple, Repeat, Scope, Shared, Tare, Scan, Hole)
+MODULES = (Leaf, Compose, Tuple, Repeat, Scope, Shared, Tare, Assume, Scan, Hole)
 
 
 def is_module(value: Value) -> bool:

@@ -114,6 +114,7 @@ class _Check:
             modules.append(finding)
             (violations if isinstance(row.module, Leaf) else around).extend(wrong)
         violations += around
+        notes += refuted(modules)
         changes = measure_changes(
             program.tree, self.plan, weights, batch.value,
             root.out, self.generator, effort.here, alone, self.tick,
@@ -250,6 +251,17 @@ def breach(changes: Changes, kappa: float | None, what: str = "") -> list[str]:
         f"an update of modular norm 1 moves the output by {changes.steepest:.6g}, which is"
         f" more than the certified κ {kappa:.6g}{what}"
     ]
+
+
+def refuted(modules: Sequence[ModuleFinding]) -> Iterator[str]:
+    """Assumptions that something measured is larger than."""
+    for m in modules:
+        largest = max(m.measured or 0.0, m.here or 0.0)
+        if m.kind == "assume" and m.declared is not None and largest > m.declared * (1 + TOLERANCE):
+            yield (
+                f"sensitivity {m.declared:.6g} is assumed at line {m.line}, but {largest:.6g} was"
+                " measured there"
+            )
 
 
 def proved(value: float | str) -> float | None:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import torch
 
 from modnorm.graph.modules import (
+    Assume,
     Compose,
     Hole,
     Leaf,
@@ -85,7 +86,7 @@ class Interpreter:
                 return x
             case Scan():
                 return self.along(module, x, indices)
-            case Scope(body=body) | Tare(body=body):
+            case Scope(body=body) | Tare(body=body) | Assume(body=body):
                 return self.run(body, x, indices)
             case Shared(body=body):
                 return self.run(body, x)  # its paths begin at the root again

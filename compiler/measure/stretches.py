@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from modnorm.graph.modules import Leaf, Module, Repeat, Scope, Shared, children
+from modnorm.graph.modules import Assume, Leaf, Module, Repeat, Scope, Shared, children
+from modnorm.graph.numbers import show
 from modnorm.graph.paths import instance
 from modnorm.measure.certificates import Certificates, Proved
 from modnorm.measure.interpreter import Indices, Interpreter, buffers, copies, weight_name
@@ -54,7 +55,7 @@ def rows(program: Program) -> dict[int, Row]:
     stack = [(program.tree, 1)]
     while stack:
         module, depth = stack.pop()
-        named = isinstance(module, Scope | Shared | Repeat | Leaf)
+        named = isinstance(module, Scope | Shared | Repeat | Leaf | Assume)
         if named:
             found.setdefault(module.id, Row(module, depth))
         inner = depth + (named and not isinstance(module, Repeat))
@@ -284,6 +285,8 @@ def _named(program: Program, module: Module) -> tuple[str, str]:
             return module.name, module.kind
         case Shared():
             return shared_name(module), kind
+        case Assume(sensitivity=assumed):
+            return f"assumed {show(assumed)}", kind
         case Repeat(path=path):
             return f"{path.rpartition('.')[2] or 'repetition'} × {module.count}", kind
         case _:

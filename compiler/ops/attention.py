@@ -47,7 +47,8 @@ class Attention(Bond):
 
     What a query sees: with `causal`, the query at position i the keys up to position i, counted
     from the first of both, as in torch where their lengths differ. With `window = w`, the last w of
-    these keys; without `causal`, those at a distance below w. A mask, in (q, k, v, mask), is `bool`
+    these keys; without `causal`, those at a distance below w. A mask, in (q, k, v, mask) or as
+    `mask = pad` with the name of an input, or a module that makes one of (q, k, v), is `bool`
     (true: may be seen) or `float` (added to the logits), of sizes that broadcast to (batch, heads,
     queries, keys). A query that sees no key gives zeros, where plain torch may give nan.
 
@@ -69,22 +70,24 @@ class Attention(Bond):
     window: int | None = argument("size", None)
     softcap: Real | None = argument("number", None)
     alibi: bool = argument("flag", False)
+    mask: None = argument("member", None, named=True)
     masked: bool = field(default=False, kw_only=True)
     """Whether there is a mask; known once resolved."""
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
-        if not isinstance(x, TupleType) or len(x.members) not in (3, 4):
-            what = f"a tuple of {len(x.members)}" if isinstance(x, TupleType) else "one value"
+        given = _flat(x)
+        if not isinstance(x, TupleType) or len(given) not in (3, 4):
+            what = f"a tuple of {len(given)}" if isinstance(x, TupleType) else "one value"
             raise Misfit(
                 f"`Attention` takes a tuple (q, k, v), but its input is {what}: {x}",
                 hint="write `Attention @ (q, k, v)`, each `SplitHeads(heads) @ Linear(…)`,"
                 " or `(q, k, v, mask)`",
                 code="E402",
             )
-        q, k, v = (expect_tensor(self.name, m, rank=3) for m in x.members[:3])
+        q, k, v = (expect_tensor(self.name, m, rank=3) for m in given[:3])
         self._check_sizes(q, k, v)
-        if len(x.members) == 4:
-            self._check_mask(x.members[3], q, k)
+        if len(given) == 4:
+            self._check_mask(given[3], q, k)
         d = known(self.name, q, -1, "the size of a head")
         if self.alibi and not _headed(q):
             raise Misfit(
@@ -105,7 +108,7 @@ class Attention(Bond):
         scale = _factor(d) if self.scale == BY_ROOT else 1 if self.scale == BY_WIDTH else self.scale
         assert not isinstance(scale, str)
         as_float(self.name, "scale", scale)
-        found = dataclasses.replace(self, scale=scale, masked=len(x.members) == 4)
+        found = dataclasses.replace(self, scale=scale, masked=len(given) == 4)
         return found, vectors((*q.shape[:-1], v.shape[-1]), q.roles[:-1])
 
     def _check_sizes(self, q: Tensor, k: Tensor, v: Tensor) -> None:
@@ -155,8 +158,7 @@ class Attention(Bond):
             )
 
     def cautions(self, x: Type) -> tuple[Advice, ...]:
-        assert isinstance(x, TupleType)
-        q, k = (m.shape[-2] for m in x.members[:2] if isinstance(m, Tensor))
+        q, k = (m.shape[-2] for m in _flat(x)[:2] if isinstance(m, Tensor))
         found = []
         if self.causal and q != k:
             what = f"`causal` attention of {q} queries to {k} keys counts both from the first:"
@@ -252,7 +254,7 @@ class Attention(Bond):
         return Sharpness(0.0, 0.0, s + s * s * self._bend)
 
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
-        q, k, v, *mask = scalars
+        q, k, v, *mask = (scalars[0],) * 3 + scalars[1:] if len(scalars) == 2 else scalars
         if any(factor != 1 for factor in mask):
             return None
         return dataclasses.replace(self, scale=self.factor * q * k), v
@@ -274,7 +276,7 @@ class Attention(Bond):
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         import torch
 
-        q, k, v, *mask = x
+        q, k, v, *mask = (*x[0], x[1]) if len(x) == 2 else x
         k, v = (m.repeat_interleave(q.shape[-3] // m.shape[-3], -3) for m in (k, v))
         logits = float(self.factor) / q.shape[-1] * (q @ k.transpose(-2, -1))
         if self.softcap is not None:
@@ -296,8 +298,10 @@ class Attention(Bond):
 
     def emit(self, x: Any, type: Type, own: str) -> str:
         assert isinstance(type, TupleType)
-        q, k, v, *mask = map(expression, parts(x, len(type.members)))
-        heads, groups = map(_tensor, type.members[:2])
+        members = parts(x, len(type.members))
+        members = (*parts(members[0], 3), members[1]) if len(members) == 2 else members
+        q, k, v, *mask = map(expression, members)
+        heads, groups = map(_tensor, _flat(type)[:2])
         d = heads.shape[-1]
         assert isinstance(d, int)
         scale = self.factor / d if isinstance(self.factor, float) else Fraction(self.factor) / d
@@ -320,6 +324,15 @@ class Attention(Bond):
 def _tensor(type: Type) -> Tensor:
     assert isinstance(type, Tensor)
     return type
+
+
+def _flat(x: Type) -> tuple[Type, ...]:
+    """The members of an input; with `mask` it is the pair ((q, k, v), mask)."""
+    members = x.members if isinstance(x, TupleType) else (x,)
+    match members:
+        case (TupleType(members=(_, _, _, *_) as inner), mask):
+            return (*inner, mask)
+    return members
 
 
 def _adds(x: Sequence[Edge]) -> bool:

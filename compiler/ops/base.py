@@ -42,6 +42,8 @@ Kind = Literal[
     "window",
     "margin",
     "module",
+    "member",
+    "pick",
 ]
 
 
@@ -60,11 +62,12 @@ def argument(
     one of `choices`), `flag` (bool), `axis` (an integer), `axes` (one or a tuple of them), `choice`
     (a string, one of `choices`), `embed` (a shared Embed), `window` (a positive integer, or a tuple
     with one for each axis of pixels), `margin` (the same with integers of at least 0, or a string,
-    one of `choices`), `module` (a module, of which the operation makes copies: see `stacked`). A
-    default of None is that of an argument that may be left out. An `inferred`
-    argument may be left out: it is None
-    until `resolve` fills it in from the input. A `named` one is only given by name. A trailing
-    underscore of the field's name is not part of the language: `in_` is written `in`.
+    one of `choices`), `module` (a module, of which the operation makes copies: see `stacked`),
+    `member` (a module: the operation's input is the pair of what comes and of what that module
+    makes of it; the field is None all the same), `pick` (an index, or the name of a member). A
+    default of None is that of an argument that may be left out. An `inferred` argument may be left
+    out: it is None until `resolve` fills it in from the input. A `named` one is only given by name.
+    A trailing underscore of the field's name is not part of the language: `in_` is written `in`.
     """
     if inferred:
         default = None
@@ -159,6 +162,8 @@ class Op(ABC):
     """What a call without all of its arguments may have meant, for the help."""
     draws: ClassVar[bool] = False
     """Whether it draws random numbers in training: each use draws its own. Not in `eval()`."""
+    is_value: ClassVar[bool] = False
+    """Whether its output is the same whatever its input is: nothing before it can learn."""
     buffers: ClassVar[tuple[str, ...]] = ()
     """The names of what it keeps from training, such as running means: they are no weights."""
 

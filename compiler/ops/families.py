@@ -52,6 +52,8 @@ def magnitude(value: Real) -> Real:
 class IgnoresInput(Op):
     """An operation whose output does not depend on its input: nothing before it can learn."""
 
+    is_value = True
+
     @property
     def sensitivity(self) -> Real:
         return 0

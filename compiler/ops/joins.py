@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, Self
 
+from modnorm.diagnostics import did_you_mean
 from modnorm.ops.base import LINEAR, Bond, Misfit, Op, argument
 from modnorm.ops.edges import (
     Bound,
@@ -201,12 +202,14 @@ def _sum(terms: list[tuple[Real, str]]) -> str:
 @register
 @dataclass(frozen=True)
 class Select(Bond):
-    """y = xᵢ, member i of a tuple, counted from 0."""
+    """y = xᵢ, member i of a tuple, counted from 0, or by its name: `Select("mean")`."""
 
     name = "Select"
     by_vector = True
 
-    i: int = argument("index")
+    i: int | str = argument("pick")
+    at: int | None = field(default=None, kw_only=True)
+    """Which member a name is, once the input is known."""
 
     sensitivity = 1
     certified = 1
@@ -221,6 +224,19 @@ class Select(Bond):
                 code="E402",
             )
         count = len(x.members)
+        if isinstance(self.i, str):
+            if self.i not in x.names:
+                hint = did_you_mean(self.i, x.names)
+                if not x.names:
+                    hint = "name its members, `(mean = a, logvar = b)`, or count them from 0; an"
+                    hint += " input of the model is mentioned by its name alone"
+                raise Misfit(
+                    f"`Select` asks for member `{self.i}`, which its input does not have: {x}",
+                    hint=hint,
+                    argument="i",
+                )
+            at = x.names.index(self.i)
+            return replace(self, at=at), x.members[at]
         if self.i >= count:
             raise Misfit(
                 f"`{self.label}` asks for member {self.i}, but its input has {count} members: {x}",
@@ -229,12 +245,18 @@ class Select(Bond):
             )
         return self, x.members[self.i]
 
+    @property
+    def _at(self) -> int:
+        at = self.i if self.at is None else self.at
+        assert isinstance(at, int), "not resolved"
+        return at
+
     def _slots(self, type: Type) -> range:
         """Where the member stands among the input's tensors."""
         assert isinstance(type, TupleType)
         sizes = [len(slots(member)) for member in type.members]
-        start = sum(sizes[: self.i])
-        return range(start, start + sizes[self.i])
+        start = sum(sizes[: self._at])
+        return range(start, start + sizes[self._at])
 
     def at_zero(self, x: Sequence[Edge], type: Type) -> Mapping[Measure, float] | None:
         return {}
@@ -248,14 +270,14 @@ class Select(Bond):
 
     @property
     def picks(self) -> int | None:
-        return self.i
+        return self._at
 
     def absorb(self, scalars: tuple[Real, ...]) -> tuple[Op, Real] | None:
-        return self, scalars[self.i]
+        return self, scalars[self._at]
 
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
-        return x[self.i]
+        return x[self._at]
 
     def emit(self, x: Any, type: Type, own: str) -> str:
         assert isinstance(type, TupleType)
-        return expression(parts(x, len(type.members))[self.i])
+        return expression(parts(x, len(type.members))[self._at])

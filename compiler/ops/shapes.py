@@ -44,7 +44,7 @@ def members(op: str, x: Type, joins: str) -> tuple[Tensor, ...]:
 def each(op: str, x: Type, rule: Callable[[Tensor], Tensor]) -> Type:
     """A rule for one float value applied to it, or to each member of a tuple."""
     if isinstance(x, TupleType):
-        return TupleType(tuple(each(op, member, rule) for member in x.members))
+        return x.of(each(op, member, rule) for member in x.members)
     return rule(expect_tensor(op, x))
 
 

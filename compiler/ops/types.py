@@ -181,15 +181,27 @@ def vectors(shape: tuple[Size, ...], before: Sequence[Role], last: Role = "other
 
 @dataclass(frozen=True)
 class TupleType:
-    """The type of a tuple of values."""
+    """The type of a tuple of values; `names` has one for each member, or none at all."""
 
     members: tuple[Type, ...]
+    names: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"({', '.join(map(str, self.members))})"
+        named = (f"{name} = " for name in self.names or ())
+        heads = named if self.names else ("" for _ in self.members)
+        return f"({', '.join(f'{h}{m}' for h, m in zip(heads, self.members, strict=True))})"
+
+    def of(self, members: Iterable[Type]) -> TupleType:
+        """The type of a tuple of other members, under the same names."""
+        return TupleType(tuple(members), self.names)
 
 
 Type: TypeAlias = Tensor | TupleType
+
+
+def is_named(type: Type) -> bool:
+    """Whether members of a tuple in it have names."""
+    return isinstance(type, TupleType) and (bool(type.names) or any(map(is_named, type.members)))
 
 
 def axis_index(axis: int, rank: int) -> int | None:

@@ -11,6 +11,7 @@ from typing import ClassVar, TypeAlias
 from modnorm.diagnostics import Diagnostics
 from modnorm.graph.modules import (
     Around,
+    Assume,
     Compose,
     Hole,
     Leaf,
@@ -38,7 +39,7 @@ from modnorm.passes.streams import (
     written,
 )
 
-Step: TypeAlias = Leaf | Tuple | Repeat | Scan | Hole
+Step: TypeAlias = Leaf | Tuple | Repeat | Scan | Assume | Hole
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,18 @@ class FindStreams:
             assert stream.count == sum(1 for _ in branches(stream.items)) > 0
 
 
-def _flat(module: Module) -> list[Step]:
-    """What is computed one after the other, without the names around it."""
+def _flat(module: Module, inside: bool = False) -> list[Step]:
+    """What is computed one after the other, without the names around it.
+
+    What is assumed of a part is said of it as one step, unless what is `inside` is wanted.
+    """
     match module:
         case Compose(steps=steps):
-            return [one for step in steps for one in _flat(step)]
+            return [one for step in steps for one in _flat(step, inside)]
+        case Assume() if not inside:
+            return [module]
         case Around(body=body):
-            return _flat(body)
+            return _flat(body, inside)
         case _:
             return [module]
 
@@ -75,6 +81,8 @@ def _is_identity(module: Module) -> bool:
             return op.is_identity
         case Compose(steps=steps):
             return all(map(_is_identity, steps))
+        case Assume():
+            return False
         case Around(body=body):
             return _is_identity(body)
         case _:
@@ -89,7 +97,7 @@ def _keeps(leaf: Leaf) -> bool:
 def _length(module: Module) -> Real:
     """How much a branch adds to a stream: 1, but for scalar factors behind it."""
     length: Real = 1
-    for step in reversed(_flat(module)):
+    for step in reversed(_flat(module, inside=True)):
         scalar: Real | None = step.op.scalar if isinstance(step, Leaf) else None
         if scalar is None:
             break
@@ -158,7 +166,7 @@ class _Finder:
             case Repeat(runs=runs):
                 for run in runs:
                     self.sequence(run.body)
-            case Scan(body=body):
+            case Scan(body=body) | Assume(body=body):
                 self.sequence(body)
 
     def item(self, steps: list[Step], i: int) -> Branch | Copies | None:
@@ -293,6 +301,10 @@ class _Finder:
                 return self.readers(steps[first])
             case Tuple(members=members):
                 return [leaf for member in members for leaf in self.readers(member)]
+            case Assume(body=body):
+                found = self.readers(body)
+                self.placed.assumed[module.id] = found[0]
+                return found
             case Around(body=body):
                 return self.readers(body)
             case _:

@@ -19,7 +19,8 @@ class Flow:
     name: ClassVar[str] = "flow"
 
     def run(self, program: Program, diagnostics: Diagnostics) -> Program:
-        return replace(program, graph=lower(program.tree, dict(program.types)))
+        factors = {i: found.factor for i, found in program.assumptions.items()}
+        return replace(program, graph=lower(program.tree, program.types, factors))
 
     def verify(self, program: Program) -> None:
         verify_region(program.flow)

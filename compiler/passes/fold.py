@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from modnorm.graph.modules import (
     Around,
+    Assume,
     Compose,
     Hole,
     Leaf,
@@ -52,6 +53,9 @@ class Algebra(Protocol[T]):
 
     def scan(self, cell: T, scan: Scan) -> T:
         """A cell along a sequence."""
+
+    def assumed(self, module: Assume, body: T) -> T:
+        """A body whose sensitivity is assumed."""
         ...
 
 
@@ -75,6 +79,8 @@ def fold(module: Module, algebra: Algebra[T], values: dict[int, T]) -> T:
             value = reduce(algebra.after, copies, algebra.unit)
         case Scan(body=body):
             value = algebra.scan(inner(body), module)
+        case Assume(body=body):
+            value = algebra.assumed(module, inner(body))
         case Around(body=body):
             value = inner(body)
         case Hole():

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, Protocol
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Source, Span
 from modnorm.graph.dataflow import Region
-from modnorm.graph.modules import Module, Run, Stored, Tare
+from modnorm.graph.modules import Assume, Module, Run, Stored, Tare
 from modnorm.graph.values import Value
 from modnorm.ops.base import Atom, Sharpness
 from modnorm.ops.types import Real, Size, Tensor, Type
@@ -108,6 +108,18 @@ class Tared:
 
 
 @dataclass(frozen=True)
+class Assumed:
+    """A sensitivity that is assumed, and the one that would be declared without: `otherwise`.
+
+    `factor` is the first over the second.
+    """
+
+    module: Assume
+    otherwise: Real
+    factor: Real
+
+
+@dataclass(frozen=True)
 class Weight:
     """One weight, or, inside repetitions, all its copies.
 
@@ -182,8 +194,8 @@ class Program:
 
     `types`, `masses`, `sensitivities` and `sharpness` are by id of the module tree, `leaf_masses`
     and the `tares` around a weight, outermost first, by its path. `passing` are sensitivities in
-    what comes in alone; the others count the inputs that are named inside, too. `steps` are by id
-    of the scans.
+    what comes in alone; the others count the inputs that are named inside, too. `steps` of the
+    scans and `assumptions` are by id.
     """
 
     name: str
@@ -200,6 +212,7 @@ class Program:
     sensitivities: Mapping[int, Real] = field(default_factory=dict)
     passing: Mapping[int, Real] = field(default_factory=dict)
     steps: Mapping[int, Steps] = field(default_factory=dict)
+    assumptions: Mapping[int, Assumed] = field(default_factory=dict)
     sharpness: Mapping[int, Sharpness | None] = field(default_factory=dict)
     graph: Region | None = None
     weights: tuple[Weight, ...] = ()

@@ -10,13 +10,24 @@ from functools import reduce
 from typing import ClassVar, NamedTuple
 
 from modnorm.diagnostics import Diagnostic, Diagnostics
-from modnorm.graph.modules import Around, Compose, Leaf, Module, Repeat, Run, Scan, Tuple, walk
+from modnorm.graph.modules import (
+    Around,
+    Assume,
+    Compose,
+    Leaf,
+    Module,
+    Repeat,
+    Run,
+    Scan,
+    Tuple,
+    walk,
+)
 from modnorm.graph.numbers import fits_float, show
 from modnorm.kernels.streams import residual_stream
 from modnorm.ops.edges import slots
 from modnorm.ops.types import Real, Symbol, Tensor, TupleType, Type
 from modnorm.passes.fold import fold
-from modnorm.passes.program import Program, Steps
+from modnorm.passes.program import Assumed, Program, Steps
 from modnorm.passes.streams import Branch, Streams, branches
 
 EXACT_BITS = 1000
@@ -116,6 +127,7 @@ class _Declared:
     streams: Streams
     types: Mapping[int, tuple[Type, Type]]
     values: dict[int, Moved] = field(default_factory=dict)
+    assumptions: dict[int, Assumed] = field(default_factory=dict)
     unit: Moved = Moved(1)
     steps: dict[int, Steps] = field(default_factory=dict)
 
@@ -212,6 +224,23 @@ class _Declared:
             row = [times(one, self.values[step.id].passed) for one in row]
         return row
 
+    def assumed(self, module: Assume, body: Moved) -> Moved:
+        """What is assumed in the place of what follows; of inputs named inside the same part.
+
+        It is said of values of the size that is declared for them: where the body begins with a
+        norm that reads a residual stream, of the mean of its terms.
+        """
+        size = self.streams.size(self.streams.assumed.get(module.id, -1))
+        total = plus(times(body.passed, size), body.named)
+        if total == 0:
+            what = "what ignores its input has no sensitivity that could be another one"
+            hint = "leave `assume` out"
+            self.diagnostics.add(Diagnostic("E501", what, module.span, hint=hint))
+            return body
+        factor = divide(module.sensitivity, total)
+        self.assumptions[module.id] = Assumed(module, total, factor)
+        return Moved(times(body.passed, factor), times(body.named, factor))
+
     def added(self, branch: Branch) -> Moved:
         """How far what a branch adds to a sum of one term moves with it."""
         at, _ = self.streams.sums[branch.key]
@@ -258,6 +287,7 @@ class Sensitivities:
             passing=passing,
             streams=streams,
             steps=algebra.steps,
+            assumptions=algebra.assumptions,
         )
 
     def out_of_range(self, module: Module, numbers: dict[int, Real]) -> Diagnostic:

@@ -101,7 +101,7 @@ class _Inference:
                 outs = [out for _, out in pairs if out is not None]
                 if len(outs) < len(pairs):
                     return replace(module, members=new_members), None
-                type = TupleType(tuple(o.type for o in outs))
+                type = TupleType(tuple(o.type for o in outs), module.names)
                 if _nesting(type) > MAX_NESTING:
                     self.tell(
                         Diagnostic(
@@ -397,10 +397,10 @@ def _shape(type: Type) -> Hashable:
 
 
 def _roles(type: Type) -> Hashable:
-    """What must stay the same for copies to be one and the same: what axes mean, too."""
+    """What must stay the same for copies to be one and the same: what axes mean, and names."""
     if isinstance(type, Tensor):
         return (type.dtype, type.shape, type.roles)
-    return tuple(map(_roles, type.members))
+    return (type.names, *map(_roles, type.members))
 
 
 def _entering(x: Known, state: Type) -> Known:
@@ -411,6 +411,13 @@ def _entering(x: Known, state: Type) -> Known:
     if isinstance(x.type, TupleType):
         entry = Known(TupleType(tuple(part.type for part in parts)), None, parts)
     return Known(TupleType((old.type, entry.type)), None, (old, entry))
+
+
+def _forgotten(type: Type) -> Type:
+    """The type with nothing known of its axes."""
+    if isinstance(type, Tensor):
+        return replace(type, roles=())
+    return type.of(map(_forgotten, type.members))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from modnorm.diagnostics import Diagnostics
-from modnorm.graph.modules import Leaf, Run, Scan
+from modnorm.graph.modules import Assume, Leaf, Run, Scan
 from modnorm.ops.base import LINEAR, Sharpness
 from modnorm.passes.fold import fold
 from modnorm.passes.program import Program
@@ -136,6 +136,7 @@ class _Composed:
     def __init__(self, program: Program) -> None:
         self.masses = program.leaf_masses
         self.streams = program.streams
+        self.passing = program.passing
         self.found: dict[int, Second | None] = {}
         self.shared = {weight.path for weight in program.weights if weight.uses > 1}
 
@@ -168,6 +169,10 @@ class _Composed:
 
     def scan(self, cell: Second | None, scan: Scan) -> Second | None:
         return None  # the cell's weights move at every step at once
+
+    def assumed(self, module: Assume, body: Second | None) -> Second | None:
+        """Another sensitivity, and the same second derivatives."""
+        return body and replace(body, mu=float(self.passing[module.id]))
 
     def along(self, stream: RunOf, run: Run) -> Second | None:
         """Copies in a residual stream: of sums whose branches read more and more terms."""

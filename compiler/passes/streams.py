@@ -133,6 +133,7 @@ class Streams:
     passes: by id the place of an operation on the stream itself.
     inside: ids of what stands between a sum and the normalization that reads it.
     runs: by the body's id.
+    assumed: by the id of a part whose sensitivity is assumed, a normalization by which it begins.
     loops: by id of a repetition the place where it begins.
     failures: by the id of the leaf that adds, for plain residuals that are in no stream, what reads
         such a sum without a norm; None where that is no operation, or nothing reads it.
@@ -146,6 +147,7 @@ class Streams:
     passes: dict[int, At] = field(default_factory=dict)
     inside: set[int] = field(default_factory=set)
     runs: dict[int, RunOf] = field(default_factory=dict)
+    assumed: dict[int, int] = field(default_factory=dict)
     loops: dict[int, At] = field(default_factory=dict)
     failures: dict[int, Leaf | None] = field(default_factory=dict)
 

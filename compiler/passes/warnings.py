@@ -54,6 +54,7 @@ class Warnings:
                 self.growing(module, program, diagnostics)
             elif isinstance(module, Scan):
                 self.lengthening(module, program, diagnostics)
+        self.assumed(program, diagnostics)
         self.buffers(program, diagnostics)
         self.unused(program, diagnostics)
         self.unread(program, diagnostics)
@@ -141,6 +142,14 @@ class Warnings:
                 " the cell to sensitivity 1 in its state, or declare it: `Scan(cell, carry = 1)`",
             )
         )
+
+    def assumed(self, program: Program, diagnostics: Diagnostics) -> None:
+        """Assumptions that say what follows anyway."""
+        for found in program.assumptions.values():
+            if found.factor == 1:
+                one = show(found.otherwise)
+                message = f"this assumption changes nothing: the sensitivity is {one} without it"
+                diagnostics.add(Diagnostic("W609", message, found.module.span, hint="leave it out"))
 
     def unused(self, program: Program, diagnostics: Diagnostics) -> None:
         """Weights that would move if the output depended on them."""

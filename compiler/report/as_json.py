@@ -8,11 +8,12 @@ from typing import Any
 
 from modnorm.codegen.plan import records
 from modnorm.graph import paths
+from modnorm.ops.types import TupleType, Type
 from modnorm.passes.program import Program
 from modnorm.passes.sensitivity import divide
 from modnorm.pipeline import Analysis
 from modnorm.report.diagnostics import in_order, to_json
-from modnorm.report.model import UNNAMED, Part, certified, described, finite
+from modnorm.report.model import UNNAMED, Part, assumptions, certified, described, finite
 from modnorm.report.words import begins, encode, listed, place
 from modnorm.stack import room
 
@@ -31,11 +32,33 @@ def report(analysis: Analysis) -> dict[str, Any]:
         tree = _node(found.parts[0].inner[0])
     return {
         **asdict(found.facts),
+        "outputs": _outputs(program.types[program.tree.id][1]),
+        "assumptions": [
+            {
+                "sensitivity": found.sensitivity,
+                "otherwise": found.otherwise,
+                "certified_sensitivity": found.certified,
+                **found.place,
+            }
+            for found in assumptions(program)
+        ],
         "certificate": _proof(program),
         "atoms": list(_atoms(program)),
         "tree": tree,
         "diagnostics": [dict(to_json(d)) for d in in_order(analysis.diagnostics)],
     }
+
+
+def _outputs(type: Type) -> list[dict[str, Any]]:
+    """What the model returns: one value, or the members of a tuple, with their names if any."""
+    if not isinstance(type, TupleType):
+        return [{"name": None, "type": str(type)}]
+    names = type.names or (None,) * len(type.members)
+    found: list[dict[str, Any]] = []
+    for name, member in zip(names, type.members, strict=True):
+        inner = {"members": _outputs(member)} if isinstance(member, TupleType) else {}
+        found.append({"name": name, "type": str(member), **inner})
+    return found
 
 
 def _proof(program: Program) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from math import isclose
 from modnorm.graph.numbers import show
 from modnorm.graph.paths import pattern
 from modnorm.ops.base import Sharpness
+from modnorm.ops.types import is_named
 from modnorm.passes.certificate import Certificate, Smoothness, WeightBound
 from modnorm.passes.program import Program, Weight
 from modnorm.passes.sensitivity import power
@@ -30,7 +31,7 @@ from modnorm.report.blocks import (
     Tone,
     table_of,
 )
-from modnorm.report.model import UNNAMED, Part, described, targets
+from modnorm.report.model import UNNAMED, Part, assumptions, described, targets
 from modnorm.report.words import (
     as_float,
     between,
@@ -73,11 +74,15 @@ def _facts(program: Program) -> Iterator[tuple[str, str]]:
             for name, value in program.params.items()
         )
         yield "params", ", ".join(param.replace(" ", NO_BREAK) for param in params)
+    if is_named(output := program.types[program.tree.id][1]):
+        yield "output", str(output)
     copies = sum(weight.copies for weight in program.weights)
     yield "size", f"{plural(copies, 'weight')}, {plural(program.entries, 'parameter')}"
     yield "mass", exact(program.mass)
     yield "sensitivity", exact(program.sensitivity)
     if program.certificate is not None:
+        for i, found in enumerate(assumptions(program)):
+            yield "" if i else "assumed", str(found)
         yield from _proved(program.certificate)
     proved = program.certificate and program.certificate.sharpness
     label = "sharpness"

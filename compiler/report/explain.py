@@ -21,6 +21,7 @@ from modnorm.codegen.plan import Record, records
 from modnorm.diagnostics import Diagnostic, ModnormError, Span, did_you_mean
 from modnorm.graph import paths
 from modnorm.graph.modules import (
+    Assume,
     Compose,
     Leaf,
     Module,
@@ -308,6 +309,9 @@ class _Downstream:
                         yield _power(one, run.count, run.body, span)
                 case Scan():
                     yield Factor(program.passing[node.id], f"Scan({_name(node.body)})", node.span)
+                case Assume(sensitivity=assumed, span=span):
+                    what = f"{_name(node)}, assumed to be {exact(assumed)}"
+                    yield Factor(program.passing[node.id], what, span)
                 case _:
                     stack.extend(reversed(children(node)))
 
@@ -378,7 +382,7 @@ def _name(module: Module) -> str:
             return shared_name(module)
         case Leaf(op=op):
             return call(op)
-        case Tare(body=body):
+        case Tare(body=body) | Assume(body=body):
             return _name(body)
         case Repeat(runs=(run,)):
             return f"{_name(run.body)} ** {run.count}"

@@ -6,12 +6,14 @@ JSON, text, pages and comparisons are views of it. A repetition is there once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from modnorm.diagnostics import Span
 from modnorm.graph.modules import (
+    Assume,
     Compose,
     Leaf,
     Module,
@@ -30,7 +32,7 @@ from modnorm.report import words
 from modnorm.report.words import as_float, shared_name, shared_path
 from modnorm.stack import room
 
-UNNAMED = ("compose", "tuple", "tare", "hole")
+UNNAMED = ("compose", "tuple", "tare", "assume", "hole")
 """Kinds of what has no name: for most views its parts stand in the part around it."""
 
 
@@ -229,6 +231,41 @@ def certified(program: Program) -> Certificate:
     return program.certificate
 
 
+@dataclass(frozen=True)
+class Assumption:
+    """A sensitivity that is assumed, the one that would be declared without, and what is proved.
+
+    `certified` is None where there is no bound: an assumption is none.
+    """
+
+    sensitivity: float | None
+    otherwise: float | None
+    certified: float | None
+    place: Mapping[str, int | str]
+    span: Span
+
+    def __str__(self) -> str:
+        one, other, proved = (
+            words.number(value) for value in (self.sensitivity, self.otherwise, self.certified)
+        )
+        return (
+            f"sensitivity {one} at {self.span}, where {other} would be declared; certified {proved}"
+        )
+
+
+def assumptions(program: Program) -> Iterator[Assumption]:
+    """What is assumed, once for all mentions of a place that say the same."""
+    parts = certified(program).parts
+    seen: set[tuple[Span, float | None]] = set()
+    for i, found in program.assumptions.items():
+        span, otherwise = found.module.span, finite(found.otherwise)
+        if (span, otherwise) not in seen:
+            seen.add((span, otherwise))
+            proved = finite(parts[i].sensitivity) if i in parts else None
+            where = words.place(span, program)
+            yield Assumption(finite(found.module.sensitivity), otherwise, proved, where, span)
+
+
 def norm(program: Program, position: int) -> Norm | None:
     """What is certified of the output at a position of the module tree."""
     bound = certified(program).parts.get(position)
@@ -337,7 +374,7 @@ class _Tree:
                 return ()
             case Scope(body=Compose(steps=steps)) | Shared(body=Compose(steps=steps)):
                 return steps
-            case Tare(body=Compose(steps=steps)):
+            case Tare(body=Compose(steps=steps)) | Assume(body=Compose(steps=steps)):
                 return steps
         return children(module)
 

@@ -8,6 +8,7 @@ parse.
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -26,6 +27,9 @@ SPECIAL_FORMS = {
     "compose": "compose(f(i) for i in range(n))",
 }
 """Names that the language itself gives a meaning, with how they are written."""
+
+TUPLES_OWN = ("count", "index")
+"""What members of a tuple cannot be called."""
 
 MAX_PROBLEMS = 50
 """Problems told of one statement."""
@@ -270,11 +274,55 @@ class Builder:
 
     def group(self, children: list[Any]) -> tree.Expr:
         opening, expression, close = children
-        grouped: tree.Expr = replace(expression, span=self.span(opening, close))
+        span = self.span(opening, close)
+        if isinstance(expression, tree.Argument):
+            self.problem(
+                "E102",
+                f"`{expression.name}` names no member: brackets alone make no tuple",
+                expression.span,
+                hint=f"write `({expression.name} = {expression.value.span.text(20)},)`, with a"
+                " comma, or leave the name out",
+            )
+            expression = expression.value
+        grouped: tree.Expr = replace(expression, span=span)
         return grouped
 
+    def named_member(self, children: list[Any]) -> tree.Argument:
+        return self.named_argument(children)
+
     def tuple_of(self, children: list[Any]) -> tree.Tuple:
-        return tree.Tuple(tuple(children[1:-1]), self.span(children[0], children[-1]))
+        opening, *members, close = children
+        named = [m for m in members if isinstance(m, tree.Argument)]
+        items = tuple(m.value if isinstance(m, tree.Argument) else m for m in members)
+        span = self.span(opening, close)
+        if named and len(named) < len(members):
+            bare = next(m for m in members if not isinstance(m, tree.Argument))
+            self.problem(
+                "E102",
+                "some members of a tuple have a name, and this one has none",
+                bare.span,
+                hint="give every member a name, or none: `(mean = a, logvar = b)`",
+            )
+        self.check_members(named)
+        names = tuple(m.name or "" for m in named) if len(named) == len(members) else ()
+        return tree.Tuple(items, span, names)
+
+    def check_members(self, named: Sequence[tree.Argument]) -> None:
+        """Names of members are fields of a NamedTuple in the generated file."""
+        seen: set[str] = set()
+        for member in named:
+            name, why = member.name or "", ""
+            if name in seen:
+                why = "names two members of a tuple"
+            elif keyword.iskeyword(name):
+                why = "is a word of Python's and cannot name a member of a tuple"
+            elif name in TUPLES_OWN:
+                why = "is a method of every tuple in Python and cannot name a member"
+            elif name.startswith("_"):
+                why = "begins with `_`, which a member of a NamedTuple in Python may not"
+            if why:
+                self.problem("E102", f"`{name}` {why}", member.span, hint="choose another name")
+            seen.add(name)
 
     def items(self, children: list[tree.Expr]) -> tuple[tree.Expr, ...]:
         return tuple(children)
@@ -301,6 +349,11 @@ class Builder:
     def conditional(self, children: list[Any]) -> tree.Conditional:
         then, test, otherwise = children
         return tree.Conditional(test, then, otherwise, then.span.to(otherwise.span))
+
+    def assumption(self, children: list[Any]) -> tree.Assume:
+        keyword, _, sensitivity, module = children
+        span = self.span(keyword).to(module.span)
+        return tree.Assume(sensitivity, module, span)
 
     def argument(self, children: list[tree.Expr]) -> tree.Argument:
         (value,) = children

@@ -21,6 +21,7 @@ CHILDREN: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     tree.Call: lambda n: tuple(a.value for a in n.arguments),
     tree.Tare: lambda n: (n.module, n.mass),
     tree.Scan: lambda n: (n.cell, *((n.carry,) if n.carry else ())),
+    tree.Assume: lambda n: (n.sensitivity, n.module),
     tree.ComposeFor: lambda n: (n.body, *n.range),
     tree.Tuple: lambda n: n.items,
     tree.Unary: lambda n: (n.operand,),

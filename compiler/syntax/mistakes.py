@@ -316,6 +316,28 @@ def side_by_side(f: Failure, index: int) -> Diagnostic:
     )
 
 
+def assumption(f: Failure) -> Diagnostic | None:
+    """`assume sensitivity number: module`, without a part of it or without its brackets."""
+    here, before, form = f.token, f.before, "assume sensitivity 1: f"
+    if before is None or f.ends:
+        return None
+    if here.type == "ASSUME" and "NUMBER" in f.accepts and not f.complete:
+        return f.error(
+            "`assume` goes on as far as it can, so it stands in brackets here",
+            hint=f"write `{before} ({form})`",
+        )
+    if f.accepts == {"SENSITIVITY"}:
+        message = "`sensitivity` is missing after `assume`"
+        return f.error(message, span=f.place(), hint=f"write `{form}`")
+    if f.complete and "COLON" in f.accepts and here.type in (*OPENING, "DEFINE"):
+        return f.error(
+            f"`:` is missing before `{here}`",
+            label="expected `:`",
+            hint=f"the sensitivity that is assumed ends with it: `{form}`",
+        )
+    return None
+
+
 def expression_missing(f: Failure) -> Diagnostic | None:
     here, before = f.token, f.before
     if "NUMBER" not in f.accepts or before is None:
@@ -469,7 +491,10 @@ AFTER: dict[str, Rule] = {
             hint="a name for several statements is written with `def`",
         )
     ),
-    "SENSITIVITY": lambda f: f.error("`sensitivity` belongs to a bond", hint=f"`{FORMS['BOND']}`"),
+    "SENSITIVITY": lambda f: f.error(
+        "`sensitivity` belongs to a bond",
+        hint=f"`{FORMS['BOND']}`; of another module `assume sensitivity 1: f` says it",
+    ),
 }
 """What to say where a token of this kind follows a whole expression."""
 
@@ -495,6 +520,7 @@ RULES: Sequence[Rule] = (
     imports,
     inputs,
     definition,
+    assumption,
     expression_missing,
     foreign_words,
     conditional,

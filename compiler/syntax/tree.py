@@ -79,6 +79,15 @@ class Scan:
 
 
 @dataclass(frozen=True)
+class Assume:
+    """`assume sensitivity number: module`."""
+
+    sensitivity: Expr
+    module: Expr
+    span: Span
+
+
+@dataclass(frozen=True)
 class ComposeFor:
     """`compose(body for variable in range(arguments))`, index 0 applied first."""
 
@@ -90,8 +99,11 @@ class ComposeFor:
 
 @dataclass(frozen=True)
 class Tuple:
+    """`(a, b)`, or with a name for each member `(mean = a, logvar = b)`."""
+
     items: tuple[Expr, ...]
     span: Span
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,6 +147,7 @@ Expr: TypeAlias = (
     | Call
     | Tare
     | Scan
+    | Assume
     | ComposeFor
     | Tuple
     | Unary

@@ -35,6 +35,7 @@ FORMS = {
 OTHER_KEYWORDS = {
     "WHERE": "where",
     "SENSITIVITY": "sensitivity",
+    "ASSUME": "assume",
     "FOR": "for",
     "IN": "in",
     "IF": "if",

@@ -68,7 +68,7 @@ def test_every_operation_gives_its_values(cls: type[Op]) -> None:
 
 def required(cls: type[Op]) -> dict[str, Any]:
     """Values for the arguments that must be given."""
-    samples = {"size": 4, "index": 1, "number": 3, "axes": 1, "embed": "e", "flag": True}
+    samples = {"size": 4, "index": 1, "number": 3, "axes": 1, "embed": "e", "flag": True, "pick": 1}
     samples |= {"sizes": (-1,), "integer": 1, "axis": 1, "window": 2, "module": None}
     values: dict[str, Any] = {a.field: samples[a.kind] for a in cls.arguments() if a.required}
     return values | ({"coefficients": (1, 2)} if cls is WeightedSum else {})
@@ -119,7 +119,7 @@ def test_names_and_signatures() -> None:
         "DropPath", "QKV", "Concat", "Stack", "Slice", "Split", "Transpose", "Reshape", "Squeeze",
         "Unsqueeze", "Parameter", "MatMul", "Sigmoid", "Softplus", "Exp", "ReLU2", "Softcap",
         "LogSoftmax", "Conv1D", "ConvTranspose2D", "Upsample", "GroupStandardize",
-        "BatchStandardize", "Last", "Lerp", "Experts", "Aggregate", "EmbeddingBag",
+        "BatchStandardize", "Last", "Lerp", "Experts", "Aggregate", "EmbeddingBag", "Shift",
     } == set(names())  # fmt: skip
     assert Linear.signature() == 'Linear(out, in, mass = 1, norm = "spectral")'
     sizes = "(out, in, kernel = 3, stride = 1, padding = 1"
@@ -127,8 +127,8 @@ def test_names_and_signatures() -> None:
     assert ConvTranspose2D.signature() == f"ConvTranspose2D{sizes}, output_padding = 0, mass = 1)"
     assert Upsample.signature() == "Upsample(factor)"
     assert RMSDivide.signature() == "RMSDivide(dim = -1, eps = 1e-12)"
-    shown = "Attention(causal = false, scale = 1, window = …, softcap = …, alibi = false)"
-    assert Attention.signature() == shown
+    shown = "causal = false, scale = 1, window = …, softcap = …, alibi = false, mask = …"
+    assert Attention.signature() == f"Attention({shown})"
     assert Dropout.signature() == "Dropout(p = 0.5)"
     assert BatchMeanSubtract.signature() == "BatchMeanSubtract(size, momentum = 0.1)"
     assert ReLU.signature() == "ReLU"

@@ -24,6 +24,8 @@ KEYS = [
     "certified_sharpness",
     "weights",
     "loss",
+    "outputs",
+    "assumptions",
     "certificate",
     "atoms",
     "tree",
@@ -84,6 +86,17 @@ def test_keys_and_types(program: str) -> None:
     if found["kappa"] is not None:
         kappas = math.fsum(weight["kappa"] for weight in certificate["weights"])
         assert kappas == pytest.approx(found["kappa"])
+
+
+def test_outputs_and_their_names() -> None:
+    one, x = {"name": None, "type": "float[batch, 10]"}, "input x: float[batch, 8]\n"
+    assert report(analysed(f"{x}model M = Linear(10)\n"))["outputs"] == [one]
+    two = report(analysed(f"{x}model M = (a = Linear(10), b = (x, (c = x,)))\n"))["outputs"]
+    assert [entry["name"] for entry in two] == ["a", "b"]
+    assert two[0] == one | {"name": "a"}
+    value = {"name": None, "type": "float[batch, 8]"}
+    pair = {"name": None, "type": "(c = float[batch, 8])", "members": [value | {"name": "c"}]}
+    assert two[1]["members"] == [value, pair]
 
 
 @pytest.mark.parametrize("name", ORACLES)

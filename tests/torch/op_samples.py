@@ -82,6 +82,8 @@ def operations(draw: Any, cls: type[Op]) -> Op:
             "margin": st.one_of(windows(0, 2), st.sampled_from((0, *argument.choices))),
             "embed": st.just("embed"),
             "module": st.none(),
+            "member": st.none(),
+            "pick": st.integers(0, 2),
         }
         values[argument.field] = draw(kinds[argument.kind])
     if issubclass(cls, Reader):

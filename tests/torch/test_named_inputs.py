@@ -153,3 +153,59 @@ def test_a_residual_block_by_name_is_one_without(named: bool, tmp_path: Path) ->
     assert program.weights[0].target == 2
     model, x = loaded(text, tmp_path), drawn(3, 4)
     torch.testing.assert_close(model(x), x / 2 + F.linear(x, model.linear.weight) / 2)
+
+
+MASKED = """
+input x: float[batch, n, 12]
+input pad: bool[batch, 1, 1, n]
+input bias: float[n, n]
+def h = SplitHeads(3) @ Linear(12)
+def of(f) = Linear(12) @ MergeHeads @ f
+model M = of(ATTEND) ** 2 @ x
+"""
+
+
+@pytest.mark.parametrize(
+    ("named", "beside", "how"),
+    [
+        ("Attention(mask = pad) @ (h, h, h)", "Attention @ (h, h, h, pad)", "pad"),
+        ("Attention(true, mask = pad) @ (h, h, h)", "Attention(true) @ (h, h, h, pad)", "causal"),
+        ("Attention(mask = bias) @ (h, h, h)", "Attention @ (h, h, h, bias)", "bias"),
+        (
+            "Attention(mask = Tanh @ bias * 2) / 3 @ (h, h, h)",
+            "Attention @ (1/3 * h, 1/3 * h, 1/3 * h, 2 * Tanh @ bias)",
+            "",
+        ),
+        (
+            "Attention(mask = MatMul @ (Select(0), Transpose @ Select(1))) @ (h, h, h)",
+            "Attention @ (Select(0), Select(1), Select(2), MatMul @ (Select(0), Transpose @"
+            " Select(1))) @ (h, h, h)",
+            "own",
+        ),
+    ],
+)
+def test_a_mask_by_name_is_a_fourth_value(
+    named: str, beside: str, how: str, tmp_path: Path
+) -> None:
+    model = loaded(MASKED.replace("ATTEND", named), tmp_path)
+    other = loaded(MASKED.replace("ATTEND", beside), tmp_path)
+    other.load_state_dict(model.state_dict())
+    x, bias = drawn(2, 5, 12), drawn(5, 5, seed=1)
+    pad = torch.arange(5) < torch.tensor([[3], [5]])
+    found = model(x, pad[:, None, None], bias)
+    torch.testing.assert_close(found, other(x, pad[:, None, None], bias), rtol=1e-12, atol=1e-12)
+    one, two = (analyse_text(MASKED.replace("ATTEND", t), "m.mod").program for t in (named, beside))
+    if how != "own":  # q and k enter a mask of their own by way of the tuple
+        assert [w.target for w in one.weights] == [w.target for w in two.weights]
+    weights = list(model.parameters())
+    for q, k, v, out in (weights[:4], weights[4:]) if how in ("pad", "causal", "bias") else ():
+        q, k, v = (F.linear(x, w).unflatten(-1, (3, 4)).transpose(1, 2) for w in (q, k, v))
+        seen = {
+            "pad": pad[:, None, None],
+            "causal": pad[:, None, None] & torch.ones(5, 5, dtype=torch.bool).tril(),
+            "bias": bias,
+        }[how]
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=1 / 4)
+        x = F.linear(y.transpose(1, 2).flatten(2), out)
+    if how in ("pad", "causal", "bias"):
+        torch.testing.assert_close(found, x, rtol=1e-12, atol=1e-12)

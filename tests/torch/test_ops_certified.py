@@ -120,6 +120,7 @@ TRIALS: dict[str, list[Trial]] = {
     ],
     "Select": [Trial(total(channels), channels, {"i": 1}, TupleType((f(2, 4),) * 2), 0.9)],
     "Mul": [Trial(arguments={"a": -3}, tight=0.99)],
+    "Shift": [Trial(arguments={"a": -3}, tight=0.99)],
     "Identity": [Trial(tight=0.99)],
     "Enumerate": [Trial()],
     "Parameter": [Trial(out=rms, arguments={"sizes_": (2, 3)})],

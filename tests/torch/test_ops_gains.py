@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import op_samples as samples
@@ -86,6 +87,8 @@ CASES = [
     Case("Identity", {}, f(2, 6), (2.0,), 0.99, low=1.0),
     Case("Mul", {"a": -3}, TupleType((f(2, 6), f(3, 4))), (2.0, 0.5), 0.99),
     Case("Mul", {"a": -3}, f(2, 6), (2.0,), 0.99, low=1.0),
+    Case("Shift", {"a": Fraction(-1, 2)}, f(2, 6), (2.0,), 0.99, low=1.5),
+    Case("Shift", {"a": 3, "factor": -2}, SPLIT, (1.0,), 0.99),
     Case("Add", {}, TupleType((f(2, 3, 6), f(3, 6))), (2.0, 0.5), 0.99),
     Case("Add", {}, TupleType((f(2, 6), f(2, 6))), (2.0, 0.5), 0.99, low=1.9),
     Case("Add", {}, TupleType((f(2, 3, 4, 5), f(4, 5))), (2.0, 0.5)),

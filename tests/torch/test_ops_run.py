@@ -166,7 +166,7 @@ def test_fusing_changes_nothing(cls: type[Op], data: st.DataObject) -> None:
 
 REQUIRED = {
     "size": 2, "sizes": (2, 2), "index": 0, "integer": 1, "axis": 1, "axes": -1, "number": 3,
-    "window": 2,
+    "window": 2, "pick": 0,
 }  # fmt: skip
 
 

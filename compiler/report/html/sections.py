@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from modnorm.diagnostics import Diagnostic
 from modnorm.graph import paths
+from modnorm.ops.types import is_named
 from modnorm.passes.certificate import Certificate, Reason
 from modnorm.report import against
 from modnorm.report.blocks import Block, Cell, Column, Notes, Section, Text, Tone, table_of
@@ -13,7 +14,7 @@ from modnorm.report.checked import Extent, Findings, ModuleFinding, ScalingFindi
 from modnorm.report.diagnostics import in_order
 from modnorm.report.document import proved_weights, sharpness, smoothness
 from modnorm.report.html.pieces import inside, message, panel, table, text
-from modnorm.report.model import Facts, Report, certified
+from modnorm.report.model import Facts, Report, assumptions, certified
 from modnorm.report.words import constant, number, plural
 
 ROUNDING = 1e-9
@@ -21,13 +22,19 @@ WORST = 8
 """Reasons that are shown before the others can be unfolded."""
 
 
-def head(facts: Facts) -> str:
-    """The title with the source, and the params."""
+def head(found: Report) -> str:
+    """The title with the source, the params, names in the output, and what is assumed."""
+    facts, program = found.facts, found.program
     name = f'<h1>{text(facts.model)}</h1><p class="file-name">{text(facts.source)}</p>'
-    if not facts.params:
-        return name
-    values = text(_params(facts.params))
-    return f'{name}<p class="params"><span class="dim">params</span> {values}</p>'
+    output = program.types[program.tree.id][1]
+    rows = [("params", _params(facts.params)), ("output", str(output) if is_named(output) else "")]
+    rows += [("assumed", str(one)) for one in assumptions(program)]
+    lines = (
+        f'<p class="params"><span class="dim">{label}</span> {text(value)}</p>'
+        for label, value in rows
+        if value
+    )
+    return f"{name}{''.join(lines)}"
 
 
 def _params(values: dict[str, object]) -> str:
