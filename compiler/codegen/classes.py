@@ -219,6 +219,12 @@ class Classes:
                 f" {place_of(found.module.span)}, where {float(found.otherwise):.6g} is declared."
                 for found in self.program.assumptions.values()
             )
+            doc += dict.fromkeys(
+                f"`{a.op.label}`, {place_of(a.span)}, is declared for values from"
+                f" {a.op.meant_for[0]:.6g} to {a.op.meant_for[1]:.6g}."
+                for a in self.program.flow.applies()
+                if a.op.meant_for is not None
+            )
             if any(a.op.has_effects for a in self.program.flow.applies()):
                 doc.append("It computes otherwise in training: call train() and eval() in turn.")
         else:

@@ -55,8 +55,11 @@ def build_bond(
             f" {show(sensitivity)}",
             definition.sensitivity.span,
         )
+    domain = _domain(evaluator, definition, frame)
+    if isinstance(domain, Poison):
+        return POISON
     try:
-        op = Formula.of(definition, {**params, **constants}, sensitivity)
+        op = Formula.of(definition, {**params, **constants}, sensitivity, domain)
     except BadFormula as bad:
         return evaluator.fail(bad.code, bad.message, bad.span, hint=bad.hint)
     if op not in evaluator.checked_bonds:
@@ -75,13 +78,45 @@ def build_bond(
             "E309",
             f"`{definition.name}` is not defined everywhere: {violation.reason}",
             definition.formula.span,
-            hint="a formula needs a value at every x; keep x where it has one by `max` or `min`",
+            hint="a formula needs a value at every x; keep x where it has one by `max` or `min`, or"
+            " say where it is used: `on [1/2, 2]`"
+            if domain is None
+            else "it needs a value at every x of its range: make that smaller",
         )
     return evaluator.fail(
         "E309",
         f"`{definition.name}` breaks its sensitivity {show(sensitivity)}: {violation.reason}",
         definition.sensitivity.span,
         hint=_mend(violation, definition.formals[0].name),
+    )
+
+
+def _domain(
+    evaluator: Evaluates, definition: tree.Bond, frame: Frame
+) -> tuple[Real, Real] | Poison | None:
+    """The range that a formula is for; POISON, and reported, if it is none."""
+    if definition.domain is None:
+        return None
+    assert definition.domain_span is not None
+    ends: list[Real] = []
+    for end in definition.domain:
+        number = evaluator.number(evaluator.value(end, frame), end.span, "an end of a range")
+        if isinstance(number, Poison):
+            return POISON
+        if not fits_float(number):
+            message = (
+                f"an end of a range must be a number that a float can hold, not {show(number)}"
+            )
+            return evaluator.fail("E305", message, end.span)
+        ends.append(number)
+    low, high = ends
+    if float(low) < float(high):
+        return low, high
+    return evaluator.fail(
+        "E302",
+        f"the range of `{definition.name}` goes from {show(low)} to {show(high)}: it is empty",
+        definition.domain_span,
+        hint="the smaller end comes first: `on [0, 1]`",
     )
 
 

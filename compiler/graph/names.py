@@ -259,19 +259,23 @@ class _Checker:
         formals = self.formals(bond.formals, bond.name)
         self.expression(bond.formula, formals, bond.name, formula=True)
         tensor = bond.formals[0]
-        for name, _, _ in mentions(bond.sensitivity):
-            if name.text == tensor.name:
-                self.diagnostics.add(
-                    Diagnostic(
-                        "E302",
-                        f"the sensitivity of `{bond.name}` is a constant and cannot depend on"
-                        f" `{tensor.name}`",
-                        name.span,
-                        others=(Label(tensor.span, "the tensor"),),
-                        hint="declare the largest slope that the formula has for any x",
+        for expr in bond.constants:
+            what, hint = "sensitivity", "declare the largest slope that the formula has for any x"
+            if expr is not bond.sensitivity:
+                what, hint = "range", "say from which number to which values go"
+            for name, _, _ in mentions(expr):
+                if name.text == tensor.name:
+                    self.diagnostics.add(
+                        Diagnostic(
+                            "E302",
+                            f"the {what} of `{bond.name}` is a constant and cannot depend on"
+                            f" `{tensor.name}`",
+                            name.span,
+                            others=(Label(tensor.span, "the tensor"),),
+                            hint=hint,
+                        )
                     )
-                )
-        self.expression(bond.sensitivity, formals, bond.name)
+            self.expression(expr, formals, bond.name)
 
     def formals(
         self, formals: tuple[tree.Formal, ...], owner: str, local: Mapping[str, Span] = EMPTY

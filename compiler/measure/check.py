@@ -115,6 +115,7 @@ class _Check:
             (violations if isinstance(row.module, Leaf) else around).extend(wrong)
         violations += around
         notes += refuted(modules)
+        notes += left(found)
         changes = measure_changes(
             program.tree, self.plan, weights, batch.value,
             root.out, self.generator, effort.here, alone, self.tick,
@@ -261,6 +262,23 @@ def refuted(modules: Sequence[ModuleFinding]) -> Iterator[str]:
             yield (
                 f"sensitivity {m.declared:.6g} is assumed at line {m.line}, but {largest:.6g} was"
                 " measured there"
+            )
+
+
+def left(found: Mapping[int, Sequence[Visit]]) -> Iterator[str]:
+    """Operations that got values outside of the range that they are declared for."""
+    for visited in found.values():
+        module = visited[0].module
+        if not isinstance(module, Leaf) or module.op.meant_for is None:
+            continue
+        low, high = module.op.meant_for
+        met = torch.cat([t.flatten() for visit in visited for t in flatten(visit.x)])
+        outside = int(((met < low) | (met > high)).sum())
+        if outside:
+            yield (
+                f"`{module.op.label}` at line {module.span.line} is declared for values from"
+                f" {low:.6g} to {high:.6g}, but {outside} of {len(met)} were outside, between"
+                f" {float(met.amin()):.6g} and {float(met.amax()):.6g}"
             )
 
 

@@ -212,6 +212,11 @@ class Op(ABC):
         return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
 
     @property
+    def meant_for(self) -> tuple[float, float] | None:
+        """From where to where its input's entries are meant to go, where that is not everywhere."""
+        return None
+
+    @property
     def has_effects(self) -> bool:
         """Whether a use is more than its output: it draws random numbers, or changes buffers."""
         return self.draws or bool(self.buffers)

@@ -1,13 +1,14 @@
-"""`Formula`: a bond that a file defines by `bond name(x, …) = … sensitivity …`."""
+"""`Formula`: a bond that a file defines by `bond name(x, …) = … on […] sensitivity …`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from modnorm.ops.base import expect_tensor
+from modnorm.ops.edges import Edge, Matrix
 from modnorm.ops.families import Curve, Entrywise
 from modnorm.ops.formula_check import Program, Violation, check, undecided
 from modnorm.ops.formula_tree import Apply, Constant, Node, X, build
@@ -28,7 +29,9 @@ LEVEL = {"+": SUM, "-": SUM, "*": PRODUCT, "/": PRODUCT}
 class Formula(Entrywise):
     """y = f(x) for each entry, with the formula f that a `bond` statement gives.
 
-    Its sensitivity is declared with it, and checked numerically when the file is compiled.
+    Its sensitivity is declared with it, and checked numerically when the file is compiled: on the
+    whole line, or on the `domain` that the statement names. Nothing keeps entries in that: what is
+    proved is proved for those that may come.
     """
 
     name = "Formula"
@@ -39,18 +42,25 @@ class Formula(Entrywise):
     formula: Node
     constants: tuple[tuple[str, Real], ...]
     declared: Real
+    domain: tuple[Real, Real] | None = None
 
     sharpness = None
 
     @classmethod
-    def of(cls, statement: tree.Bond, constants: Mapping[str, Real], declared: Real) -> Formula:
-        """The bond of a statement, with values for its constants and its sensitivity.
+    def of(
+        cls,
+        statement: tree.Bond,
+        constants: Mapping[str, Real],
+        declared: Real,
+        domain: tuple[Real, Real] | None = None,
+    ) -> Formula:
+        """The bond of a statement, with values for its constants, sensitivity and range.
 
         Raises:
             BadFormula: if the formula is not elementwise arithmetic on the statement's names.
         """
         formula = build(statement.formula, statement.formals[0].name, constants)
-        return cls(statement.name, formula, tuple(constants.items()), declared)
+        return cls(statement.name, formula, tuple(constants.items()), declared, domain)
 
     @property
     def label(self) -> str:
@@ -68,7 +78,23 @@ class Formula(Entrywise):
         slope = self.most(1, math.inf)
         if math.isfinite(slope):
             return slope
-        return "no bound on its slope was found for inputs of any size"
+        return f"no bound on its slope was found for inputs of any size{self._outside}"
+
+    def gains(self, x: Sequence[Edge], type: Type) -> Matrix | str:
+        found = super().gains(x, type)
+        return f"{found}{self._outside}" if isinstance(found, str) else found
+
+    @property
+    def _outside(self) -> str:
+        """What else there is to say where there is no bound."""
+        if self.domain is None:
+            return ""
+        low, high = map(number, self.domain)
+        return f", and values outside of [{low}, {high}], its range, are possible"
+
+    @property
+    def meant_for(self) -> tuple[float, float] | None:
+        return None if self.domain is None else (float(self.domain[0]), float(self.domain[1]))
 
     def curve(self) -> Node | None:
         return self.formula
@@ -83,11 +109,12 @@ class Formula(Entrywise):
 
     def check(self, sensitivity: Real | None = None) -> Violation | None:
         """Where f is steeper than declared, or undefined; None where no such place is found."""
-        return check(self.formula, self.declared if sensitivity is None else sensitivity)
+        most = self.declared if sensitivity is None else sensitivity
+        return check(self.formula, most, self.meant_for)
 
     def undecided(self) -> float | None:
         """A slope above the declared one that could not be ruled out; None where all could."""
-        return undecided(self.formula, self.declared)
+        return undecided(self.formula, self.declared, self.meant_for)
 
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
         import torch

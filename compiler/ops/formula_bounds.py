@@ -331,6 +331,31 @@ def largest(
             most, at = here[order].least, x
     for piece in (Interval(-high, -inside), Interval(inside, high)):
         heappush(left, (-_size(formula, piece, order)[0], piece))
+    return _halved(formula, left, Most(math.inf, most, at), order, enough, pieces)
+
+
+@lru_cache(maxsize=256)
+def largest_between(
+    formula: Node, low: float, high: float, order: int, enough: float, pieces: int
+) -> Most:
+    """The same for low ≤ x ≤ high, both finite."""
+    ends = ((here[order].least, x) for x in (low, high) if (here := _point(formula, x)) is not None)
+    most, at = max(ends, default=(0.0, low))
+    piece = Interval(low, high)
+    left = [(-_size(formula, piece, order)[0], piece)]
+    return _halved(formula, left, Most(math.inf, most, at), order, enough, pieces)
+
+
+def _halved(
+    formula: Node,
+    left: list[tuple[float, Interval]],
+    found: Most,
+    order: int,
+    enough: float,
+    pieces: int,
+) -> Most:
+    """Halve the piece in which most may be, again and again: `left` is the heap of all of them."""
+    _, most, at = found
     for _ in range(pieces):
         worst, piece = left[0]
         middle = _middle(piece)

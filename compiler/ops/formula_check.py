@@ -13,11 +13,13 @@ from heapq import nlargest
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
-from modnorm.ops.formula_bounds import largest
+from modnorm.ops.formula_bounds import Most, largest, largest_between
 from modnorm.ops.formula_tree import FUNCTIONS, Apply, Constant, Node, X
 from modnorm.ops.types import Real
 
 Dual: TypeAlias = tuple[float, float]
+Domain: TypeAlias = tuple[float, float]
+"""From where to where."""
 TOLERANCE = 1e-6
 """Relative excess over the declared sensitivity that is put down to rounding."""
 DENSE = 100.0
@@ -222,60 +224,87 @@ RANGE = f"x is tried from {GRID[0]:,.0f} to {GRID[-1]:,.0f}"
 OUTWARD = sorted(range(len(GRID)), key=lambda i: abs(GRID[i]))
 
 
-def check(formula: Node, sensitivity: Real) -> Violation | None:
+def _grid_of(domain: Domain | None) -> tuple[tuple[float, ...], list[int], str]:
+    """The points that are tried, in which order, and in words which they are."""
+    if domain is None:
+        return GRID, OUTWARD, RANGE
+    low, high = domain
+    width = high - low
+    near = [width * 10 ** (-k / 2) for k in range(5, 25)]
+    points = {low, high, *(low + width * (i / 512) for i in range(1, 512))}
+    points |= {low + d for d in near} | {high - d for d in near}
+    grid = tuple(sorted(x for x in {*points, *GRID} if low <= x <= high))
+    order = sorted(range(len(grid)), key=lambda i: abs(grid[i]))
+    return grid, order, f"x is tried from {_short(low)} to {_short(high)}"
+
+
+def check(formula: Node, sensitivity: Real, domain: Domain | None = None) -> Violation | None:
     """The worst violation of a declared sensitivity, or None where none was found.
 
     Slopes are sampled from -10⁶ to 10⁶, densely up to ±100, and refined around the steepest places;
     where that finds none, intervals may. Beyond ±100 a formula may overflow, but must be defined.
+    With a `domain` all of that is done in it alone, and the formula is finite there.
     """
+    grid, order, tried = _grid_of(domain)
     program = Program(formula)
-    values = [0.0] * len(GRID)
-    slopes = [0.0] * len(GRID)
-    for i in OUTWARD:
-        x = GRID[i]
+    values = [0.0] * len(grid)
+    slopes = [0.0] * len(grid)
+    for i in order:
+        x = grid[i]
         values[i], slope = program(x)
         if math.isfinite(values[i]):
             slopes[i] = _steepness(program, x, slope)
             if x == 0 and not math.isfinite(slope):  # inputs of exactly 0 are common
                 return Violation(math.inf, x, "at x = 0 its gradient is not finite")
-        elif program.domain or abs(x) <= DENSE:
+        elif program.domain or domain is not None or abs(x) <= DENSE:
             reason = program.domain[0] if program.domain else "the result is not finite"
             return Violation(math.nan, x, f"at x = {_short(x)}, {reason}")
-    found = list(zip(slopes, GRID, strict=True))
+    found = list(zip(slopes, grid, strict=True))
     # a secant shows a steep place that lies between two points
     places = [(s, i - 1, i + 1) for i, s in enumerate(slopes)]
-    for i, ((x0, x1), (y0, y1)) in enumerate(zip(pairwise(GRID), pairwise(values), strict=True)):
+    for i, ((x0, x1), (y0, y1)) in enumerate(zip(pairwise(grid), pairwise(values), strict=True)):
         places.append((abs(y1 - y0) / (x1 - x0), i, i + 1))
     for _, i, j in nlargest(PEAKS, places):
-        found.append(_refine(program, GRID[max(i, 0)], GRID[min(j, len(GRID) - 1)]))
+        found.append(_refine(program, grid[max(i, 0)], grid[min(j, len(grid) - 1)]))
     most = float(sensitivity) * (1 + TOLERANCE)
     if not any(slope > most for slope, _ in found):
-        found += _between(formula, sensitivity, most)
+        found += _between(formula, sensitivity, most, domain)
     if not any(slope > most for slope, _ in found):
         return None
     breaks = min(abs(x) for slope, x in found if slope > most)
     holds = max((abs(x) for _, x in found if abs(x) < breaks), default=0.0)
-    near = [f for f in found if abs(f[1]) <= max(breaks, DENSE)]
+    near = [f for f in found if domain is not None or abs(f[1]) <= max(breaks, DENSE)]
     worst, at = max(near, key=lambda f: (f[0], -abs(f[1])))
     digits = next(d for d in (4, 6, 9, 12, 17) if abs(float(f"{at:.{d}g}") - at) <= 1e-6 * abs(at))
-    reason = f"at x = {at:.{digits}g} its slope is {worst:.6g} ({RANGE})"
+    reason = f"at x = {at:.{digits}g} its slope is {worst:.6g} ({tried})"
     return Violation(worst, at, reason, max(slope for slope, _ in found), holds)
 
 
-def _between(formula: Node, sensitivity: Real, most: float) -> list[tuple[float, float]]:
+def _between(
+    formula: Node, sensitivity: Real, most: float, domain: Domain | None
+) -> list[tuple[float, float]]:
     """Slopes above `most` that intervals find between the points, the steepest last, and where."""
-    for high, pieces in ((DENSE, PIECES), (WIDE, PIECES // 16)):
-        first = largest(formula, high, 1, float(sensitivity) * RULED_OUT, pieces)
+    wide = ((-DENSE, DENSE, PIECES), (-WIDE, WIDE, PIECES // 16))
+    for low, high, pieces in wide if domain is None else ((*domain, PIECES),):
+        first = _steepest(formula, (low, high), float(sensitivity) * RULED_OUT, pieces)
         if first.known > most:
-            on = largest(formula, high, 1, 0.0, pieces)
+            on = _steepest(formula, (low, high), 0.0, pieces)
             return [(found.known, found.x) for found in (first, on)]
     return []
 
 
-def undecided(formula: Node, sensitivity: Real) -> float | None:
-    """The slope up to ±100 that cannot be ruled out, where it is above the declared sensitivity."""
+def _steepest(formula: Node, domain: Domain, enough: float, pieces: int) -> Most:
+    low, high = domain
+    if low == -high:
+        return largest(formula, high, 1, enough, pieces)
+    return largest_between(formula, low, high, 1, enough, pieces)
+
+
+def undecided(formula: Node, sensitivity: Real, domain: Domain | None = None) -> float | None:
+    """The slope up to ±100, or in a domain, that cannot be ruled out, where it is above the
+    declared sensitivity."""
     enough = float(sensitivity) * RULED_OUT
-    bound = largest(formula, DENSE, 1, enough, PIECES).bound
+    bound = _steepest(formula, domain or (-DENSE, DENSE), enough, PIECES).bound
     return bound if bound > enough else None
 
 

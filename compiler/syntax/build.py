@@ -163,7 +163,7 @@ class Builder:
         return tree.Model(name, body, span, self.span(keyword).to(_end(body)))
 
     def bond(self, children: list[Any]) -> tree.Bond:
-        keyword, token, formals, formula, sensitivity = children
+        keyword, token, formals, formula, *domain, sensitivity = children
         name, span = self.defined(token, "a bond")
         whole = self.span(keyword).to(sensitivity.span)
         if not formals:
@@ -173,7 +173,12 @@ class Builder:
                 span,
                 hint=f"write `bond {cut(name)}(x) = …`: x is the tensor, others are constants",
             )
-        return tree.Bond(name, formals, formula, sensitivity, span, whole)
+        ends, place = domain[0] if domain else (None, None)
+        return tree.Bond(name, formals, formula, sensitivity, span, whole, ends, place)
+
+    def domain(self, children: list[Any]) -> tuple[tuple[tree.Expr, tree.Expr], Span]:
+        keyword, low, high, close = children
+        return (low, high), self.span(keyword, close)
 
     def formals(self, formals: list[tree.Formal]) -> tuple[tree.Formal, ...]:
         return tuple(formals)

@@ -39,7 +39,7 @@ OUTER: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     tree.Model: lambda n: (n.body,),
     tree.Bond: lambda n: (
         n.formula,
-        n.sensitivity,
+        *n.constants,
         *(f.default for f in n.formals if f.default),
     ),
 }

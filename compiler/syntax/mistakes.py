@@ -29,7 +29,7 @@ from modnorm.syntax.words import (
 COMPARISONS = frozenset({"EQUAL", "UNEQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL"})
 FOREIGN = ("OPEN_STRING", "FOREIGN", "UNKNOWN")
 BOOLEANS = ("TRUE", "FALSE", "PYTHON_TRUE", "PYTHON_FALSE")
-OPENING = ("NAME", "AS", "RANGE", "NUMBER", "STRING", "NOT", *BOOLEANS)
+OPENING = ("NAME", "AS", "RANGE", "ON", "NUMBER", "STRING", "NOT", *BOOLEANS)
 """What begins an expression and cannot go on with one."""
 OPERATORS = COMPARISONS | {"PLUS", "MINUS", "STAR", "SLASH", "AT", "POWER", "THEN", "AND", "OR"}
 
@@ -43,7 +43,7 @@ def explain(failure: Failure) -> Diagnostic:
             return found
     kinds = failure.accepts - {END}
     if "NAME" in kinds:
-        kinds -= {"AS", "RANGE"}
+        kinds -= {"AS", "RANGE", "ON"}
     *others, last = sorted(map(described, kinds)) or [""]
     hint = f"expected {', '.join(others)} or {last}" if others else f"expected {last}"
     if len(others) > 4:
@@ -303,6 +303,9 @@ def side_by_side(f: Failure, index: int) -> Diagnostic:
     word = str(f.tokens[index])
     if word == "as":
         return f.error("`as` belongs to imports only", span=f.span(index))
+    if word == "on":
+        hint = "`bond NAME(x) = formula on [0, 1] sensitivity 1`"
+        return f.error("`on` belongs to a bond's formula", span=f.span(index), hint=hint)
     if found := foreign_word(f, index):
         return found
     if f.tokens[index].type in NAMES and f.opening is None:
@@ -433,6 +436,20 @@ def sensitivity(f: Failure) -> Diagnostic | None:
     return None
 
 
+def domain(f: Failure) -> Diagnostic | None:
+    """`on [low, high]` behind a bond's formula."""
+    if f.keyword != "BOND" or f.ends:
+        return None
+    form = "`on [0, 1]`: from where to where values go"
+    if f.before is not None and f.before.type == "ON" and f.accepts == {"LSQB"}:
+        return f.error("a range stands in `[ ]`", span=f.place(), hint=form)
+    inside = f.opening is not None and f.tokens[f.opening].type == "LSQB"
+    few = "COMMA" in f.accepts and f.token.type in (*CLOSES, *OPENING)
+    if inside and f.complete and (few or f.token.type == "COMMA"):
+        return f.error("a range has two ends", span=f.place(), hint=form)
+    return None
+
+
 def after_expression(f: Failure) -> Diagnostic | None:
     """Something that cannot follow a whole expression."""
     here, before = f.token, f.before
@@ -514,6 +531,7 @@ RULES: Sequence[Rule] = (
     no_keyword,
     characters,
     two_numbers,
+    domain,
     brackets,
     keyword_as_name,
     loops,

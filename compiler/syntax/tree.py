@@ -249,7 +249,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class Bond:
-    """`bond name(x, constants) = formula sensitivity expr`."""
+    """`bond name(x, constants) = formula on [low, high] sensitivity expr`."""
 
     name: str
     formals: tuple[Formal, ...]
@@ -257,6 +257,13 @@ class Bond:
     sensitivity: Expr
     name_span: Span
     span: Span
+    domain: tuple[Expr, Expr] | None = None
+    domain_span: Span | None = None
+
+    @property
+    def constants(self) -> tuple[Expr, ...]:
+        """The expressions that cannot depend on the tensor."""
+        return (self.sensitivity, *(self.domain or ()))
 
 
 @dataclass(frozen=True)

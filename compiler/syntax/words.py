@@ -65,7 +65,7 @@ SIGNS = {
     "LESS": "<",
 }
 
-NAMES = ("NAME", "AS", "RANGE")
+NAMES = ("NAME", "AS", "RANGE", "ON")
 """The kinds of token that can be a name anywhere."""
 
 END = "$END"

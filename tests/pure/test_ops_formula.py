@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from op_types import B, f, i
 
+from modnorm.codegen.assemble import generate
 from modnorm.diagnostics import Diagnostics, Source
+from modnorm.graph.modules import Leaf, walk
 from modnorm.ops.base import Misfit
 from modnorm.ops.formula import Formula
 from modnorm.ops.formula_tree import BadFormula
@@ -20,7 +23,7 @@ from modnorm.syntax import tree
 from modnorm.syntax.parser import parse
 
 
-def formula(text: str, declared: Any = 1, **constants: Any) -> Formula:
+def formula(text: str, declared: Any = 1, domain: Any = None, **constants: Any) -> Formula:
     """The bond `B(x, …)` with that formula."""
     names = "".join(f", {name}" for name in constants)
     diagnostics = Diagnostics()
@@ -29,7 +32,7 @@ def formula(text: str, declared: Any = 1, **constants: Any) -> Formula:
     assert file is not None
     (statement,) = file.statements
     assert isinstance(statement, tree.Bond)
-    return Formula.of(statement, constants, declared)
+    return Formula.of(statement, constants, declared, domain)
 
 
 EMITTED = [
@@ -222,3 +225,57 @@ def test_a_slope_that_cannot_be_ruled_out_is_told_of() -> None:
     assert "`S`" in warning.message
     text = text.replace("1 / (1 + exp(-10 * x))", "sigmoid(10 * x)")
     assert not analyse_text(f"input x: float[batch, 4]\n{text}").diagnostics
+
+
+RANGES = [
+    ("1 / x", (Fraction(1, 2), 2), 4.0),
+    ("1 / x", (-2, Fraction(-1, 4)), 16.0),
+    ("sqrt(x)", (Fraction(1, 4), 9), 1.0),
+    ("log(x)", (Fraction(1, 8), 100), 8.0),
+    ("exp(x)", (-3, 2), math.exp(2)),
+    ("x ** 3", (-2, 1), 12.0),
+    ("sin(x)", (1, 2), math.cos(1)),
+    ("sin(1000 * x)", (0, Fraction(1, 100)), 1000.0),
+    ("1 / (x - 3)", (0, 2), 1.0),
+    ("x / (1 + 10000 * (x - 1/7) ** 2)", (-1, 1), 9.0),
+]
+"""Formulas with the largest slope that they have on a range, where none is bounded beyond it."""
+
+
+@pytest.mark.parametrize(("text", "domain", "most"), RANGES)
+def test_a_formula_is_checked_on_its_range(text: str, domain: Any, most: float) -> None:
+    if most == 9.0:  # by hand the largest slope of this one is long: by 10⁶ points
+        low, high = map(float, domain)
+        xs = [low + (high - low) * i / 10**6 for i in range(10**6 + 1)]
+        ys = [x / (1 + 1e4 * (x - 1 / 7) ** 2) for x in xs]
+        most = max(abs(b - a) for a, b in pairwise(ys)) / (xs[1] - xs[0])
+    sharp = formula(text, most * (1 + 1e-5), domain)
+    assert sharp.check() is None
+    assert sharp.undecided() is None
+    assert sharp.meant_for == tuple(map(float, domain))
+    violation = formula(text, most * 0.999, domain).check()
+    assert violation is not None
+    assert violation.most == pytest.approx(most, rel=1e-5)
+    assert float(domain[0]) <= violation.x <= float(domain[1])
+
+
+def test_a_range_proves_nothing_by_itself() -> None:
+    """Of x² on [-1, 1] a slope of 2 is proved where entries are in it, and else what they have."""
+    bond = "input x: float[b, 4]\nbond S(x) = x ** 2 on [-1, 1] sensitivity 2\n"
+    for before, slope in (("Tanh", 2.0), ("1/4 * Identity", 1.0), ("Identity", 4.0)):
+        found = analyse_text(f"{bond}model M = S @ ({before})\n", "m.mod").program
+        assert found.certificate is not None
+        leaf = next(m for m in walk(found.tree) if isinstance(m, Leaf) and m.op.label == "S")
+        sensitivity = found.certificate.parts[leaf.id].sensitivity
+        assert sensitivity == pytest.approx(slope, rel=3e-3)
+        assert float(found.sensitivity) == pytest.approx(2 * (0.25 if "/" in before else 1))
+
+
+def test_without_a_bound_a_range_is_told_of() -> None:
+    bond = "input x: float[b, 4]\nbond I(x) = 1 / x on [1, 2] sensitivity 1\n"
+    found = analyse_text(f"{bond}model M = Linear(2) @ I @ Linear(4)\n", "m.mod").program
+    assert found.certificate is not None
+    (reason,) = found.certificate.reasons
+    assert reason.text.endswith("and values outside of [1, 2], its range, are possible")
+    text = generate(found, "cpu")
+    assert "`I`, m.mod:3, is declared for values from 1 to 2." in text
