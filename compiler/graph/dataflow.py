@@ -255,7 +255,7 @@ def _lower(
             type = types[module.id][1]
             return builder.add(Loop(tuple(runs), (x,), type, module.span, module.path, module.id))
         case Scan(body=body, span=span, path=path, start=start):
-            cell, type = lower(body, types), types[module.id][1]
+            cell, type = lower(body, types, assumed), types[module.id][1]
             return builder.add(Recurrence(cell, (x,), type, span, path, module.id, start))
         case Assume(body=body):
             type, op = types[module.id][0], Assumption(assumed[module.id])

@@ -207,7 +207,7 @@ class _Declared:
         match first:
             case Compose(steps=inner):
                 return self.by_tensor([*inner, *rest], x)
-            case Around(body=body):
+            case Around(body=body) if not isinstance(first, Assume):
                 return self.by_tensor([body, *rest], x)
             case Leaf(op=op) if op.picks is not None and isinstance(x, TupleType):
                 found: list[Real] = []

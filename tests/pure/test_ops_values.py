@@ -45,7 +45,7 @@ from modnorm.ops.product import Lerp, MatMul, Product
 from modnorm.ops.registry import builtin
 from modnorm.ops.reshape import Enumerate, MergeHeads, SplitHeads
 from modnorm.ops.rope import RoPE
-from modnorm.ops.scalars import Identity, Mul
+from modnorm.ops.scalars import Identity, Mul, Shift
 from modnorm.ops.types import Tensor, Type
 from modnorm.ops.vectors import Bias, ExpertBias, ExpertScale, Scale
 
@@ -77,6 +77,8 @@ VALUES: list[tuple[Op, Any, Any, Sharpness | None]] = [
     (Add(), 1, 1, LINEAR),
     (WeightedSum((Fraction(1, 3), -2)), 2, 2, LINEAR),
     (Mul(Fraction(-2, 3)), Fraction(2, 3), Fraction(2, 3), LINEAR),
+    (Shift(3), 1, 1, LINEAR),
+    (Shift(3, factor=-2), 2, 2, LINEAR),
     (Select(0), 1, 1, LINEAR),
     (Flatten(), 1, 1, LINEAR),
     (SplitHeads(4), 1, 2, LINEAR),
