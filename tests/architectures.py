@@ -52,6 +52,15 @@ def parts(module: nn.Module, own: list[nn.Parameter]) -> Iterator[Tensor]:
         count = weight.shape[1] // size if module.nf == 3 * module.nx else 1
         for pair in zip(weight.T.chunk(count), bias.chunk(count), strict=True):
             yield from pair
+    elif isinstance(module, nn.GRU):
+        entries, states, biases, own_biases = (p.chunk(3) for p in own)
+        for gate in range(3):
+            yield from (entries[gate], biases[gate])
+        # of the two biases of a gate one is enough, but for that behind the reset gate
+        yield from (states[0], states[2], own_biases[2], states[1])
+    elif type(module).__name__ == "MixtralExperts":
+        both, down = own
+        yield from (*both.chunk(2, 1), down)
     else:
         yield from own
 

@@ -23,6 +23,7 @@ GPT = (
     "examples/gpt.mod -p heads=4 -p context=32 -p d_embed=64 -p blocks=2 --data shakespeare "
     "--context 32 --star --vary d_embed=32,64,128,256 --seeds 3"
 )
+NANO = "benchmarks/nanogpt.mod -p blocks_mass=32 --data shakespeare --context 32 --seeds 3"
 MLP = (
     "examples/resmlp.mod -p width=64 -p blocks=2 --data fashion-mnist --batch 64 "
     "--star --vary width=32,64,128,256 --vary blocks=2,4,8,16 --seeds 3"
@@ -68,6 +69,14 @@ SWEEPS = {
         "--optimizer modula_rules:gpt,normed_sgd,sgd,mup_rules:adam "
         "--lr modula_rules:gpt=2^-3..2^0 --lr normed_sgd=2^-2..2^1 "
         "--lr sgd=2^-1..2^2 --lr mup_rules:adam=2^-7..2^-4",
+    ),
+    "nanogpt": Sweep(
+        "nanoGPT in its usual form, x + f(norm(x)): depths × 8",
+        f"{NANO} --vary blocks=2,4,8,16 --optimizer {DUAL} --lr 2^2..2^5",
+    ),
+    "nanogpt_mean": Sweep(
+        "the same written as a running mean",
+        f"{NANO} -p mean=true --vary blocks=2,8 --optimizer {DUAL} --lr 2^2..2^5",
     ),
     "mlp": Sweep(
         "residual MLP on images: widths × 8, depths × 8",

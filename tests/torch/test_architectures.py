@@ -28,12 +28,16 @@ SEEN = torch.arange(9) < torch.tensor([9, 6])[:, None]
 INPUTS: dict[str, tuple[Tensor, ...]] = {
     "audio": (numbers(2, 1, 80),),
     "convnext": (numbers(2, 3, 32, 32),),
+    "dit": (numbers(2, 16, 16), numbers(2, 32), tokens(2, below=10)),
     "dlrm": (numbers(6, 13), *(tokens(6, below=n) for n in (1000, 500, 50))),
     "encoder_decoder": (tokens(2, 9), tokens(2, 7), SEEN[:, None, None]),
+    "gcn": (numbers(9, 16), tokens(2, 24, below=9)),
+    "gru": (numbers(2, 7, 16),),
     "lora": (numbers(6, 64),),
     "mixer": (numbers(2, 16, 48),),
     "resnet18": (numbers(2, 3, 64, 64),),
     "unet": (numbers(2, 3, 32, 32),),
+    "vae": (numbers(4, 784), numbers(4, 20)),
     "vit": (numbers(2, 3, 32, 32),),
 }
 """What a model is called with: two rows of text where nothing else is said."""
@@ -193,18 +197,158 @@ class DLRM(nn.Module):
         return self.top(torch.cat((dense, dots[:, i, j]), 1))
 
 
+class Reader(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.head = nn.GRU(16, 32, batch_first=True), nn.Linear(32, 10)
+        nn.init.zeros_(self.gru.bias_hh_l0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.gru(x)[0][:, -1])
+
+
+class GCN(nn.Module):
+    """Kipf and Welling 2017 (arXiv 1609.02907), with the matrix of its equation 2 written out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = GCNLayer(16, 16), GCNLayer(16, 7)
+
+    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        a = torch.eye(len(x), dtype=x.dtype)
+        for source, target in edges.T.tolist():
+            a[target, source] += source != target
+        d = a.sum(1).rsqrt().diag()
+        return self.second(self.first(x, d @ a @ d).relu(), d @ a @ d)
+
+
+class GCNLayer(nn.Module):
+    def __init__(self, into: int, out: int) -> None:
+        super().__init__()
+        self.linear, self.bias = nn.Linear(into, out, bias=False), nn.Parameter(torch.zeros(out))
+
+    def forward(self, x: Tensor, a: Tensor) -> Tensor:
+        return a @ self.linear(x) + self.bias
+
+
+class VAE(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = (784, 400), (400, 20), (400, 20), (20, 400), (400, 784)
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in sizes)
+
+    def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features, mean, logvar, up, out = self.layers
+        y = features(x).relu()
+        mean, logvar = mean(y), logvar(y)
+        return out(up(mean + (logvar / 2).exp() * noise).relu()), mean, logvar
+
+
+class Positions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.table = nn.Linear(16, 64), nn.Parameter(torch.zeros(16, 64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) + self.table
+
+
+class Modulated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.shift = nn.Linear(64, 64), nn.Linear(64, 64)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        return F.layer_norm(x, (64,), eps=1e-6) * (1 + self.scale(c)) + self.shift(c)
+
+
+class DiTBlock(nn.Module):
+    """Peebles and Xie 2023 (arXiv 2212.09748), with adaLN-Zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates = nn.ModuleList(nn.Linear(64, 64) for _ in range(2))
+        self.modulated = nn.ModuleList(Modulated() for _ in range(2))
+        self.attention = nn.MultiheadAttention(64, 4, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 64))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        gate, y = self.gates[0](c), self.modulated[0](x, c)
+        x = x + gate * self.attention(y, y, y, need_weights=False)[0]
+        gate, y = self.gates[1](c), self.modulated[1](x, c)
+        return x + gate * self.mlp(y)
+
+
+class DiT(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.label = Positions(), nn.Embedding(10, 64)
+        self.time = nn.Sequential(nn.Linear(32, 64), nn.SiLU(), nn.Linear(64, 64))
+        self.blocks = nn.ModuleList(DiTBlock() for _ in range(2))
+        self.modulated = Modulated()
+        self.noise, self.variance = nn.Linear(64, 16), nn.Linear(64, 16)
+
+    def forward(self, x: Tensor, time: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.embed(x)
+        c = F.silu(self.time(time) + self.label(label))[:, None]
+        for block in self.blocks:
+            x = block(x, c)
+        x = self.modulated(x, c)
+        return self.noise(x), self.variance(x)
+
+
+class Gated(nn.Module):
+    """h' = h + a·(b - h), written as a sum over the entries before instead of a recurrence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.keep = nn.RMSNorm(64, eps=1e-5), nn.Linear(128, 128)
+        self.into, self.gate = (nn.Linear(64, 128, bias=False) for _ in range(2))
+        self.write, self.out = nn.Linear(128, 128, bias=False), nn.Linear(128, 64, bias=False)
+        self.conv = nn.Conv1d(128, 128, 4, padding=3, groups=128)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        z = F.silu(self.conv(self.into(y).mT)[..., : x.shape[1]].mT)
+        keep, write = self.keep(z).sigmoid(), self.write(z)
+        # of what was written at s, there is left at t what all gates in between have kept
+        sums = keep.log().cumsum(1)
+        left = (sums[:, :, None] - sums[:, None]).exp()
+        lower = torch.ones(x.shape[1], x.shape[1], dtype=x.dtype).tril()
+        states = torch.einsum("btsd,ts,bsd->btd", left, lower, (1 - keep) * write)
+        return x + self.out(states * F.silu(self.gate(y)))
+
+
+class Mamba(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm = nn.Embedding(65, 64), nn.RMSNorm(64, eps=1e-5)
+        self.blocks, self.head = nn.ModuleList(Gated() for _ in range(2)), nn.Linear(64, 65, False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+
 def lora() -> nn.Module:
     return nn.Sequential(Changed(), nn.ReLU(), Changed(), nn.ReLU(), nn.Linear(64, 10))
 
 
 COUNTERPARTS: dict[str, Callable[[], nn.Module]] = {
     "audio": Audio,
+    "dit": DiT,
     "dlrm": DLRM,
     "encoder_decoder": Seq2Seq,
+    "gcn": GCN,
+    "gru": Reader,
     "looped": Looped,
     "lora": lora,
+    "mamba": Mamba,
     "mixer": Mixer,
     "unet": UNet,
+    "vae": VAE,
 }
 
 
@@ -237,6 +381,7 @@ def test_a_program_is_compiled_whole_and_exported(name: str) -> None:
 
 
 def test_every_program_is_compared_with_a_network_of_others() -> None:
-    from tests.clients.test_architectures import CASES
+    pytest.importorskip("transformers")
+    from tests.clients.test_transformers import CASES
 
     assert sorted([*COUNTERPARTS, *CASES]) == NAMES

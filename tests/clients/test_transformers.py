@@ -86,6 +86,15 @@ def llama() -> nn.Module:
     return transformers.LlamaForCausalLM(config)
 
 
+def mixtral() -> nn.Module:
+    config = transformers.MixtralConfig(
+        **DECODER | {"intermediate_size": 96}, num_local_experts=4, num_experts_per_tok=2,
+        rms_norm_eps=1e-5, rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+    )  # fmt: skip
+    config._experts_implementation = "eager"  # the others know no float64
+    return transformers.MixtralForCausalLM(config)
+
+
 def qwen3() -> nn.Module:
     config = transformers.Qwen3Config(
         **DECODER, head_dim=32, rms_norm_eps=1e-6,
@@ -140,6 +149,7 @@ def class_token_first(found: list[Tensor]) -> list[Tensor]:
 CASES: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "nanogpt": (gpt2, TOKENS),
     "llama": (llama, TOKENS),
+    "mixtral": (mixtral, TOKENS),
     "qwen3": (qwen3, TOKENS),
     "gemma2": (gemma2, TOKENS),
     "vit": (vit, images(32)),
@@ -158,6 +168,7 @@ def test_a_program_computes_what_transformers_does(
     model = build()
     if name == "gemma2" or dtype == torch.float64:
         model = exactly(model)
-        softmax = nn.functional.softmax  # theirs asks for float32
+        softmax = nn.functional.softmax  # theirs asks for float32, as does the router
         monkeypatch.setattr(nn.functional, "softmax", lambda x, dim, dtype=None: softmax(x, dim))
+        monkeypatch.setattr(Tensor, "float", lambda x: x)
     agree(name, Logits(model), (x,), dtype, order)
