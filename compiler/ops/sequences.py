@@ -76,7 +76,7 @@ def entries(x: Type) -> tuple[Tensor, ...]:
                 else f"{hint}; an axis of one number at every place is made by `Unsqueeze(-1)`",
                 code="E402",
             )
-        behind("Scan", one)
+        behind("Scan(cell)", one)
     tensors = tuple(one for one in found if isinstance(one, Tensor))
     if not any(one.dtype == "float" for one in tensors):
         raise Misfit(
