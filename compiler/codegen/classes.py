@@ -281,18 +281,24 @@ class Classes:
         if id(loop) in self.read:
             return self.read[id(loop)]
         found = self.read[id(loop)] = dict[int, Apply]()
-        regions = [*loop.regions]
-        while regions:
-            region = regions.pop()
-            for number in region.numbers():
-                value = region[number]
-                if isinstance(value, Apply) and value.op.gives is not None:
-                    found[value.op.gives] = value
-                elif isinstance(value, Loop):
-                    inner = self.found(value)
-                    found.update({i: inner[i] for i in inner.keys() - value.takes})
-                elif isinstance(value, Recurrence):
-                    regions.append(value.region)
+        for region in loop.regions:
+            found.update(self.found_in(region))
+        return found
+
+    def found_in(self, region: Region) -> dict[int, Apply]:
+        """What a region is given, by number, but for what is made in it."""
+        found: dict[int, Apply] = {}
+        for number in region.numbers():
+            value = region[number]
+            if isinstance(value, Apply) and value.op.gives is not None:
+                found[value.op.gives] = value
+            elif isinstance(value, Loop | Recurrence):
+                match value:
+                    case Loop():
+                        inner = self.found(value)
+                    case Recurrence(region=cell):
+                        inner = self.found_in(cell)
+                found.update({i: inner[i] for i in inner.keys() - value.takes})
         return found
 
     def given(self, loop: Loop | None) -> dict[int, str]:

@@ -365,7 +365,8 @@ class Forward:
 
     def recurrence(self, number: int, value: Recurrence) -> None:
         """A cell along a sequence: its statements in a loop, and the states side by side."""
-        (x,) = value.inputs
+        x, *others = value.inputs
+        self.given = {**self.given, **dict(zip(value.takes, map(self.whole, others), strict=True))}
         type, argument = self.region[x].type, self.expression(x)
         whole = list(map(_text, argument)) if isinstance(argument, tuple) else [argument]
         sizes, several = value.start

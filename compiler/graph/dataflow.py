@@ -113,6 +113,8 @@ class Recurrence:
     """A region along axis 1 of a value, one place after the other: a `Scan` of the module tree.
 
     The region maps (state, entry) to a new state. `node` is the id of the scan in the module tree.
+    Of several inputs it goes along the first; the others are given at all places by the numbers
+    that it `takes`.
     """
 
     region: Region
@@ -122,6 +124,7 @@ class Recurrence:
     path: str
     node: int
     start: Start
+    takes: tuple[int, ...] = ()
 
     @property
     def regions(self) -> tuple[Region, ...]:

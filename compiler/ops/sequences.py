@@ -76,7 +76,7 @@ def entries(x: Type) -> tuple[Tensor, ...]:
                 else f"{hint}; an axis of one number at every place is made by `Unsqueeze(-1)`",
                 code="E402",
             )
-        behind("Scan", one)
+        behind("Scan(cell)", one)
     tensors = tuple(one for one in found if isinstance(one, Tensor))
     if not any(one.dtype == "float" for one in tensors):
         raise Misfit(
@@ -110,7 +110,7 @@ def states(state: Type, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """
     found = state.members if isinstance(state, TupleType) else (state,)
     for one in found:
-        if isinstance(one, TupleType) or one.dtype != "float" or not found:
+        if isinstance(one, TupleType) or one.dtype != "float":
             raise Misfit(
                 "the state of a `Scan` is a value of real numbers, or a tuple of such, but its cell"
                 f" gives {state}",
@@ -123,8 +123,6 @@ def states(state: Type, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
                 hint=f"its first axis is to be that of the input, `{x[0].shape[0]}`",
                 code="E402",
             )
-    if not found:
-        raise Misfit("the cell of a `Scan` gives an empty tuple: it has no state", code="E402")
     return tuple(one for one in found if isinstance(one, Tensor))
 
 

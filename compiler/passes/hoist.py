@@ -25,6 +25,9 @@ from modnorm.ops.given import Given
 from modnorm.passes.flow import verify_region
 from modnorm.passes.program import Program
 
+NOWHERE = ""
+"""The path of a cell: no step of a scan has modules of its own."""
+
 
 @dataclass(frozen=True)
 class Hoist:
@@ -134,6 +137,8 @@ class _Hoisting:
         """One more value; of equal ones of named inputs there is one."""
         if isinstance(value, Loop):
             value, inputs = self.loop(value)
+        elif isinstance(value, Recurrence):
+            value, inputs = self.recurrence(value)
         else:
             inputs = tuple(self.operand(i) for i in value.inputs)
         key = self.key(value, inputs) if number in self.fixed else None
@@ -192,10 +197,23 @@ class _Hoisting:
                 continue
             lifted = hoisted(run.region, run.path, self.numbers, self.once)
             runs.append(replace(run, region=lifted.region))
-            copied: dict[int, int] = {lifted.source.input: self.builder.input}
-            for index, number in lifted.exports.items():
-                taken[index] = self.copy(lifted.source, number, copied)
+            taken |= self.exported(lifted)
         return replace(loop, runs=tuple(runs), takes=tuple(taken)), (x, *taken.values())
+
+    def recurrence(self, value: Recurrence) -> tuple[Recurrence, tuple[int, ...]]:
+        """A scan, with what all steps have in common before it."""
+        x, *given = map(self.operand, value.inputs)
+        taken, region = dict(zip(value.takes, given, strict=True)), value.region
+        if self.path is None:
+            lifted = hoisted(region, NOWHERE, self.numbers, self.once)
+            region, taken = lifted.region, taken | self.exported(lifted)
+        return replace(value, region=region, takes=tuple(taken)), (x, *taken.values())
+
+    def exported(self, lifted: Lifted) -> dict[int, int]:
+        """What a region is given, made here: the new numbers by those under which it is given."""
+        copied: dict[int, int] = {lifted.source.input: self.builder.input}
+        exports = lifted.exports.items()
+        return {index: self.copy(lifted.source, number, copied) for index, number in exports}
 
     def copy(self, region: Region, number: int, copied: dict[int, int]) -> int:
         """A value of a repetition, and what it is computed from, in this region."""

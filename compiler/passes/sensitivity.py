@@ -175,7 +175,7 @@ class _Declared:
         state = state if scan.carry is None else scan.carry
         count = every[0].shape[1]
         if not isinstance(count, Symbol):
-            total = geometric(state, count)
+            total = times(geometric(state, count), 1)  # as an int where it is one
         elif state < 1:
             total = divide(1, 1 - state)
         else:

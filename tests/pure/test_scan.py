@@ -224,3 +224,14 @@ def test_the_loop_is_written_once() -> None:
     assert "state_0, state_1 = cell, c" in body
     assert text == generate(analysed("model M = Linear(2) @ LSTM(8)").program, "cpu")
     assert max(map(len, body.split("# ----")[0].splitlines())) <= 100
+
+
+def test_what_a_cell_makes_of_inputs_alone_is_computed_before_it() -> None:
+    given = f"{X}input c: float[batch, 16]\n"
+    text = (
+        "shared mem = Tanh @ Linear(16) @ c\ndef cell = 1/2 * Select(0) + 1/2 * (Select(1) + mem)\n"
+    )
+    body = generate(analysed(f"{text}model M = Scan(cell) @ x", given).program, "cpu")
+    body = body.split("def forward(self, x: Tensor, c: Tensor) -> Tensor:")[-1]
+    assert body.count("self.mem.linear(c)") == 1
+    assert body.index("self.mem.linear(c)") < body.index("for entry in x.unbind(1):")

@@ -208,6 +208,9 @@ PLACED = {
     "def cell = (Linear(4) @ (Select(0) @ Select(0) + Select(1)), 1/2 * Select(1) @ Select(0))",
     "an input by its name": "input c: float[batch, 4]\n"
     "model M = Scan(Tanh @ (Linear(4) @ Select(0) + Select(1) + Linear(4) @ c)) ** 2 @ x",
+    "what is made of an input": "input c: float[batch, 4]\nshared mem = Tanh @ Linear(4) @ c\n"
+    "def cell = 1/2 * Select(0) + 1/4 * (Select(1) + mem)\n"
+    "model M = (1/2 * Identity + 1/2 * Scan(cell)) ** 2 @ x",
     "a stream in its cell": "model M = Scan(cell)\ndef f = Tanh @ Linear(4) @ RMSDivide(eps = 1)\n"
     "def cell = RMSDivide(eps = 1) @ (Identity + f) ** 3 @ (1/2 * Select(0) + 1/2 * Select(1))",
     "a scan in its cell": "model M = Scan(cell) @ Reshape(-1, 2, 4)\n"
