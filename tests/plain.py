@@ -143,7 +143,8 @@ def sensitivity(node: Plain) -> Real:
             return result
         case Beside(parts=parts):
             # members of a tuple that are read apart: its norm is the sum of theirs
-            apart = parts and all(next(leaves(part)).op.apart for part in parts)
+            firsts = [next(leaves(part), None) for part in parts]
+            apart = firsts and all(leaf and leaf.op.picks_apart for leaf in firsts)
             join = max if apart else sum
             return join(map(sensitivity, parts))
         case Tared(part=part) | Mention(part=part):

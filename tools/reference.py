@@ -37,6 +37,7 @@ STAGES = (
 BATCH, SEQ = Symbol(("batch",)), Symbol(("seq",))
 VALUE = Tensor("float", (BATCH, SEQ, 12), None, ("batch", "other", "channel"))
 HEADS = Tensor("float", (BATCH, 4, SEQ, 3))
+NODES = vectors((Symbol(("nodes",)), 12), ("other",))
 INPUTS: tuple[Type, ...] = (
     VALUE,
     Tensor("float", (BATCH, 3, 28, 28)),
@@ -54,7 +55,11 @@ BETTER: dict[str, Type] = {
     "Unsqueeze": Tensor("float", (BATCH, 12)),
     "Transpose": vectors((BATCH, SEQ, 12), ("batch", "other")),
     "MatMul": TupleType((VALUE, Tensor("float", (BATCH, 12, SEQ)))),
+    "Aggregate": TupleType((NODES, Tensor("int", (2, Symbol(("n",))), NODES.shape[0]))),
+    "Experts": TupleType((Tensor("float", (BATCH, SEQ, 4, 12)), Tensor("float", (BATCH, SEQ, 4)))),
 }
+GIVEN: dict[str, Type] = {"Experts": TupleType((VALUE, Tensor("float", (BATCH, SEQ, 4))))}
+"""What a user gives, where what the operation itself sees is another value."""
 ARGUMENTS: dict[str, tuple[Any, str]] = {
     "size": (4, "4"),
     "sizes": ((4, 3), "4, 3"),
@@ -66,6 +71,7 @@ ARGUMENTS: dict[str, tuple[Any, str]] = {
     "window": (2, "2"),
     "embed": ("embed", "embed"),
     "pick": (0, "0"),
+    "module": (None, "f"),
 }
 """A value, and how it is written, for an argument of each kind that has to be given."""
 
@@ -179,7 +185,8 @@ def operation(op: type[Op]) -> str:
     """One operation: its documentation, and what it declares for an example."""
     call, sample = example(op)
     inside, out = fitted(sample)
-    rows = [["example", f"{code(call)}: {code(inside)} → {code(out)}"]]
+    given = GIVEN.get(op.name, inside)
+    rows = [["example", f"{code(call)}: {code(given)} → {code(out)}"]]
     resolved, _ = sample.resolve(inside)
     if isinstance(resolved, Atom):
         shape = ", ".join(map(str, resolved.weight_shape))

@@ -21,9 +21,17 @@ from modnorm.passes.hoist import Hoist
 from modnorm.passes.losses import Curvature
 from modnorm.passes.program import Pass, Program, run_passes
 from modnorm.passes.rewrite import DropIdentities, FoldScalars, Fuse, ShareEqual
+from modnorm.passes.route import Route
 from modnorm.stack import room
 
-REWRITES: tuple[Pass, ...] = (DropIdentities(), ShareEqual(), FoldScalars(), Fuse(), Hoist())
+REWRITES: tuple[Pass, ...] = (
+    DropIdentities(),
+    ShareEqual(),
+    FoldScalars(),
+    Fuse(),
+    Hoist(),
+    Route(),
+)
 """Rewrites before code is generated: scalars out of the way first, then what they kept apart."""
 LOWERING: tuple[Pass, ...] = (Curvature(), *REWRITES)
 """What is run for code generation alone, behind `ANALYSIS`."""

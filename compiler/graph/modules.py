@@ -193,7 +193,7 @@ def children(module: Module) -> tuple[Module, ...]:
 def takes_apart(module: Tuple) -> bool:
     """Whether each member begins with another member of the tuple that comes in."""
     firsts = [*map(_first, module.members)]
-    return bool(firsts) and all(leaf is not None and leaf.op.apart for leaf in firsts)
+    return bool(firsts) and all(leaf is not None and leaf.op.picks_apart for leaf in firsts)
 
 
 def _first(module: Module) -> Leaf | None:

@@ -372,7 +372,7 @@ class Op(ABC):
         return None
 
     @property
-    def apart(self) -> bool:
+    def picks_apart(self) -> bool:
         """Whether it picks a member of a tuple of which others, beside it, pick other members.
 
         The norm of a tuple is the sum of its members', so that the largest of their sensitivities
@@ -406,6 +406,20 @@ class Op(ABC):
         if found is None or found[0] != self:
             return None
         return next((degree for degree in (0, 1) if found[1] == 2**degree), None)
+
+    @property
+    def fans_out(self) -> bool:
+        """Whether it gives a vector to each of several copies of what comes next."""
+        return False
+
+    def routed(self, x: Type) -> tuple[Op, Op] | None:
+        """Two operations, for one of (y, scores) that leaves out what most copies made of a vector.
+
+        The first takes what was fanned out, with the scores, to the vectors that each copy gets, in
+        a row; to how many each gets; and more. The second takes what copies made of them, what was
+        fanned out, and that. None where copies get all.
+        """
+        return None
 
     def fuse(self, before: Op) -> Op | None:
         """One operation equal to this one after `before`, or None."""

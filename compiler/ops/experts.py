@@ -35,6 +35,7 @@ from modnorm.ops.registry import register
 from modnorm.ops.shapes import of_experts
 from modnorm.ops.text import copied, expression, parts
 from modnorm.ops.types import Real, Size, Tensor, TupleType, Type, vectors
+from modnorm.ops.types import product as sizes_product
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +80,7 @@ class Member(Select):
     label = "Experts"
     internal = True
     by_vector = False
-    apart = True
+    picks_apart = True
 
 
 def _pair(x: Type, count: int) -> tuple[Tensor, Tensor]:
@@ -118,6 +119,7 @@ class Spread(LinearBond):
     name = "Spread"
     label = "Experts"
     internal = True
+    fans_out = True
 
     experts: int = argument("size")
 
@@ -180,6 +182,10 @@ class Experts(Bond):
     measured by the largest, and has one mass and one target. `module` consists of what works on
     each vector by itself: `Linear`, `Bias`, `Scale`, functions of entries, products, sums,
     normalizations along the last axis, `Dropout`.
+
+    Where some are chosen, the others are not computed: vectors are sorted by expert, which reads
+    the choices from the device. Under torch.compile and torch.export, where no size may depend on
+    data, and where `module` has a repetition, all are computed, and most gates are 0.
 
     Declared 1, for experts of outputs and scores of entries within 1. That is proved where all are
     chosen: the gates are a convex combination, and where scores move by at most 1, the gates move
@@ -288,5 +294,71 @@ class Experts(Bond):
         how += "" if self.normalize or not how else ", normalize=False"
         return f'torch.einsum("...e,...ed->...d", gates({scores}{how}).to({y}.dtype), {y})'
 
+    def routed(self, x: Type) -> tuple[Op, Op] | None:
+        if self.chosen == self.count:
+            return None
+        return Routed(self.count, self.chosen, self.normalize), Unrouted()
+
     def helpers(self) -> tuple[str, ...]:
-        return (copied("gates"),)
+        some = () if self.chosen == self.count else (copied("choices"),)
+        return (*some, copied("gates"))
+
+
+@dataclass(frozen=True)
+class Routed(Bond):
+    """(x, scores) to the vectors that each expert gets, one expert's after the other's; how many
+    those are; which ones of x; and their gates."""
+
+    name = "Routed"
+    label = "Experts"
+    internal = True
+
+    count: int
+    top: int
+    normalize: bool
+
+    sensitivity = 1
+    certified = "which experts are chosen jumps where two scores are equal"
+    sharpness = None
+
+    def resolve(self, x: Type) -> tuple[Self, Type]:
+        value, _ = _pair(x, self.count)
+        rows = sizes_product((*value.shape[:-1], self.top))
+        vectors_ = vectors((rows, value.shape[-1]), ("other",))
+        places, shares = (Tensor(dtype, (rows,)) for dtype in ("int", "float"))
+        return self, TupleType((vectors_, Tensor("int", (self.count,)), places, shares))
+
+    def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
+        raise NotImplementedError("only what `Experts` says of all is run by itself")
+
+    def emit(self, x: Any, type: Type, own: str) -> str:
+        how = "" if self.normalize else ", normalize=False"
+        return f"routed({', '.join(map(expression, parts(x, 2)))}, {self.top}{how})"
+
+    def helpers(self) -> tuple[str, ...]:
+        return (copied("choices"), copied("routed"))
+
+
+@dataclass(frozen=True)
+class Unrouted(LinearBond):
+    """What experts made of the vectors that they got, summed for each vector by its gates."""
+
+    name = "Unrouted"
+    label = "Experts"
+    internal = True
+
+    def resolve(self, x: Type) -> tuple[Self, Type]:
+        assert isinstance(x, TupleType)
+        y, value = x.members[:2]
+        assert isinstance(y, Tensor)
+        assert isinstance(value, Tensor)
+        return self, vectors((*value.shape[:-1], y.shape[-1]), value.roles[:-1])
+
+    def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
+        raise NotImplementedError("only what `Experts` says of all is run by itself")
+
+    def emit(self, x: Any, type: Type, own: str) -> str:
+        return f"unrouted({', '.join(map(expression, parts(x, 4)))})"
+
+    def helpers(self) -> tuple[str, ...]:
+        return (copied("unrouted"),)

@@ -13,7 +13,8 @@ from modnorm.ops.edges import LARGEST, Edge, Measure, between
 from modnorm.ops.edges import Matrix as Gains
 from modnorm.ops.matrices import CHOICES, SPECTRAL, MatrixNorm
 from modnorm.ops.registry import register
-from modnorm.ops.shapes import mend_in, of_experts
+from modnorm.ops.shapes import is_routed, mend_in, of_experts
+from modnorm.ops.text import copied, expression, parts
 from modnorm.ops.types import Real, Tensor, Type, vectors
 
 if TYPE_CHECKING:
@@ -185,7 +186,13 @@ class ExpertLinear(MatrixAtom):
         return (weight @ x.unsqueeze(-1)).squeeze(-1)
 
     def emit(self, x: Any, type: Type, own: str) -> str:
+        if is_routed(type):
+            rows, sizes = map(expression, parts(x, 2))
+            return f"of_each(F.linear, {rows}, {sizes}, {own}.weight)"
         return f'torch.einsum("...ei,eoi->...eo", {x}, {own}.weight)'
+
+    def helpers(self) -> tuple[str, ...]:
+        return (copied("of_each"),)
 
 
 @register

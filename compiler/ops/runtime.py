@@ -163,14 +163,51 @@ def fused_heads(x: Tensor, weight: Tensor, heads: int, parts: int) -> tuple[Tens
     return y.unbind(-3)
 
 
+def choices(scores: Tensor, top: int, normalize: bool) -> tuple[Tensor, Tensor]:
+    """The experts of the largest scores (…, experts), and what they count: two of (…, top)."""
+    wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    best, which = wide.topk(top, -1)
+    return which, best.softmax(-1) if normalize else wide.softmax(-1).gather(-1, which)
+
+
 def gates(scores: Tensor, top: int | None = None, normalize: bool = True) -> Tensor:
     """What the experts of the largest scores count in a mixture; 0 for all others."""
     wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if top is None:
         return wide.softmax(-1)
-    best, which = wide.topk(top, -1)
-    shares = best.softmax(-1) if normalize else wide.softmax(-1).gather(-1, which)
+    which, shares = choices(scores, top, normalize)
     return torch.zeros_like(wide).scatter(-1, which, shares)
+
+
+def of_each(function: Any, x: Tensor, sizes: Any, weight: Tensor) -> Tensor:
+    """A function of vectors and a weight, for so many vectors after each other the same weight."""
+    parts = zip(torch.split(x, sizes), weight, strict=True)
+    return torch.cat([function(part, own) for part, own in parts])
+
+
+def routed(x: Tensor, scores: Tensor, top: int, normalize: bool = True) -> tuple[Any, ...]:
+    """The vectors of x that go to each expert, one expert's after the other's; how many those are;
+    which vectors of x they are; and what they count.
+
+    While it is compiled, where no size may depend on data, all go to all, and most count 0.
+    """
+    which, shares = choices(scores.flatten(0, -2), top, normalize)
+    x, count = x.reshape(-1, x.shape[-1]), scores.shape[-1]
+    if torch.compiler.is_compiling():
+        shares = shares.new_zeros(len(x), count).scatter(1, which, shares)
+        places = torch.arange(len(x), device=x.device).repeat(count)
+        return x.repeat(count, 1), [len(x)] * count, places, shares.mT.flatten()
+    order = which.flatten().argsort(stable=True)
+    sizes = which.flatten().bincount(minlength=count).tolist()
+    places = order // top
+    return x.index_select(0, places), sizes, places, shares.flatten().index_select(0, order)
+
+
+def unrouted(y: Tensor, x: Tensor, places: Tensor, shares: Tensor) -> Tensor:
+    """Σ gate·y for each vector of x, of those y that experts made of it."""
+    sums = shares.new_zeros(x.shape[:-1].numel(), y.shape[-1])
+    sums = sums.index_add(0, places, shares.unsqueeze(-1) * y)
+    return sums.to(y.dtype).view(*x.shape[:-1], y.shape[-1])
 
 
 def over_edges_sum(x: Tensor, edges: Tensor) -> Tensor:

@@ -53,8 +53,23 @@ def map_each(function: Callable[[Any], Any], x: Any) -> Any:
     return tuple(map_each(function, m) for m in x) if isinstance(x, tuple) else function(x)
 
 
+def is_routed(x: Type) -> bool:
+    """Whether it is a tuple (vectors, sizes): so many vectors for each expert."""
+    if not isinstance(x, TupleType) or len(x.members) != 2:
+        return False
+    vectors, sizes = x.members
+    floats = isinstance(vectors, Tensor) and vectors.dtype == "float" and len(vectors.shape) == 2
+    return floats and isinstance(sizes, Tensor) and sizes.dtype == "int"
+
+
 def of_experts(op: Op, x: Type, count: int) -> Tensor:
-    """The input as (…, experts, vector), for an operation with something for each expert."""
+    """The input as (…, experts, vector), for an operation with something for each expert.
+
+    Or the vectors of a tuple (vectors, sizes), one expert's after the other's.
+    """
+    if is_routed(x):
+        assert isinstance(x, TupleType)
+        return expect_tensor(op.label, x.members[0], rank=2)
     x = expect_tensor(op.label, x, rank=2)
     if x.shape[-2] != count:
         raise Misfit(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from modnorm.ops.base import (
     Advice,
@@ -19,7 +19,8 @@ from modnorm.ops.base import (
 )
 from modnorm.ops.edges import LARGEST, Bound, Edge, Matrix, Measure, conversion, each_measure
 from modnorm.ops.registry import register
-from modnorm.ops.shapes import entries, index_of, of_experts, one_axis
+from modnorm.ops.shapes import entries, index_of, is_routed, of_experts, one_axis
+from modnorm.ops.text import copied, expression, parts
 from modnorm.ops.types import Real, Tensor, Type
 
 if TYPE_CHECKING:
@@ -191,6 +192,9 @@ class ExpertVector(Vector):
     """A vector for each expert: (…, experts, size) → the same."""
 
     internal = True
+    function: ClassVar[str]
+    sign: ClassVar[str]
+    """The torch function of an input and a vector, and the operator."""
     axes = ("experts", "size")  # type: ignore[assignment]
 
     experts: int = argument("size", 1, named=True)
@@ -203,8 +207,14 @@ class ExpertVector(Vector):
     def weight_shape(self) -> tuple[int, ...]:
         return (self.experts, *super().weight_shape)
 
-    def _aligned(self, type: Type, own: str) -> str:
-        return f"{own}.weight"
+    def emit(self, x: Any, type: Type, own: str) -> str:
+        if is_routed(type):
+            rows, sizes = map(expression, parts(x, 2))
+            return f"of_each(torch.{self.function}, {rows}, {sizes}, {own}.weight)"
+        return f"{x} {self.sign} {own}.weight"
+
+    def helpers(self) -> tuple[str, ...]:
+        return (copied("of_each"),)
 
     def stacked(self, count: int) -> Op | None:
         return None
@@ -216,6 +226,7 @@ class ExpertBias(ExpertVector, Bias):
     """`Bias` with a vector for each expert, measured by the largest of them."""
 
     name = "ExpertBias"
+    function, sign = "add", "+"
     label = "Bias"
     norm = Norm("row_rms", "max over experts of RMS(b)")
 
@@ -233,4 +244,5 @@ class ExpertScale(ExpertVector, Scale):
     """`Scale` with a vector for each expert, measured by the largest entry of all."""
 
     name = "ExpertScale"
+    function, sign = "mul", "*"
     label = "Scale"

@@ -95,7 +95,7 @@ class _Reverse:
                         reach = self.of(self.streams.passes[leaf], depth, "reach", "terms")
                         uses.append(_Use(value, _times(here, reach), ()))
                     ends[x] = here
-                case Apply(op=op, inputs=(x,)) if op.apart:
+                case Apply(op=op, inputs=(x,)) if op.picks_apart:
                     below[x] = _larger(below[x], here)
                 case Apply(op=op, inputs=(x,)):
                     if value.weight is not None:

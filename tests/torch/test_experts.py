@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,14 @@ def test_an_expert_that_nothing_goes_to_stays(kind: str, tmp_path: Path) -> None
     assert "nan" not in text_out.read_text().lower()
 
 
+def test_experts_that_are_not_chosen_are_not_computed(tmp_path: Path) -> None:
+    model = generated(SPARSE, tmp_path).M()
+    with torch.no_grad():
+        model.readout.weight.copy_(torch.tensor([[1.0], [2.0], [-9.0], [-9.0]]).expand(4, 6))
+        model.experts.expert.linear.weight[2:] = torch.nan
+    assert model(drawn(2, 3, 6).float().abs()).isfinite().all()
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_it_compiles_whole_and_exports(form: str, tmp_path: Path) -> None:
     model = generated(FORMS[form], tmp_path).M()
@@ -235,3 +244,18 @@ def test_it_runs_in_bfloat16_autocast(form: str, tmp_path: Path) -> None:
     assert all(w.grad is not None and w.grad.isfinite().all() for w in model.parameters())
     near = (y.float() - model(x)).abs().mean() / model(x).abs().mean()
     assert near < 0.05
+
+
+def test_the_balancing_loss_of_the_recipes_is_transformers() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python balance.py\n(.*?)```", text, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    mixtral = pytest.importorskip("transformers.models.mixtral.modeling_mixtral")
+    for top in (1, 2, 3):
+        scores = drawn(4, 9, 8, seed=top)
+        expected = mixtral.load_balancing_loss_func((scores.flatten(0, 1),), 8, top)
+        found = names["balance"](scores, top).float()
+        torch.testing.assert_close(found, expected)
+        even = torch.eye(8).repeat(3, 1) * 50
+        assert names["balance"](even, 1).item() == pytest.approx(1.0)
