@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 from modnorm.diagnostics import Diagnostic, Diagnostics, Label
@@ -117,14 +118,18 @@ class Warnings:
         if module.count > 1 and total > 1 + TOLERANCE:
             one = {program.sensitivities[run.body.id] for run in module.runs}
             each = f" of sensitivity {show(one.pop())}" if len(one) == 1 else ""
+            hint = "bring the repeated module to sensitivity 1"
+            if any(_carries(run.body) for run in module.runs):
+                hint += ", or let copies carry the sum alone, `Identity + f @ norm` with a norm at"
+                hint += " the end: what all of them read is mentioned by its name, as an input or a"
+                hint += " `shared` module of inputs"
             diagnostics.add(
                 Diagnostic(
                     "W604",
                     f"{module.count} copies{each} have sensitivity {show(total)} together:"
                     " it grows with depth",
                     module.span,
-                    hint="updates of early copies shrink by the same factor; bring the repeated"
-                    " module to sensitivity 1",
+                    hint=f"updates of early copies shrink by the same factor; {hint}",
                 )
             )
 
@@ -320,6 +325,19 @@ def _extremes(weight: Weight) -> list[tuple[float, str]]:
                 target /= first
         ends.append((target, instance(weight.path, tuple(indices))))
     return ends
+
+
+def _carries(module: Module) -> bool:
+    """Whether a part adds something to a member that it picks of a tuple."""
+    composed = (part.steps for part in walk(module) if isinstance(part, Compose))
+    return any(
+        isinstance(before, Tuple)
+        and isinstance(add, Leaf)
+        and add.op.joins
+        and any(isinstance(m, Leaf) and m.op.picks is not None for m in before.members)
+        for steps in composed
+        for before, add in pairwise(steps)
+    )
 
 
 def _is_skip(module: Module) -> bool:
