@@ -484,10 +484,13 @@ class Frames:
             before, x = x, _over(zero, self.flow(module.body, (*x, *entry)))
             if _alike(x, before, CLOSE) or self.looks > self.most:
                 break
-        if all(map(_is_bounded, x)):
+        # where only the end's bounds are asked for, it is for a λ, which nothing has behind a scan
+        if all(map(_is_bounded, x)) or self.ends_only:
             return x
         count, step = self.length(module), Step(module.body, module.id)
         free = isinstance(count, Symbol)
+        if free and not self.settles(module, zero, entry):
+            return x
         stretches = self.stretches(
             step, MANY if isinstance(count, Symbol) else count, (*zero, *entry)
         )
@@ -495,6 +498,19 @@ class Frames:
         if free and not _within(self.flow(module.body, (*grown, *entry)), grown):
             return x
         return tuple(map(_both, x, grown))
+
+    def settles(self, module: Scan, zero: Edges, entry: Edges) -> bool:
+        """Whether the bounds on states grow less and less, as far as the first steps tell."""
+        found = [zero]
+        for _ in range(FOLLOWED):
+            found.append(_over(zero, self.flow(module.body, (*found[-1], *entry))))
+
+        def grown(n: int) -> list[float]:
+            pairs = zip(found[n - 1], found[n], strict=True)
+            return [y.high(m) - x.high(m) for x, y in pairs for m in x.tracked]
+
+        late, early = grown(FOLLOWED), grown(FOLLOWED // 2)
+        return all(one < other or one <= 0 for one, other in zip(late, early, strict=True))
 
 
 def _over(x: Edges, y: Edges) -> Edges:
