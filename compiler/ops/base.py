@@ -412,12 +412,12 @@ class Op(ABC):
         """Whether it gives a vector to each of several copies of what comes next."""
         return False
 
-    def routed(self, x: Type) -> tuple[Op, Op] | None:
-        """Two operations, for one of (y, scores) that leaves out what most copies made of a vector.
+    def routed(self, x: Type) -> tuple[Op, tuple[Op, ...], Op] | None:
+        """Operations, for one of (y, scores) that leaves out what most copies made of a vector.
 
         The first takes what was fanned out, with the scores, to the vectors that each copy gets, in
-        a row; to how many each gets; and more. The second takes what copies made of them, what was
-        fanned out, and that. None where copies get all.
+        a row; to how many each gets; and more, which those in the middle pick. The last takes what
+        copies made of them, what was fanned out, and that. None where copies get all.
         """
         return None
 

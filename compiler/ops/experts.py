@@ -294,10 +294,11 @@ class Experts(Bond):
         how += "" if self.normalize or not how else ", normalize=False"
         return f'torch.einsum("...e,...ed->...d", gates({scores}{how}).to({y}.dtype), {y})'
 
-    def routed(self, x: Type) -> tuple[Op, Op] | None:
+    def routed(self, x: Type) -> tuple[Op, tuple[Op, ...], Op] | None:
         if self.chosen == self.count:
             return None
-        return Routed(self.count, self.chosen, self.normalize), Unrouted()
+        begun = Routed(self.count, self.chosen, self.normalize)
+        return begun, tuple(map(Select, range(4))), Unrouted()
 
     def helpers(self) -> tuple[str, ...]:
         some = () if self.chosen == self.count else (copied("choices"),)

@@ -59,7 +59,8 @@ def is_routed(x: Type) -> bool:
         return False
     vectors, sizes = x.members
     floats = isinstance(vectors, Tensor) and vectors.dtype == "float" and len(vectors.shape) == 2
-    return floats and isinstance(sizes, Tensor) and sizes.dtype == "int"
+    ints = isinstance(sizes, Tensor) and sizes.dtype == "int" and len(sizes.shape) == 1
+    return floats and ints
 
 
 def of_experts(op: Op, x: Type, count: int) -> Tensor:

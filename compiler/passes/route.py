@@ -8,7 +8,6 @@ from typing import ClassVar
 from modnorm.diagnostics import Diagnostics
 from modnorm.graph.dataflow import Apply, Builder, Loop, Pack, Region, Value
 from modnorm.ops.base import Op
-from modnorm.ops.joins import Select
 from modnorm.ops.types import Size, Tensor, TupleType, Type
 from modnorm.passes.flow import verify_region
 from modnorm.passes.program import Program
@@ -40,7 +39,7 @@ class _Mixture:
     end: int
     scores: int
     inside: frozenset[int]
-    ops: tuple[Op, Op]
+    ops: tuple[Op, tuple[Op, ...], Op]
 
 
 def routed(region: Region) -> Region:
@@ -67,7 +66,7 @@ def routed(region: Region) -> Region:
             one = ends[number]
             _, _, places, gates = routes[one.start]
             x = new[region[one.start].inputs[0]]
-            new[number] = _applied(builder, value, one.ops[1], (new[one.end], x, places, gates))
+            new[number] = _applied(builder, value, one.ops[2], (new[one.end], x, places, gates))
         elif number in within:
             new[number] = _rows(builder, value, new, routes[within[number].start])
         else:
@@ -111,8 +110,8 @@ def _begun(builder: Builder, one: _Mixture, value: Value, new: dict[int, int]) -
     made: Value = builder.graph.nodes[whole]["value"]
     assert isinstance(made.type, TupleType)
     return tuple(
-        builder.add(replace(value, op=Select(i), inputs=(whole,), type=type, path=f"{name}.member"))
-        for i, (name, type) in enumerate(zip(ROUTE, made.type.members, strict=True))
+        builder.add(replace(value, op=pick, inputs=(whole,), type=type, path=f"{name}.member"))
+        for name, pick, type in zip(ROUTE, one.ops[1], made.type.members, strict=True)
     )
 
 
