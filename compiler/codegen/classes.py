@@ -183,14 +183,13 @@ class Classes:
             code, mark, comment = lines[-1].removeprefix(f"{out} = ").partition("  # ")
             code = f"return {code.rstrip()}"
             lines[-1] = f"{code:<{COLUMN}}{mark}{comment}" if mark else code
-        else:
-            lines += textwrap.wrap(
-                f"return {out}",
-                WIDTH - 12,
-                subsequent_indent="    ",
-                break_long_words=False,
-                break_on_hyphens=False,
+        elif loop is None and self.outputs:
+            first, *rest = textwrap.wrap(
+                out, WIDTH - 20, break_long_words=False, break_on_hyphens=False
             )
+            lines += [f"return {first}", *(f"    {line}" for line in rest)]  # in its brackets
+        else:
+            lines.append(f"return {out}")
         return self.class_text(name, held, lines, region, loop)
 
     def inputs(self, loop: Loop | None) -> str | tuple[str, ...]:
