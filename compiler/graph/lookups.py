@@ -36,7 +36,7 @@ class Lookups(Evaluates):
         self.overrides = overrides
         self.inputs: dict[int, Given] = {}
         """The inputs of the model, once they are known, by id of their statement."""
-        self.cache: dict[int, Value] = {}
+        self.cache: dict[int, tuple[object, Value]] = {}  # keys live as long, or ids come again
         self.busy: list[tuple[str, Span, object]] = []
         self.cycles: set[frozenset[int]] = set()
 
@@ -147,10 +147,10 @@ class Lookups(Evaluates):
             if not self.enter(name, span, key):
                 return POISON
             try:
-                self.cache[id(key)] = compute()
+                self.cache[id(key)] = key, compute()
             finally:
                 self.busy.pop()
-        return self.cache[id(key)]
+        return self.cache[id(key)][1]
 
     def enter(self, name: str, span: Span, key: object) -> bool:
         """Begin evaluating a definition; False, and reported, if that is going on already."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from fractions import Fraction
 from typing import Any
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 
 from modnorm.graph import evaluate as bounds
 from modnorm.graph.evaluate import OutOfSteps
+from modnorm.graph.lookups import Lookups
 from modnorm.graph.modules import Hole, Repeat, walk
 from modnorm.graph.values import POISON
+from modnorm.pipeline import ANALYSIS, analyse_text
 
 DEFS = """
 param width = 3
@@ -360,3 +363,23 @@ def test_a_tuple_has_so_many_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     assert value("(ReLU, Abs)") == "[ReLU, Abs]"
     assert value("max(1, 2, 3)") == 3
     assert mistakes("(ReLU, Abs, Tanh)") == ["E305: a tuple of 3 modules; at most 2 are allowed"]
+
+
+def test_a_value_is_of_its_own_call_whenever_memory_is_cleared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Names of a call that is over leave their place in memory to those of the next."""
+    body = Lookups.body
+
+    def cleared(self: Lookups, *given: Any) -> Any:
+        gc.collect()
+        return body(self, *given)
+
+    monkeypatch.setattr(Lookups, "body", cleared)
+    calls = " @ ".join(f"one({n})" for n in range(1, 30))
+    text = (
+        "input x: float[batch, 4]\ndef one(n) = Linear(4 * m) @ both\n  where\n    m = n + 1\n"
+        f"    both = Linear(2 * m) @ Linear(m)\nmodel M = {calls}\n"
+    )
+    found = [w.op.weight_shape[0] for w in analyse_text(text, passes=ANALYSIS).program.weights]
+    assert found == [k * (n + 1) for n in reversed(range(1, 30)) for k in (1, 2, 4)]
