@@ -88,15 +88,20 @@ def agree(
     own = dict(model.named_parameters())
     assert len(names) == len(own)
     with torch.no_grad():
-        generator = torch.Generator().manual_seed(1)
+        move(model)
         for key, theirs in zip(names, weights, strict=True):
-            # zeros and ones of beginnings would hide a gain or a bias that is not there
-            change = torch.randn(own[key].shape, generator=generator, dtype=dtype)
-            own[key].add_(change, alpha=0.1)
             theirs.copy_(own[key].view_as(theirs))
         for found, expected in zip(flat(model(*args)), flat(other(*args)), strict=True):
             room = TOLERANCES[dtype] * max(1.0, expected.abs().max().item())
             torch.testing.assert_close(found, expected, rtol=0, atol=room)
+
+
+@torch.no_grad()
+def move(model: nn.Module) -> None:
+    """Take weights away from zeros and ones, which would hide a gain or a bias that is missing."""
+    generator = torch.Generator().manual_seed(1)
+    for p in model.parameters():
+        p.add_(torch.randn(p.shape, generator=generator, dtype=p.dtype), alpha=0.1)
 
 
 def flat(out: Any) -> list[Tensor]:

@@ -78,15 +78,17 @@ class Classes:
         functions = sections.bindings(ast.parse("\n".join(self.helpers)))
         self.taken = BUILTINS.union(taken, functions)
         self.names = Names(self.taken)
+        self.model = self.names.claim(program.name)
+        self.output = program.types[program.tree.id][1]
+        self.outputs: dict[tuple[int | str, ...], str] = {}
+        """The classes of named tuples in the output, by the members that lead there."""
+        self.claim_outputs(self.output, ())
+        self.taken = self.taken.union(self.outputs.values())
         self.locals: dict[str, str] = {}
         self.given_names: dict[int, str] = {}
         self.local_names = Names(self.taken | {"self", "x"})
         codes, types = _first_uses(program.flow)
         self.file = File(self.borrows, self.local, self.reads, self.taken, codes, types)
-        self.model = self.names.claim(program.name)
-        self.output = program.types[program.tree.id][1]
-        self.outputs: dict[tuple[int | str, ...], str] = {}
-        """The classes of named tuples in the output, by the members that lead there."""
         inputs = Names({"self"} | self.taken - free)
         self.arguments = tuple(inputs.claim(entry.name) for entry in program.inputs)
         moving = {w.holder for w in program.weights if w.target}
@@ -112,6 +114,16 @@ class Classes:
 
     # -- what the model returns --------------------------------------------------------------
 
+    def claim_outputs(self, type: Type, at: tuple[int | str, ...]) -> None:
+        """Names for those classes, before anything that could hide them has its own."""
+        if isinstance(type, TupleType):
+            keys: Iterable[int | str] = type.names or range(len(type.members))
+            for key, member in zip(keys, type.members, strict=True):
+                self.claim_outputs(member, (*at, key))
+            if type.names:
+                where = "".join(camel(str(key)) for key in at)
+                self.outputs[at] = self.names.claim(f"{self.program.name}Output{where}")
+
     def output_classes(self, type: Type, at: tuple[int | str, ...]) -> None:
         """A NamedTuple for each tuple of the output whose members have names, inner ones first."""
         if not isinstance(type, TupleType):
@@ -121,8 +133,7 @@ class Classes:
             self.output_classes(member, (*at, key))
         if not type.names:
             return
-        where = "".join(camel(str(key)) for key in at)
-        name = self.outputs[at] = self.names.claim(f"{self.program.name}Output{where}")
+        name = self.outputs[at]
         lines = [f"class {name}(NamedTuple):"]
         lines += [f'    """What `{self.program.name}` returns{_member_of(at)}."""', ""]
         for key, member in zip(type.names, type.members, strict=True):

@@ -6,7 +6,18 @@ from dataclasses import replace
 
 from modnorm.diagnostics import Label, Span
 from modnorm.graph.checks import Checks
-from modnorm.graph.modules import Hole, Leaf, Module, Scope, Shared, Tuple, compose, rebuilt, walk
+from modnorm.graph.modules import (
+    Hole,
+    Leaf,
+    Module,
+    Scan,
+    Scope,
+    Shared,
+    Tuple,
+    compose,
+    rebuilt,
+    walk,
+)
 from modnorm.graph.place import snake
 from modnorm.graph.values import POISON, Poison
 from modnorm.ops.experts import Experts, Member, Scored, Spread
@@ -33,6 +44,14 @@ def mixture(evaluator: Checks, leaf: Leaf, span: Span) -> Module | Poison:
                 part.span,
                 others=(Label(part.definition, f"`{name}` is declared here"),),
                 hint=f"declare it as `def {name} = …`, or use it before or behind `Experts`",
+            )
+        if isinstance(part, Scan):
+            return evaluator.fail(
+                "E302",
+                "`Scan` cannot stand in an expert: an expert works on each vector along the last"
+                " axis by itself",
+                part.span,
+                hint="scan before or behind `Experts`, or let the cell of a scan have experts",
             )
         if isinstance(part, Leaf) and part.op.stacked(op.count) is None:
             return _refused(evaluator, part, op)

@@ -137,6 +137,13 @@ class Operators(Evaluates):
             count = self.count(right, expr.right.span, "the exponent of a module")
             if isinstance(module, Poison) or isinstance(count, Poison):
                 return POISON
+            if is_value(module) and count != 1:
+                return self.fail(
+                    "E302",
+                    "`**` repeats a module behind itself, and this one ignores what comes to it",
+                    expr.span,
+                    hint="products are written out: the square of an input `x` is `x * x`",
+                )
             return self.repeat((Run(module, count),), expr.span)
         if operator in ("*", "/"):
             if operator == "*" and is_number(left):

@@ -414,10 +414,13 @@ class LogSoftmax(Bond):
     """
 
     name = "LogSoftmax"
-    by_vector = True
     origin = "typical value; in the largest entry less than 2"
 
     dim: int = argument("axis", -1)
+
+    @property
+    def by_vector(self) -> bool:
+        return self.dim == -1
 
     sensitivity = 1
     certified = 2

@@ -26,7 +26,7 @@ from modnorm.ops.edges import (
 from modnorm.ops.joins import stretched
 from modnorm.ops.registry import register
 from modnorm.ops.shapes import joined, members, mixed
-from modnorm.ops.text import expression, parts
+from modnorm.ops.text import copied, expression, parts
 from modnorm.ops.types import Real, Role, Symbol, Tensor, TupleType, Type
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ class Lerp(Bond):
     """
 
     name = "Lerp"
+    by_vector = True
     origin = "typical value, for weights between 0 and 1"
 
     sensitivity = 1
@@ -186,7 +187,10 @@ class Lerp(Bond):
         return (1 - share) * start + share * end
 
     def emit(self, x: Any, type: Type, own: str) -> str:
-        return f"torch.lerp({', '.join(map(expression, parts(x, 3)))})"
+        return f"gated({', '.join(map(expression, parts(x, 3)))})"
+
+    def helpers(self) -> tuple[str, ...]:
+        return (copied("gated"),)
 
 
 @register

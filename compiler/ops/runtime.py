@@ -19,6 +19,12 @@ def lerp(x: Tensor, y: Tensor, weight: float) -> Tensor:
     return torch.add((1 - weight) * x, y, alpha=weight)
 
 
+def gated(start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
+    """torch.lerp, also of values that differ in precision, as under autocast."""
+    dtype = torch.promote_types(torch.promote_types(start.dtype, end.dtype), weight.dtype)
+    return torch.lerp(start.to(dtype), end.to(dtype), weight.to(dtype))
+
+
 def widened(x: Tensor) -> Tensor:
     """x in float32 where it is narrower: squares, sums and differences need the range."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
@@ -191,7 +197,7 @@ def routed(x: Tensor, scores: Tensor, top: int, normalize: bool = True) -> tuple
 
     While it is compiled, where no size may depend on data, all go to all, and most count 0.
     """
-    which, shares = choices(scores.flatten(0, -2), top, normalize)
+    which, shares = choices(scores.reshape(-1, scores.shape[-1]), top, normalize)
     x, count = x.reshape(-1, x.shape[-1]), scores.shape[-1]
     if torch.compiler.is_compiling():
         shares = shares.new_zeros(len(x), count).scatter(1, which, shares)
@@ -249,6 +255,8 @@ def bagged(
     x: Tensor, weight: Tensor, name: str, mode: str = "mean", padding: int | None = None
 ) -> Tensor:
     """Means or sums of rows of a table over the last axis of x."""
+    if x.shape[-1] == 0:
+        return weight.new_zeros(*x.shape[:-1], weight.shape[1])
     bags = x.reshape(-1, x.shape[-1])
     try:
         y = F.embedding_bag(bags, weight, mode=mode, padding_idx=padding)

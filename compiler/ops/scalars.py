@@ -143,6 +143,7 @@ class Shift(Bond):
     """
 
     name = "Shift"
+    by_vector = True
 
     a: Real = argument("number")
     factor: Real = field(default=1, kw_only=True)

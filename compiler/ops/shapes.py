@@ -104,7 +104,18 @@ def broadcast(op: str, tensors: Sequence[Tensor]) -> tuple[Size, ...]:
                 )
             size, chosen = other, tensor
         shape.append(size)
-    return tuple(reversed(shape))
+    whole = tuple(reversed(shape))
+    longest = max(tensors, key=lambda t: len(t.shape), default=None)
+    for tensor in tensors:
+        if longest is None or not 0 < len(tensor.shape) < len(whole):
+            continue
+        if tensor.roles[0] == longest.roles[0] == "batch" and tensor.shape[0] != 1:
+            raise Misfit(
+                f"`{op}` cannot join {longest} and {tensor}: axes are aligned at the end, where the"
+                " batch of the second would stand beside that of the first",
+                hint=_mend_ranks(longest, tensor),
+            )
+    return whole
 
 
 def _mend_ranks(one: Tensor, other: Tensor) -> str:

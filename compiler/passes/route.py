@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from modnorm.diagnostics import Diagnostics
-from modnorm.graph.dataflow import Apply, Builder, Loop, Pack, Region, Value
+from modnorm.graph.dataflow import Apply, Builder, Loop, Pack, Recurrence, Region, Value
 from modnorm.ops.base import Op
 from modnorm.ops.types import Size, Tensor, TupleType, Type
 from modnorm.passes.flow import verify_region
@@ -59,6 +59,8 @@ def routed(region: Region) -> Region:
             value = replace(
                 value, runs=tuple(replace(r, region=routed(r.region)) for r in value.runs)
             )
+        if isinstance(value, Recurrence):
+            value = replace(value, region=routed(value.region))
         if number in starts:
             routes[number] = _begun(builder, starts[number], value, new)
             new[number] = routes[number][0]

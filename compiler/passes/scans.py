@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
-from modnorm.graph.modules import Around, Compose, Module, Tuple
-from modnorm.ops.edges import slots
+from modnorm.graph.modules import Around, Compose, Module, Repeat, Tuple
 from modnorm.ops.sequences import place
 from modnorm.ops.types import Tensor, TupleType, Type
 
@@ -45,11 +44,11 @@ def find_state(cell: Module, x: Sequence[Tensor], trial: Trial) -> Found:
     for guess in _guesses(cell, x):
         found, rounds = _settle(guess, trial)
         if found.settled:
-            if found.state == guess and 1 in _sizes(guess):
-                other = _sized(guess, FREE)
-                again, _ = _settle(other, trial)
-                return found._replace(free=again.settled and again.state == other)
-            return found
+            other = _loose(found.state, guess)
+            if other == found.state:
+                return found
+            again, _ = _settle(other, trial)
+            return found._replace(free=again.settled and same(again.state, other))
         if best is None or rounds > longest:
             best, longest = found, rounds
     assert best is not None
@@ -86,8 +85,10 @@ def _guesses(cell: Module, x: Sequence[Tensor]) -> Iterator[Type]:
 def _like(cell: Module, one: Tensor) -> Type:
     """A value of as many members as the cell gives, each of one type."""
     match cell:
-        case Tuple(members=members):
-            return TupleType(tuple(_like(member, one) for member in members))
+        case Tuple(members=members, names=names):
+            return TupleType(tuple(_like(member, one) for member in members), names)
+        case Repeat(runs=runs):
+            return _like(runs[-1].body, one)
         case Compose(steps=(*_, last)):
             return _like(last, one)
         case Around(body=body):
@@ -99,12 +100,17 @@ def _like(cell: Module, one: Tensor) -> Type:
 def _sized(type: Type, size: int) -> Type:
     """The type with one size for all axes but the first."""
     if isinstance(type, TupleType):
-        return TupleType(tuple(_sized(member, size) for member in type.members))
+        return type.of(_sized(member, size) for member in type.members)
     return replace(type, shape=(type.shape[0], *(size for _ in type.shape[1:])))
 
 
-def _sizes(type: Type) -> set[object]:
-    return {size for one in slots(type) for size in one.shape}
+def _loose(state: Type, guess: Type) -> Type:
+    """The state with another size where nothing has changed the single number of a guess."""
+    if isinstance(state, TupleType):
+        if not isinstance(guess, TupleType) or len(guess.members) != len(state.members):
+            return state
+        return state.of(map(_loose, state.members, guess.members))
+    return _sized(state, FREE) if same(state, guess) and 1 in state.shape[1:] else state
 
 
 def same(a: Type, b: Type) -> bool:
@@ -122,5 +128,5 @@ def _bare(type: Type) -> object:
 def forgotten(type: Type) -> Type:
     """The type with nothing known of its axes."""
     if isinstance(type, TupleType):
-        return TupleType(tuple(map(forgotten, type.members)))
+        return type.of(map(forgotten, type.members))
     return replace(type, roles=())

@@ -283,7 +283,7 @@ class _Inference:
             return resolved, None
         length = whole[0].shape[1]
         every = tuple(sequence(one, length) for one in kept)
-        type = TupleType(every) if isinstance(found.state, TupleType) else every[0]
+        type = found.state.of(every) if isinstance(found.state, TupleType) else every[0]
         label = Label(module.span, f"this gives {type}")
         members = tuple(Known(one, label) for one in every) if len(every) > 1 else ()
         return resolved, Known(type, label, members)
@@ -409,15 +409,8 @@ def _entering(x: Known, state: Type) -> Known:
     parts = tuple(Known(place(one), x.made) for one in slots(x.type))
     entry = parts[0]
     if isinstance(x.type, TupleType):
-        entry = Known(TupleType(tuple(part.type for part in parts)), None, parts)
+        entry = Known(x.type.of(part.type for part in parts), None, parts)
     return Known(TupleType((old.type, entry.type)), None, (old, entry))
-
-
-def _forgotten(type: Type) -> Type:
-    """The type with nothing known of its axes."""
-    if isinstance(type, Tensor):
-        return replace(type, roles=())
-    return type.of(map(_forgotten, type.members))
 
 
 @dataclass(frozen=True)

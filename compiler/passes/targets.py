@@ -88,7 +88,9 @@ class _Reverse:
                     ends[skip] = here if found.inner else self.before(at, here)
                     for term in terms:
                         below[term] = _plus(below[term], _times(here, self.of(at, depth, "reach")))
-                case Apply(op=op, inputs=(x,)) if number in ends and op.is_identity:
+                case Apply(op=op, inputs=(x,)) if (
+                    number in ends and op.is_identity and op.sensitivity == 1
+                ):
                     ends[x] = here  # the skip
                 case Apply(leaf=leaf, inputs=(x,)) if leaf in self.streams.passes:
                     if value.weight is not None:

@@ -121,10 +121,11 @@ def _list(found: Sequence[Record], wanted: str) -> str:
     for record in found:
         groups.setdefault(record.weight.path, []).append(record)
     lines = [f"{plural(len(found), 'weight')} match `{clean(wanted)}`; name one to explain it", ""]
-    lines.append(f"  {'target':<18}weight")
-    for group in groups.values():
-        target = between(group[0].target, group[-1].target)
-        lines.append(f"  {target:<18}{_range(group)}")
+    targets = [between(group[0].target, group[-1].target) for group in groups.values()]
+    width = max(18, 2 + max(map(len, targets), default=0))
+    lines.append(f"  {'target':<{width}}weight")
+    for target, group in zip(targets, groups.values(), strict=True):
+        lines.append(f"  {target:<{width}}{_range(group)}")
     return "\n".join(lines) + "\n"
 
 

@@ -329,7 +329,7 @@ def assumption(f: Failure) -> Diagnostic | None:
             "`assume` goes on as far as it can, so it stands in brackets here",
             hint=f"write `{before} ({form})`",
         )
-    if f.accepts == {"SENSITIVITY"}:
+    if f.accepts == {"SENSITIVITY"} and before.type == "ASSUME":
         message = "`sensitivity` is missing after `assume`"
         return f.error(message, span=f.place(), hint=f"write `{form}`")
     if f.complete and "COLON" in f.accepts and here.type in (*OPENING, "DEFINE"):

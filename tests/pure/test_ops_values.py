@@ -332,7 +332,7 @@ EMITTED: list[tuple[Op, Any, Type, str]] = [
     (LogSoftmax(1), "x", f(B, 5, 6), "F.log_softmax(x, dim=1)"),
     (MatMul(), ("a", "b"), tup(f(B, 3, 4), f(B, 4, 3)), "torch.matmul(a, b)"),
     (Product(), ("a", "b"), tup(f(B, T, 4), f(B, 1, 4)), "a * b"),
-    (Lerp(), ("a", "b", "c"), tup(f(B, 4), f(B, 4), f(B, 4)), "torch.lerp(a, b, c)"),
+    (Lerp(), ("a", "b", "c"), tup(f(B, 4), f(B, 4), f(B, 4)), "gated(a, b, c)"),
     (Last(), "x", f(B, T, 4), "x[:, -1]"),
     (Concat(1), ("a", "b"), tup(f(B, 3, 4), f(B, 2, 4)), "torch.cat((a, b), dim=1)"),
     (Concat(), "x", tup(f(B, 4), f(B, 4)), "torch.cat(x, dim=-1)"),
