@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from modnorm.ops.base import Atom, Reader
+from modnorm.ops.experts import Experts, Member, Scored, Spread
 from modnorm.ops.registry import find
 from modnorm.ops.types import Real, Type
 from tests.plain import Beside, Chain, Leaf, Mention, Plain, Tared
@@ -257,7 +258,27 @@ class Program:
                 embed = embed.part
             sizes = {"count": embed.op.count, "dim": embed.op.dim}
             return Call(op(shared.name, **sizes), shared.name)
+        if op is Experts:
+            return self.mixture(fields.pop("module_"), op(None, **fields))
         return Call(op(**fields))
+
+    def mixture(self, module: Any, op: Experts) -> Steps:
+        """One expert with something for each of all in its weights, beside the scores."""
+
+        def stacked(part: Any) -> Any:
+            match part:
+                case tuple():
+                    return tuple(map(stacked, part))
+                case Steps(parts=parts):
+                    return Steps(tuple(map(stacked, parts)))
+                case Rescaled(part=inner, mass=mass):
+                    return Rescaled(stacked(inner), mass)
+                case Call(op=one):
+                    return Call(one.stacked(op.count))
+            raise AssertionError(part)
+
+        experts = Steps((Call(Member(0)), Call(Spread(op.count)), stacked(module)))
+        return Steps((Call(Scored(op.count)), (experts, Call(Member(1))), Call(op)))
 
     def statement(self, statement: Statement, given: list[Any], named: dict[Any, Any]) -> Any:
         match statement.kind:

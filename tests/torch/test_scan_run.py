@@ -205,7 +205,8 @@ PLACED = {
     "a tuple of sequences": "model M = Scan(cell) @ (Sigmoid @ Linear(4), Linear(4))\n"
     "def cell = (Select(0) @ Select(1)) * Select(0) + Select(1) @ Select(1)",
     "a tuple of states": "model M = Add @ Scan(cell)\n"
-    "def cell = (Linear(4) @ (Select(0) @ Select(0) + Select(1)), 1/2 * Select(1) @ Select(0))",
+    "def cell = (Linear(4) @ (Select(0) @ Select(0) + Select(1)), kept)\n"
+    "def kept = Select(1) @ Select(0) + Select(1)",
     "an input by its name": "input c: float[batch, 4]\n"
     "model M = Scan(Tanh @ (Linear(4) @ Select(0) + Select(1) + Linear(4) @ c)) ** 2 @ x",
     "what is made of an input": "input c: float[batch, 4]\nshared mem = Tanh @ Linear(4) @ c\n"
