@@ -5,7 +5,18 @@ from __future__ import annotations
 from modnorm.diagnostics import Span
 from modnorm.graph.calls import Passed, build_op
 from modnorm.graph.checks import Evaluates
-from modnorm.graph.modules import Compose, Hole, Module, Repeat, Run, Tuple, compose, is_value
+from modnorm.graph.modules import (
+    Compose,
+    Hole,
+    Leaf,
+    Module,
+    Repeat,
+    Run,
+    Tuple,
+    compose,
+    is_value,
+    walk,
+)
 from modnorm.graph.numbers import Impossible, arithmetic, show, written
 from modnorm.graph.place import MAX_POSITIONS
 from modnorm.graph.values import (
@@ -17,6 +28,7 @@ from modnorm.graph.values import (
     is_module,
     is_number,
 )
+from modnorm.ops.base import Atom
 from modnorm.ops.types import Real
 from modnorm.syntax import tree
 
@@ -137,7 +149,10 @@ class Operators(Evaluates):
             count = self.count(right, expr.right.span, "the exponent of a module")
             if isinstance(module, Poison) or isinstance(count, Poison):
                 return POISON
-            if is_value(module) and count != 1:
+            learns = any(
+                isinstance(part, Leaf) and isinstance(part.op, Atom) for part in walk(module)
+            )
+            if is_value(module) and count != 1 and not learns:  # E306 speaks of weights
                 return self.fail(
                     "E302",
                     "`**` repeats a module behind itself, and this one ignores what comes to it",

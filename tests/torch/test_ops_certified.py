@@ -68,6 +68,7 @@ TRIALS: dict[str, list[Trial]] = {
         Trial(total(rms), rms, {"dim": 1}, PAIR),
     ],
     "Stack": [Trial(total(rms), rms, {"dim": 1}, PAIR, tight=0.9)],
+    "Last": [Trial(channels, channels, {}, VECTORS, tight=0.99)],
     "Slice": [Trial(arguments={"start": 2}, tight=0.99)],
     "Split": [Trial(rms, total(rms), {"count": 2}, f(2, 6), tight=0.99)],
     "Transpose": [Trial(rms, partial(rms, axis=1), {}, VECTORS, tight=0.99)],
@@ -196,7 +197,7 @@ def test_every_operation_is_tried() -> None:
     # has what divides by a batch's deviation; test_aggregate.py tries what takes a graph's edges
     assert untried == {
         "Embed", "EmbeddingBag", "Product", "MatMul", "Exp", "ReLU2", "BatchStandardize",
-        "Aggregate",
+        "Aggregate", "Lerp",
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import modnorm
 from modnorm.codegen import sections
 from modnorm.codegen.assemble import generate
 from modnorm.codegen.imports import import_source
@@ -193,4 +194,20 @@ def test_copied_functions_have_names_of_their_own() -> None:
     own = {n for n, v in vars(runtime).items() if getattr(v, "__module__", "") == runtime.__name__}
     assert {"widened", "looked_up"} <= own
     assert not own & defined
-    assert not own & set(map(snake, builtin()))
+    # a variable that is named after `Lerp` has another name where that function is called
+    assert own & set(map(snake, builtin())) == {"lerp"}
+
+
+def test_a_part_is_not_hidden_by_a_function_of_its_name() -> None:
+    text = """
+    input x: float[batch, 5, 6]
+    def NAME = Lerp @ (Linear(6), Identity, Sigmoid)
+    def block = (2/3 * Identity + 1/3 * NAME) @ (1/2 * Identity + 1/2 * (NAME @ Tanh))
+    model M = block ** 2
+    """
+    x = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(0))
+    made = [
+        modnorm.load(text.replace("NAME", name)).M(generator=torch.Generator().manual_seed(1))
+        for name in ("lerp", "other")
+    ]
+    assert torch.equal(made[0](x), made[1](x))
