@@ -117,8 +117,7 @@ class Classes:
     def claim_outputs(self, type: Type, at: tuple[int | str, ...]) -> None:
         """Names for those classes, before anything that could hide them has its own."""
         if isinstance(type, TupleType):
-            keys: Iterable[int | str] = type.names or range(len(type.members))
-            for key, member in zip(keys, type.members, strict=True):
+            for key, member in zip(type.keys, type.members, strict=True):
                 self.claim_outputs(member, (*at, key))
             if type.names:
                 where = "".join(camel(str(key)) for key in at)
@@ -128,8 +127,7 @@ class Classes:
         """A NamedTuple for each tuple of the output whose members have names, inner ones first."""
         if not isinstance(type, TupleType):
             return
-        keys: Iterable[int | str] = type.names or range(len(type.members))
-        for key, member in zip(keys, type.members, strict=True):
+        for key, member in zip(type.keys, type.members, strict=True):
             self.output_classes(member, (*at, key))
         if not type.names:
             return
@@ -149,8 +147,7 @@ class Classes:
         if not any(key[: len(at)] == at for key in self.outputs):
             return expression(x)
         assert isinstance(type, TupleType)
-        keys: Iterable[int | str] = type.names or range(len(type.members))
-        values = zip(keys, parts(x, len(type.members)), type.members, strict=True)
+        values = zip(type.keys, parts(x, len(type.members)), type.members, strict=True)
         members = [(key, self.returned(value, t, (*at, key))) for key, value, t in values]
         if not type.names:
             return expression(tuple(value for _, value in members))
@@ -303,11 +300,9 @@ class Classes:
             if isinstance(value, Apply) and value.op.gives is not None:
                 found[value.op.gives] = value
             elif isinstance(value, Loop | Recurrence):
-                match value:
-                    case Loop():
-                        inner = self.found(value)
-                    case Recurrence(region=cell):
-                        inner = self.found_in(cell)
+                inner = (
+                    self.found(value) if isinstance(value, Loop) else self.found_in(value.region)
+                )
                 found.update({i: inner[i] for i in inner.keys() - value.takes})
         return found
 

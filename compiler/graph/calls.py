@@ -27,8 +27,8 @@ from modnorm.graph.place import snake
 from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_module, is_number
 from modnorm.ops import registry
 from modnorm.ops.base import Argument, Atom, Misfit, Reader
-from modnorm.ops.experts import Experts
 from modnorm.ops.fused import Fused
+from modnorm.ops.scalars import Identity
 from modnorm.ops.types import Real
 from modnorm.syntax import tree
 
@@ -253,26 +253,19 @@ def build_op(
         return POISON
     places = {argument: passed.span for argument, passed in values.items()}
     leaf = Leaf(built, span, places=places)
-    if isinstance(built, Experts):
+    kinds = {argument.name: argument.kind for argument in built.arguments()}
+    if "module" in kinds.values():
         return mixture(evaluator, leaf, span)
     if not isinstance(built, Fused):
-        return _with_members(evaluator, leaf, values)
+        # the operation behind what it takes, where some of that is given by arguments
+        given = [p.value for n, p in values.items() if kinds[n] == "member" and is_module(p.value)]
+        before = Tuple((Leaf(Identity(), span), *given), span)
+        return Compose((before, leaf), span) if given else leaf
     members: list[Module] = []
     for part, atom in built.parts().items():
         leaf = Leaf(atom, span, stored=Stored(built, part), places=places)
         members.append(Scope(part, leaf, "where", span, span))
     return Scope(snake(built.label), Tuple(tuple(members), span), "where", span, span)
-
-
-def _with_members(evaluator: Checks, leaf: Leaf, values: Mapping[str, Passed]) -> Leaf | Compose:
-    """The operation behind what it takes, where some of that is given by arguments."""
-    kinds = {argument.name: argument.kind for argument in leaf.op.arguments()}
-    given = [passed for name, passed in values.items() if kinds[name] == "member"]
-    if not given:
-        return leaf
-    comes = build_op(evaluator, "Identity", {}, leaf.span)
-    members = (comes, *(passed.value for passed in given))
-    return Compose((Tuple(members, leaf.span), leaf), leaf.span)  # type: ignore[arg-type]
 
 
 def _converted(evaluator: Checks, name: str, argument: Argument, passed: Passed) -> dict[str, Any]:
@@ -319,7 +312,7 @@ def _converted(evaluator: Checks, name: str, argument: Argument, passed: Passed)
                 or_one = "".join(f' or "{choice}"' for choice in argument.choices)
                 hint = did_you_mean(value, argument.choices) if isinstance(value, str) else ""
                 raise reject("E302", f"a number{or_one}", hint)
-            number: Real = value  # type: ignore[assignment]
+            number: Real = value
             if argument.name == "mass" and number < 0:
                 raise reject("E307", "at least 0")
             if argument.name == "mass" and not fits_float(number):

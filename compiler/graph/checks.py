@@ -68,7 +68,7 @@ class Checks:
             elif isinstance(value, str) and value.isidentifier():
                 hint = f"a name stands without quotes: `{value}`"
             return self.fail("E302", f"{what}, but this is {describe(value)}", span, hint=hint)
-        return value  # type: ignore[return-value]
+        return value
 
     def number(self, value: Value, span: Span, what: str) -> Real | Poison:
         if isinstance(value, Poison):
@@ -77,7 +77,7 @@ class Checks:
             return self.fail(
                 "E302", f"{what} must be a number, but this is {describe(value)}", span
             )
-        return value  # type: ignore[return-value]
+        return value
 
     def count(self, value: Value, span: Span, what: str, least: int = 0) -> int | Poison:
         number = self.number(value, span, what)

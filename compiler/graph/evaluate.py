@@ -196,11 +196,10 @@ class Evaluator(Operators, Lookups):
         if not isinstance(expr, tree.Name):
             return None
         local = frame.local.get(expr.text)
-        if local is not None:
-            definition = local.definition if isinstance(local, Closure) else None
-        else:
-            found = self.lookup(expr, frame)
-            definition = found[1] if isinstance(found, tuple) else None  # type: ignore[assignment]
+        found = self.lookup(expr, frame) if local is None else None
+        definition = found[1] if isinstance(found, tuple) else None
+        if isinstance(local, Closure):
+            definition = local.definition
         if not isinstance(definition, tree.Def):
             return None
         return definition if any(f.default is None for f in definition.formals) else None
@@ -360,5 +359,5 @@ class Evaluator(Operators, Lookups):
             self.uses = uses
             self.busy.pop()
         if is_module(value):
-            return Scope(definition.name, value, "def", span, definition.name_span)  # type: ignore[arg-type]
+            return Scope(definition.name, value, "def", span, definition.name_span)
         return value

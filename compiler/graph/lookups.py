@@ -187,7 +187,7 @@ class Lookups(Evaluates):
             lambda: self.value(binding.value, lazy.frame),
         )
         if is_module(value):
-            return Scope(binding.name, value, "where", span, binding.name_span)  # type: ignore[arg-type]
+            return Scope(binding.name, value, "where", span, binding.name_span)
         return value
 
     def shared(self, space: Namespace, definition: tree.Shared, span: Span) -> Value:
@@ -202,7 +202,7 @@ class Lookups(Evaluates):
         if not is_module(body):
             return POISON
         key = f"{space.file.source.name}:{definition.name}"
-        return Shared(key, body, span, definition.name_span)  # type: ignore[arg-type]
+        return Shared(key, body, span, definition.name_span)
 
     def body(self, body: tree.Body, frame: Frame) -> Value:
         if body.where:

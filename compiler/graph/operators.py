@@ -55,14 +55,14 @@ class Operators(Evaluates):
                 return self.not_a_condition(value, expr.operand.span)
             return not value
         if is_number(value):
-            return -value if expr.operator == "-" else value  # type: ignore[operator]
+            return -value if expr.operator == "-" else value
         what = f"`{expr.operator}` takes a number or a module"
         module = self.module(value, expr.operand.span, what)
         if isinstance(module, Poison) or expr.operator == "+":
             return module
         return self.scaled(module, -1, expr.span, after=True)
 
-    def scaled(self, module: Module, factor: Real, span: Span, *, after: bool) -> Value:
+    def scaled(self, module: Module, factor: Real, span: Span, *, after: bool) -> Module | Poison:
         """The module with `Mul(factor)` after or before it; always after what ignores its input."""
         after = after or is_value(module)
         leaf = build_op(self, "Mul", {"a": Passed(factor, span)}, span)
@@ -77,12 +77,12 @@ class Operators(Evaluates):
         module = self.module(right if first else left, inner.span, what)
         if isinstance(module, Poison):
             return POISON
-        number: Real = left if first else right  # type: ignore[assignment]
+        number = left if first else right
+        assert is_number(number)
         if minus and first:
-            negative = self.scaled(module, -1, expr.operator_span, after=True)
-            if isinstance(negative, Poison):
+            module = self.scaled(module, -1, expr.operator_span, after=True)
+            if isinstance(module, Poison):
                 return POISON
-            module = negative  # type: ignore[assignment]
         passed = Passed(-number if minus and not first else number, other.span)
         leaf = build_op(self, "Shift", {"a": passed}, expr.operator_span)
         return POISON if isinstance(leaf, Poison) else self.composed((module, leaf), expr.span)
@@ -113,7 +113,7 @@ class Operators(Evaluates):
             return self.comparison(expr, left, right)
         if is_number(left) and is_number(right) and operator not in ("@", ">>"):
             try:
-                return arithmetic(operator, left, right)  # type: ignore[arg-type]
+                return arithmetic(operator, left, right)
             except Impossible as impossible:
                 return self.fail("E303", str(impossible), expr.span)
         return self.modules(expr, left, right)
@@ -149,30 +149,20 @@ class Operators(Evaluates):
             count = self.count(right, expr.right.span, "the exponent of a module")
             if isinstance(module, Poison) or isinstance(count, Poison):
                 return POISON
-            learns = any(
-                isinstance(part, Leaf) and isinstance(part.op, Atom) for part in walk(module)
-            )
-            if is_value(module) and count != 1 and not learns:  # E306 speaks of weights
-                return self.fail(
-                    "E302",
-                    "`**` repeats a module behind itself, and this one ignores what comes to it",
-                    expr.span,
-                    hint="products are written out: the square of an input `x` is `x * x`",
-                )
             return self.repeat((Run(module, count),), expr.span)
         if operator in ("*", "/"):
             if operator == "*" and is_number(left):
                 module = self.module(right, expr.right.span, what)
                 if isinstance(module, Poison):
                     return POISON
-                return self.scaled(module, left, expr.left.span, after=True)  # type: ignore[arg-type]
+                return self.scaled(module, left, expr.left.span, after=True)
             if is_number(right):
                 module = self.module(
                     left, expr.left.span, f"`{operator}` takes numbers and modules"
                 )
                 if isinstance(module, Poison):
                     return POISON
-                factor: Real = right  # type: ignore[assignment]
+                factor: Real = right
                 if operator == "/":
                     try:
                         factor = arithmetic("/", 1, factor)
@@ -206,10 +196,9 @@ class Operators(Evaluates):
         if operator == ">>":
             return self.composed((a, b), expr.span)
         if operator == "-":
-            negative = self.scaled(b, -1, expr.operator_span, after=True)
-            if isinstance(negative, Poison):
+            b = self.scaled(b, -1, expr.operator_span, after=True)
+            if isinstance(b, Poison):
                 return POISON
-            b = negative  # type: ignore[assignment]
         join = build_op(self, JOINS[operator], {}, expr.operator_span)
         if isinstance(join, Poison):
             return POISON
@@ -219,6 +208,17 @@ class Operators(Evaluates):
         runs = tuple(run for run in runs if run.count > 0)
         if not runs:
             return build_op(self, "Identity", {}, span)
+        bodies = [run.body for run in runs]
+        if (len(runs) > 1 or runs[0].count > 1) and all(map(is_value, bodies)):
+            leaves = (part for body in bodies for part in walk(body) if isinstance(part, Leaf))
+            if not any(isinstance(leaf.op, Atom) for leaf in leaves):  # E306 speaks of weights
+                return self.fail(
+                    "E302",
+                    "a repetition puts copies behind each other, and these ignore what comes to"
+                    " them",
+                    span,
+                    hint="products are written out: the square of an input `x` is `x * x`",
+                )
         return Repeat(runs, span)
 
     def logical(self, expr: tree.Binary, frame: Frame) -> Value:

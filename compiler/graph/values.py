@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 from modnorm.diagnostics import Span
 from modnorm.graph.modules import (
@@ -37,11 +37,11 @@ Value: TypeAlias = "Real | bool | str | tuple[Value, ...] | Module | Poison"
 MODULES = (Leaf, Compose, Tuple, Repeat, Scope, Shared, Tare, Assume, Scan, Hole)
 
 
-def is_module(value: Value) -> bool:
+def is_module(value: Value) -> TypeGuard[Module]:
     return isinstance(value, MODULES)
 
 
-def is_number(value: Value) -> bool:
+def is_number(value: Value) -> TypeGuard[Real]:
     from fractions import Fraction
 
     return isinstance(value, int | float | Fraction) and not isinstance(value, bool)

@@ -276,17 +276,9 @@ class Experts(Bond):
         return (self, value) if scores == 1 else None
 
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
-        import torch
-
         y, scores = x
-        order = scores.argsort(dim=-1, descending=True, stable=True)
-        places = torch.arange(self.count).expand_as(order)
-        ranks = torch.zeros_like(order).scatter(-1, order, places)
-        gates = (scores - scores.amax(-1, keepdim=True)).exp()
-        whole = gates.sum(-1, keepdim=True)
-        gates = gates * (ranks < self.chosen)
-        gates = gates / (gates.sum(-1, keepdim=True) if self.normalize else whole)
-        return (gates.unsqueeze(-1) * y).sum(-2)
+        shares, _ = _shares(scores, self.chosen, self.normalize)
+        return (shares.unsqueeze(-1) * y).sum(-2)
 
     def emit(self, x: Any, type: Type, own: str) -> str:
         y, scores = map(expression, parts(x, 2))
@@ -302,7 +294,20 @@ class Experts(Bond):
 
     def helpers(self) -> tuple[str, ...]:
         some = () if self.chosen == self.count else (copied("choices"),)
-        return (*some, copied("gates"))
+        return (copied("widened"), *some, copied("gates"))
+
+
+def _shares(scores: Any, top: int, normalize: bool) -> tuple[Any, Any]:
+    """What each expert counts, 0 where it is not chosen; and where it is."""
+    import torch
+
+    order = scores.argsort(dim=-1, descending=True, stable=True)
+    places = torch.arange(scores.shape[-1]).expand_as(order)
+    chosen = torch.zeros_like(order).scatter(-1, order, places) < top
+    gates = (scores - scores.amax(-1, keepdim=True)).exp()
+    whole = gates.sum(-1, keepdim=True)
+    gates = gates * chosen
+    return gates / (gates.sum(-1, keepdim=True) if normalize else whole), chosen
 
 
 @dataclass(frozen=True)
@@ -330,14 +335,18 @@ class Routed(Bond):
         return self, TupleType((vectors_, Tensor("int", (self.count,)), places, shares))
 
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
-        raise NotImplementedError("only what `Experts` says of all is run by itself")
+        value, scores = x
+        shares, chosen = _shares(scores.reshape(-1, self.count), self.top, self.normalize)
+        expert, places = chosen.mT.nonzero(as_tuple=True)
+        rows = value.reshape(-1, value.shape[-1])[places]
+        return rows, chosen.sum(0), places, shares[places, expert]
 
     def emit(self, x: Any, type: Type, own: str) -> str:
         how = "" if self.normalize else ", normalize=False"
         return f"routed({', '.join(map(expression, parts(x, 2)))}, {self.top}{how})"
 
     def helpers(self) -> tuple[str, ...]:
-        return (copied("choices"), copied("routed"))
+        return (copied("widened"), copied("choices"), copied("routed"))
 
 
 @dataclass(frozen=True)
@@ -356,7 +365,9 @@ class Unrouted(LinearBond):
         return self, vectors((*value.shape[:-1], y.shape[-1]), value.roles[:-1])
 
     def reference(self, x: Any, weight: torch.Tensor | None = None) -> Any:
-        raise NotImplementedError("only what `Experts` says of all is run by itself")
+        y, value, places, shares = x
+        sums = y.new_zeros(value.shape[:-1].numel(), y.shape[-1])
+        return sums.index_add(0, places, shares[:, None] * y).view(*value.shape[:-1], -1)
 
     def emit(self, x: Any, type: Type, own: str) -> str:
         return f"unrouted({', '.join(map(expression, parts(x, 4)))})"

@@ -6,7 +6,7 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from modnorm.ops.base import Advice, Atom, Misfit, Norm, Op, amount, argument, expect_tensor
 from modnorm.ops.edges import LARGEST, Edge, Measure, between
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class MatrixAtom(Atom):
     """y = x Wᵀ over the last axis, for a weight (out, in) in one of the norms of a matrix."""
 
-    axes = ("out", "in_")
+    axes: ClassVar[tuple[str, ...]] = ("out", "in_")
 
     out: int = argument("size")
     in_: int | None = argument("size", inferred=True)
@@ -158,7 +158,7 @@ class ExpertLinear(MatrixAtom):
     label = "Linear"
     internal = True
     norm = Norm("spectral", "max over experts of √(in/out)·σ_max", "RMS to RMS")
-    axes = ("experts", "out", "in_")  # type: ignore[assignment]
+    axes = ("experts", "out", "in_")
     init = (
         "for matrix in weight:\n"
         "    nn.init.orthogonal_(matrix, gain=math.sqrt(out / in_), generator=generator)"

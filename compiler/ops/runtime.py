@@ -171,14 +171,14 @@ def fused_heads(x: Tensor, weight: Tensor, heads: int, parts: int) -> tuple[Tens
 
 def choices(scores: Tensor, top: int, normalize: bool) -> tuple[Tensor, Tensor]:
     """The experts of the largest scores (…, experts), and what they count: two of (…, top)."""
-    wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    wide = widened(scores)
     best, which = wide.topk(top, -1)
     return which, best.softmax(-1) if normalize else wide.softmax(-1).gather(-1, which)
 
 
 def gates(scores: Tensor, top: int | None = None, normalize: bool = True) -> Tensor:
     """What the experts of the largest scores count in a mixture; 0 for all others."""
-    wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    wide = widened(scores)
     if top is None:
         return wide.softmax(-1)
     which, shares = choices(scores, top, normalize)

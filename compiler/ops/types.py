@@ -191,6 +191,11 @@ class TupleType:
         heads = named if self.names else ("" for _ in self.members)
         return f"({', '.join(f'{h}{m}' for h, m in zip(heads, self.members, strict=True))})"
 
+    @property
+    def keys(self) -> Sequence[int | str]:
+        """What leads to the members: their names, or their numbers."""
+        return self.names or range(len(self.members))
+
     def of(self, members: Iterable[Type]) -> TupleType:
         """The type of a tuple of other members, under the same names."""
         return TupleType(tuple(members), self.names)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Vector(Atom):
     """A vector along one axis: that of the channels, or the one that `axis` names."""
 
-    axes = ("size",)
+    axes: ClassVar[tuple[str, ...]] = ("size",)
 
     size: int | None = argument("size", inferred=True)
     axis: int | None = argument("axis", inferred=True, named=True)
@@ -82,12 +82,12 @@ class Vector(Atom):
         behind = len(type.shape) - 1 - self._index(type)
         return f"{own}.weight[:{', None' * behind}]" if behind else f"{own}.weight"
 
-    def _of_experts(self, cls: type[Vector], count: int) -> Op | None:
+    def _of_experts(self, cls: type[ExpertVector], count: int) -> Op | None:
         """One for each expert, for a vector along the last axis."""
         if self.axis not in (None, -1):
             return None
         begins = {"mass": self.mass, "init_": self.init_, "std": self.std}
-        return cls(self.size, experts=count, **begins)  # type: ignore[call-arg]
+        return cls(self.size, experts=count, **begins)
 
     def _along_last(self, x: torch.Tensor) -> torch.Tensor:
         """The input, or the output, with the vector's axis in the place of the last."""
@@ -195,7 +195,7 @@ class ExpertVector(Vector):
     function: ClassVar[str]
     sign: ClassVar[str]
     """The torch function of an input and a vector, and the operator."""
-    axes = ("experts", "size")  # type: ignore[assignment]
+    axes = ("experts", "size")
 
     experts: int = argument("size", 1, named=True)
 

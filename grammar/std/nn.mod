@@ -23,7 +23,7 @@ def RMSNorm(dim = -1, eps = 1e-5, affine = true) =
     Scale @ RMSDivide(dim, eps) if affine else RMSDivide(dim, eps)
 def GroupNorm(groups, affine = true, eps = 1e-5) =
     Bias @ Scale @ GroupStandardize(groups, eps) if affine else GroupStandardize(groups, eps)
-def BatchNorm(affine = true, momentum = 0.1, eps = 1e-5) =
+def BatchNorm(momentum = 0.1, affine = true, eps = 1e-5) =
     Bias @ Scale @ BatchStandardize(momentum = momentum, eps = eps) if affine
     else BatchStandardize(momentum = momentum, eps = eps)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import modnorm
 from modnorm.kernels import Monitor
+from modnorm.ops.experts import Experts, Routed, Unrouted
 from modnorm.pipeline import analyse_text
 
 DENSE = """
@@ -236,7 +237,7 @@ def test_it_compiles_whole_and_exports(form: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_it_runs_in_bfloat16_autocast(form: str, tmp_path: Path) -> None:
-    model = generated(FORMS[form], tmp_path).M()
+    model = generated(FORMS[form], tmp_path).M(generator=torch.Generator().manual_seed(0))
     x = drawn(2, 5, 6).float().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         y = model(x)
@@ -259,3 +260,18 @@ def test_the_balancing_loss_of_the_recipes_is_transformers() -> None:
         torch.testing.assert_close(found, expected)
         even = torch.eye(8).repeat(3, 1) * 50
         assert names["balance"](even, 1).item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_what_is_routed_sums_up_to_the_mixture(normalize: bool) -> None:
+    """Only chosen vectors are sent to an expert, and what it makes of them counts as before."""
+    generator = torch.Generator().manual_seed(0)
+    x, scores = (torch.randn(2, 5, n, generator=generator).double() for n in (6, 4))
+    weight = torch.randn(4, 3, 6, generator=generator).double()
+    experts = Experts(None, 4, 2, normalize)
+    y = torch.einsum("bsi,eoi->bseo", x, weight)
+    rows, sizes, places, shares = Routed(4, 2, normalize).reference((x, scores))
+    assert sizes.sum() == len(rows) == 2 * 10
+    made = torch.cat([r @ w.mT for r, w in zip(rows.split(sizes.tolist()), weight, strict=True)])
+    found = Unrouted().reference((made, x, places, shares))
+    torch.testing.assert_close(found, experts.reference((y, scores)), rtol=0, atol=1e-12)

@@ -62,7 +62,7 @@ def test_they_are_torchs(declared: str, written: str, module: nn.Module, dtype: 
 
 BATCHES: list[tuple[str, str, Any]] = [
     (VECTOR, "BatchNorm", nn.BatchNorm1d(12)),
-    (SEQUENCE, "BatchNorm(momentum = 1/4, eps = 0.1)", nn.BatchNorm1d(12, momentum=0.25, eps=0.1)),
+    (SEQUENCE, "BatchNorm(1/4, eps = 0.1)", nn.BatchNorm1d(12, momentum=0.25, eps=0.1)),
     (SIGNAL, "BatchNorm(affine = false)", nn.BatchNorm1d(12, affine=False)),
     (IMAGE, "BatchNorm", nn.BatchNorm2d(12)),
 ]
