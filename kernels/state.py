@@ -157,12 +157,13 @@ def outline(saved: dict[str, Any], plan: Plan) -> dict[str, Any]:
         if len(own) != len(group["params"]):
             raise ValueError("a group's params and param_names differ in number")
         names.append(own)
+    plan_of = map(as_weight, saved.get("plan", plan))
     flat = plan_names([name for own in names for name in own], plan.stored)
     keys = [index for group in groups for index in group["params"]]
     places = [f"group {i}, place {j}" for i, own in enumerate(names) for j in range(len(own))]
     return {
         "optimizer": saved.get("optimizer", first.get("optimizer")),
-        "plan": {record[0]: as_weight(record)._asdict() for record in saved.get("plan", plan)},
+        "plan": {w.name: as_weight(plain_record(w))._asdict() for w in plan_of},
         "plan_hash": saved.get("plan_hash", first.get("plan_hash")),
         "parameter": dict(zip(flat, places, strict=True)),
         "options": {

@@ -45,6 +45,10 @@ class Weight(NamedTuple):
     mass: float  # its share of feature learning, before division by the model's mass
     target: float  # the size of its part of an update of modular norm 1; 0 if it is frozen
     layout: Layout | None = None  # None: it is the parameter of its name
+    # Of models that were written in PyTorch:
+    role: str = ""  # what it is: "matrix", "table", "bias", …
+    sensitivity: str = ""  # whether the one downstream is "declared" or "measured"
+    place: str = ""  # where it is first used: a module and a line
 
     def part(self, x: Tensor) -> Tensor:
         """Its entries of a tensor of the parameter's shape: a view, whose shape may be another."""
@@ -60,7 +64,7 @@ class Weight(NamedTuple):
 
 def as_weight(record: Iterable[Any]) -> Weight:
     """A record from what `plain_record` makes of it, or as it is."""
-    w = Weight(*record)
+    w = record if isinstance(record, Weight) else Weight(*record)
     return w if w.layout is None else w._replace(layout=Layout(*w.layout))
 
 

@@ -1,0 +1,1 @@
+"""Models that were written in PyTorch: what their weights are, found from one run."""

@@ -1,0 +1,73 @@
+"""`modnorm.adopt`: an optimizer for a model that was written in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, overload
+
+from torch import nn
+
+from modnorm import kernels
+from modnorm.adopting.masses import BLOCKS, SMALL
+from modnorm.adopting.plan import How, make_plan
+from modnorm.adopting.trace import unwrapped
+from modnorm.kernels.optimizer import NormedOptimizer
+from modnorm.kernels.plan import Plan
+from modnorm.kernels.state import plan_names
+
+Kind = Literal["normed_adam", "normed_sgd", "dualized_sgd"]
+KINDS = {"normed_adam": "NormedAdam", "normed_sgd": "NormedSGD", "dualized_sgd": "DualizedSGD"}
+
+
+def adopt(
+    model: nn.Module, example: Any = None, kind: str = "dualized_sgd", lr: float | None = None, *,
+    plan: Plan | None = None, plan_only: bool = False, params: Iterable[Any] | None = None,
+    sensitivity: How = "auto", blocks_mass: float = BLOCKS, small_mass: float = SMALL,
+    masses: Mapping[str, float] | None = None, **options: Any,
+) -> Any:  # fmt: skip
+    """An optimizer over all weights of a model with one learning rate; the model stays as it is.
+
+    One run of the model on the example tells what each parameter is, by its use and not by its
+    name: how it is stored, which logical weights it holds, and what comes after them. So do the
+    optimizer's `plan`, a record for each weight.
+
+    example: what the model is called with: a tensor, a tuple of arguments, a dict of them, or a
+        pair of both. A small batch will do.
+    kind: "dualized_sgd" (as Muon, for every weight in its own norm), "normed_adam" or "normed_sgd".
+    lr: the modular norm of a step; by default the optimizer's own.
+    plan: one that was made before, by `adopt(…).plan` or `modnorm.load_plan`, in place of a run.
+    plan_only: give the plan alone.
+    params: groups of named parameters with options of their own; by default all that are trained.
+    sensitivity: "declared" by the operations that come after a weight, "measured" at the weights as
+        they are, by random cotangents; "auto" measures where what is declared says little: if sums
+        grow along a stream that no norm reads, or an operation is not known.
+    blocks_mass: the mass of all blocks of a repetition together, where a table or readout has 1.
+    small_mass: that of a bias or gain.
+    masses: by pattern of names of weights in the plan (as fnmatch), masses to take instead.
+    options: the optimizer's.
+
+    Raises:
+        ValueError: if the output depends on no parameter, or an option is none.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    if plan is None:
+        if example is None:
+            raise ValueError("adopt needs an example of what the model is called with, or a plan")
+        plan = make_plan(
+            model, example, sensitivity=sensitivity, blocks_mass=blocks_mass,
+            small_mass=small_mass, masses=masses,
+        )  # fmt: skip
+    if plan_only:
+        return plan
+    if lr is not None:
+        options["lr"] = lr
+    if params is None:
+        own = dict(unwrapped(model).named_parameters())
+        own |= dict(zip(plan_names(list(own), plan.stored), own.values(), strict=True))
+        params = [(w.name, own[w.name]) for w in plan.stored if w.name in own]
+    made: type[NormedOptimizer] = getattr(kernels, KINDS[kind])
+    return made(params, plan=plan, **options)
+
+
+__all__ = ["KINDS", "Kind", "adopt", "overload"]
