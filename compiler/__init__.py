@@ -6,15 +6,19 @@
     modnorm.explain("gpt.mod", "head.linear")       # how a weight's target comes about
     modnorm.check("gpt.mod")                        # what is declared and certified, measured
     modnorm.transfer("gpt.mod", vary={"blocks": [2, 4]})   # how the best learning rate drifts
+    modnorm.adopt(model, example, lr=0.3)           # an optimizer for a model written in PyTorch
 
-Nothing here imports torch before a model is loaded.
+Nothing here imports torch before a model is loaded, or adopted.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from modnorm.adopting.interface import adopt
+    from modnorm.adopting.plan import load_plan
     from modnorm.api import (
         Check,
         CheckError,
@@ -46,20 +50,28 @@ __all__ = [
     "Report",
     "Transfer",
     "__version__",
+    "adopt",
     "analyse_text",
     "check",
     "compile",
     "explain",
     "load",
+    "load_plan",
     "read_monitor",
     "report",
     "transfer",
 ]
 
 
+ADOPTING = {"adopt": "modnorm.adopting.interface", "load_plan": "modnorm.adopting.plan"}
+"""What needs torch at once, and where it is."""
+
+
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in ADOPTING:
+        return getattr(import_module(ADOPTING[name]), name)
     from modnorm import api
 
     # the package `modnorm.report` takes the name of the function, and can be called like it

@@ -28,9 +28,7 @@ def needed(trace: Trace, wanted: Iterable[int], given: Iterable[int]) -> list[No
     return [trace.nodes[number] for number in sorted(nodes)]
 
 
-def execute(
-    trace: Trace, wanted: Iterable[int], given: Mapping[int, Tensor]
-) -> dict[int, Tensor]:
+def execute(trace: Trace, wanted: Iterable[int], given: Mapping[int, Tensor]) -> dict[int, Tensor]:
     """Values of the run, or of one in which `given` stand in their places."""
     wanted = set(wanted)
     values: dict[int, Any] = dict(given)

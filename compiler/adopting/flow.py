@@ -42,6 +42,11 @@ ONES = frozenset(
     " im2col fold rsub add sub".split()
 )
 """Operations of which 1 is declared, in each of their inputs."""
+POOLS = frozenset(
+    "mean avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d max_pool1d"
+    " max_pool2d max_pool3d upsample_nearest2d upsample_bilinear2d".split()
+)
+"""Those of them that keep the size of a stream, which a norm may read behind them."""
 LARGEST = 64
 """Operations that a function may be written out in."""
 LOSSES = frozenset(
@@ -57,7 +62,7 @@ class Flow:
     edges: of each value its readers, and how far they move with it. outputs: whose norms are the
     model's. unclear: of sums of a value and what is made of it, which no norm reads: what does.
     guessed: names of operations of which nothing is declared; 1 was taken. sites: what an
-        operation of an attention reads in one of its arguments: q, k or v.
+        operation of an attention reads in one of its arguments: q, k or v. sums: of streams.
     """
 
     trace: Trace
@@ -66,6 +71,7 @@ class Flow:
     below: dict[int, float] = field(default_factory=dict)
     unclear: dict[int, str] = field(default_factory=dict)
     guessed: set[str] = field(default_factory=set)
+    sums: set[int] = field(default_factory=set)
     sites: dict[tuple[int, int], str] = field(default_factory=dict)
 
     def inputs(self, node: Node) -> list[int]:
@@ -77,27 +83,24 @@ class Flow:
         value = self.trace.values[number]
         return value.live and value.floating and value.weight is None
 
-    def of_rows(self, value: int, rows: Tensor, first: int, last: int) -> float:
-        """The sensitivity downstream of some features of a value: of those that these rows made.
-
-        Labels of their parameter are from `first` on, and below `last`.
-        """
-        known: dict[int, float] = {}
-
-        def visit(number: int) -> float:
-            if number not in known:
-                total = 1.0 if number in self.outputs else 0.0
-                for reader, size in self.edges.get(number, ()):
-                    labels = self.trace.features.get(reader)
-                    own = None if labels is None else labels.distinct()
-                    if own is None or not bool(((own >= first) & (own < last)).any()):
-                        total += size * self.below.get(reader, 0.0)
-                    elif bool(torch.isin(rows, own).any()):
-                        total += size * visit(reader)
-                known[number] = total
-            return known[number]
-
-        return visit(value)
+    def of_rows(self, value: int, rows: Tensor) -> float:
+        """The sensitivity downstream of some features of a value: of those that these rows made."""
+        total = 1.0 if value in self.outputs else 0.0
+        whole = self.trace.span(rows)
+        for reader, size in self.edges.get(value, ()):
+            labels, own = self.trace.features.get(reader), rows
+            if reader in self.trace.links:
+                kept, other = self.trace.links[reader]
+                if bool(torch.isin(rows, other).any()):  # in a sum, known by what it is added to
+                    own = torch.unique(kept[torch.isin(other, rows)])
+            there = None if labels is None else labels.distinct()
+            if there is None or (
+                own is rows and not bool(((there >= whole[0]) & (there < whole[1])).any())
+            ):
+                total += size * self.below.get(reader, 0.0)
+            elif bool(torch.isin(own, there).any()):
+                total += size * self.of_rows(reader, own)
+        return total
 
 
 def find_outputs(trace: Trace) -> tuple[int, ...]:
@@ -146,6 +149,7 @@ class _Finder:
                     if self.acts(number):
                         self.readers[number].append(node)
         self.terms: dict[int, float] = {}
+        self.guessed: dict[int, str] = {}
         self.dominators = self.dominated()
         self.shortcuts: dict[int, tuple[int, float, bool]] = {}
         self.attended: dict[int, list[tuple[int, float]]] = {}
@@ -184,6 +188,9 @@ class _Finder:
         if len(own) == 1 and (node.name in MOVES | KEEPS | ONES or self.weighted(node)):
             return None
         start = own[0] if len(own) == 1 else start
+        before, after = (self.trace.features.get(n) for n in (start, number))
+        if before and after and not torch.equal(before.distinct(), after.distinct()):
+            return None  # a product of features, say, by others of the same matrix
         inside = self.between(start, number)
         if inside is None or not any(n.name not in MOVES | KEEPS | {"add"} for n in inside):
             return None
@@ -293,7 +300,7 @@ class _Finder:
     def passed(self, number: int) -> int:
         """What a value was before it was only moved, or dropped out of."""
         while (made := self.made(number)) is not None and (
-            made.name in KEEPS or made.name in MOVES and len(self.inputs(made)) == 1
+            made.name in KEEPS or (made.name in MOVES and len(self.inputs(made)) == 1)
         ):
             number = self.inputs(made)[0] if self.inputs(made) else made.inputs[0]
         return number
@@ -366,12 +373,11 @@ class _Finder:
 
     def source(self, number: int) -> int:
         """A stream's sum, from what only passes it on."""
-        while number not in self.terms and (made := self.made(number)) is not None:
-            own = self.inputs(made)
-            if made.name not in KEEPS | MOVES or len(own) != 1:
-                break
-            number = own[0]
-        return number
+        made = self.made(number)
+        if number in self.terms or made is None or made.name not in KEEPS | MOVES | POOLS:
+            return number
+        before = {self.source(n) for n in self.inputs(made)}
+        return before.pop() if len(before) == 1 and not self.weighted(made) else number
 
     def skipped(self, own: list[int]) -> int | None:
         """Of two values the one that the other is made of."""
@@ -404,7 +410,7 @@ class _Finder:
             for out in node.outputs:
                 if out not in self.above or self.normalizes(node, out, number):
                     continue
-                if node.name in KEEPS | MOVES and len(self.inputs(node)) == 1:
+                if self.source(out) == self.source(number):
                     found = self.reader(out)
                     if found is not None:
                         return found
@@ -450,6 +456,8 @@ class _Finder:
             own = sum(size * below[out] for out, size in edges[number] if out in below)
             below[number] += own
         found.edges, found.below = dict(edges), dict(below)
+        found.sums = set(self.terms)
+        found.guessed = {name for out, name in self.guessed.items() if below[out]}
         return found
 
     def steps(self, node: Node, out: int) -> Iterator[tuple[int, float]]:
@@ -478,7 +486,7 @@ class _Finder:
             yield from ((n, float(Product().sensitivity)) for n in own)
         else:
             if node.name not in MOVES | KEEPS | SUMS | ONES:
-                self.found.guessed.add(node.name)
+                self.guessed[out] = node.name
             yield from ((n, 1.0) for n in own)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, overload
+from typing import Any
 
 from torch import nn
 
@@ -15,7 +15,6 @@ from modnorm.kernels.optimizer import NormedOptimizer
 from modnorm.kernels.plan import Plan
 from modnorm.kernels.state import plan_names
 
-Kind = Literal["normed_adam", "normed_sgd", "dualized_sgd"]
 KINDS = {"normed_adam": "NormedAdam", "normed_sgd": "NormedSGD", "dualized_sgd": "DualizedSGD"}
 
 
@@ -38,11 +37,13 @@ def adopt(
     plan: one that was made before, by `adopt(…).plan` or `modnorm.load_plan`, in place of a run.
     plan_only: give the plan alone.
     params: groups of named parameters with options of their own; by default all that are trained.
-    sensitivity: "declared" by the operations that come after a weight, "measured" at the weights as
-        they are, by random cotangents; "auto" measures where what is declared says little: if sums
-        grow along a stream that no norm reads, or an operation is not known.
+    sensitivity: how far the output moves with what a weight gives, as "declared" by the operations
+        that come after it, or "measured" by random cotangents, at random weights of norm 1, where
+        the modular norm is meant, or, with "as_is", at those that the model has. "auto" measures
+        where what is declared says little: if sums grow along a stream that no norm reads, if an
+        operation is not known, or a weight is not understood.
     blocks_mass: the mass of all blocks of a repetition together, where a table or readout has 1.
-    small_mass: that of a bias or gain.
+    small_mass: that of a bias or gain, or of a weight that is not understood.
     masses: by pattern of names of weights in the plan (as fnmatch), masses to take instead.
     options: the optimizer's.
 
@@ -68,6 +69,3 @@ def adopt(
         params = [(w.name, own[w.name]) for w in plan.stored if w.name in own]
     made: type[NormedOptimizer] = getattr(kernels, KINDS[kind])
     return made(params, plan=plan, **options)
-
-
-__all__ = ["KINDS", "Kind", "adopt", "overload"]

@@ -62,8 +62,8 @@ class Labels:
         for axis, stride in enumerate(found.stride()):
             if stride == 0:
                 found = found.narrow(axis, 0, min(1, found.shape[axis]))
-        found = found.unique()
-        return found[found != NONE]
+        once: Tensor = torch.unique(found)
+        return once[once != NONE]
 
     def like(self, shape: Sequence[int]) -> Labels:
         """Broadcast to a shape."""

@@ -16,7 +16,7 @@ from modnorm.adopting.roles import Found
 from modnorm.adopting.trace import KEEPS, MOVES, Trace
 
 SMALL = 0.1
-"""The mass of a bias or gain, where that of a matrix is 1."""
+"""The mass of a bias or gain, or of what is not understood, where that of a matrix is 1."""
 BLOCKS = 32.0
 """The mass of a repetition of blocks, by the sweeps in docs/transfer.md."""
 
@@ -27,13 +27,14 @@ def blocks(trace: Trace, weights: Sequence[Found]) -> dict[str, tuple[str, str]]
     A repetition is that of modules of one class under numbers in one module, as in a ModuleList,
     which have two matrices or more each. Of one in another the outer one counts.
     """
-    members: dict[tuple[str, str], dict[str, list[Found]]] = defaultdict(lambda: defaultdict(list))
+    members: dict[tuple[str, str], dict[str, list[Found]]] = {}
     for weight in weights:
         parts = weight.parameter.split(".")
         for i, part in enumerate(parts[:-1]):
             if part.isdigit():
                 holder, block = ".".join(parts[:i]), ".".join(parts[: i + 1])
-                members[holder, trace.classes.get(block, "")][block].append(weight)
+                key = holder, trace.classes.get(block, "")
+                members.setdefault(key, {}).setdefault(block, []).append(weight)
     found: dict[str, tuple[str, str]] = {}
     for (holder, kind), inside in sorted(members.items(), key=lambda item: item[0][0].count(".")):
         heavy = [
@@ -77,20 +78,20 @@ def find_masses(
     trace: Trace, weights: Sequence[Found], given: Mapping[str, float],
     blocks_mass: float, small: float,
 ) -> dict[str, float]:  # fmt: skip
-    """The mass of each weight by name; `given` has those of patterns of names, which count first."""
-    own = {w.name: small if w.role in ("bias", "gain") else 1.0 for w in weights}
-    where = blocks(trace, weights)
+    """The mass of each weight by name; `given` has those of patterns of names."""
+    own = {w.name: small if w.role in ("bias", "gain", "opaque") else 1.0 for w in weights}
+    located = blocks(trace, weights)
     inside: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for name, (repetition, block) in where.items():
+    for name, (repetition, block) in located.items():
         inside[repetition][block].append(name)
-    for repetition in inside.values():
-        for names in repetition.values():
+    for members in inside.values():
+        for names in members.values():
             total = sum(own[name] for name in names)
             for name in names:
-                own[name] *= blocks_mass / len(repetition) / total
+                own[name] *= blocks_mass / len(members) / total
     together: dict[int, list[str]] = defaultdict(list)
     for name, group in added_up(trace, weights).items():
-        if name not in where:
+        if name not in located:
             together[group].append(name)
     for names in together.values():
         own.update(dict.fromkeys(names, 1 / len(names)))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from modnorm.adopting.labels import NONE, Labels
+from modnorm.adopting.labels import Labels
 from modnorm.adopting.trace import Read, Trace
 from modnorm.adopting.uses import Use, along
 from modnorm.kernels.weight import Layout
@@ -39,15 +40,20 @@ class Piece:
 class Signs:
     """For labels of rows, numbers that say which operations read the features that they make."""
 
-    def __init__(self, reads: Iterable[Read]) -> None:
-        reads = [read for read in reads if len(read.rows)]
-        every = [read.rows for read in reads]
-        self.labels = torch.cat(every).unique() if every else torch.empty(0, dtype=torch.int64)
+    def __init__(self, reads: Iterable[Read], links: Iterable[tuple[Tensor, Tensor]] = ()) -> None:
+        """links: pairs of rows whose features were added up; they are read as the first are."""
+        reads, links = [read for read in reads if len(read.rows)], list(links)
+        every = [*(read.rows for read in reads), *(rows for link in links for rows in link)]
+        self.labels = torch.unique(torch.cat(every)) if every else torch.empty(0, dtype=torch.int64)
         self.marks = torch.zeros(len(self.labels), dtype=torch.int64)
         for read in reads:
-            at = torch.searchsorted(self.labels, read.rows)
-            mark = read.node * 64 + read.slot + 1
-            self.marks[at] = (self.marks[at] * 1000003 + mark) % (2**31 - 1)
+            self.mark(read.rows, torch.tensor(read.node * 64 + read.slot + 1))
+        for kept, other in reversed(links):
+            self.mark(other, self.marks[torch.searchsorted(self.labels, kept)])
+
+    def mark(self, rows: Tensor, marks: Tensor) -> None:
+        at = torch.searchsorted(self.labels, rows)
+        self.marks[at] = (self.marks[at] * 1000003 + marks) % (2**31 - 1)
 
     def of(self, labels: Tensor) -> list[int]:
         """The same number for rows that the same operations read; 0 for those that none does."""
@@ -83,7 +89,7 @@ class View:
 def runs(signs: Sequence[int]) -> list[tuple[int, int]]:
     """From where to where the same sign stands."""
     cuts = [0, *(i for i in range(1, len(signs)) if signs[i] != signs[i - 1]), len(signs)]
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(pairwise(cuts))
 
 
 def periodic(signs: Sequence[int]) -> tuple[int, list[tuple[int, int]]]:
@@ -117,8 +123,11 @@ def views(uses: Sequence[Use], trace: Trace, name: str) -> list[View]:
                 rows = along(labels, axes[1][0]).tensor() + start
             reach = sum((n - 1) * s for n, s in zip(labels.shape, labels.stride, strict=True))
             if (
-                use.kind == "matrix" and len(shape) > 2 and not use.stack
-                and len(labels.shape) == 2 and labels.offset % step + reach < step
+                use.kind == "matrix"
+                and len(shape) > 2
+                and not use.stack
+                and len(labels.shape) == 2
+                and labels.offset % step + reach < step
             ):  # one of copies side by side: those that this run did not use are like it
                 labels = Labels(
                     labels.offset % step, (shape[0], *labels.shape), (step, *labels.stride)
@@ -203,9 +212,9 @@ def finer(shape: tuple[int, ...], found: Iterable[View]) -> tuple[int, ...]:
         if view.out is not None and 0 < view.period < view.labels.shape[view.out]:
             points.add(view.labels.stride[view.out] * view.period)
     ordered = sorted(points)
-    if ordered[0] < 1 or any(b % a for a, b in zip(ordered, ordered[1:], strict=False)):
+    if ordered[0] < 1 or any(b % a for a, b in pairwise(ordered)):
         raise Uncut
-    found_axes = [b // a for a, b in zip(ordered, ordered[1:], strict=False)]
+    found_axes = [b // a for a, b in pairwise(ordered)]
     return tuple(reversed(found_axes)) or (1,)
 
 
@@ -246,6 +255,3 @@ def placed(
     rest = [i for i in range(len(split)) if i not in take]
     take |= {i: (starts[i], starts[i] + 1) for i in rest}
     return Layout(name, shape, split, tuple(take[i] for i in range(len(split))), (*rest, *order))
-
-
-__all__ = ["NONE", "Piece", "Signs", "Uncut", "cut"]

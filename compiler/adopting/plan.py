@@ -14,14 +14,21 @@ from torch import Tensor, nn
 
 from modnorm.adopting.flow import Flow, find_flow
 from modnorm.adopting.masses import BLOCKS, SMALL, find_masses
-from modnorm.adopting.measure import sensitivities
-from modnorm.adopting.roles import Found, feature, find_roles
+from modnorm.adopting.measure import of_norm_one, sensitivities
+from modnorm.adopting.roles import MATRICES, Found, feature, find_roles
 from modnorm.adopting.trace import Node, Trace, record, unwrapped
-from modnorm.adopting.uses import Use, features, uses
+from modnorm.adopting.uses import Use, features, settled, uses
 from modnorm.kernels.plan import FORMAT, Plan
-from modnorm.kernels.weight import Layout, Weight
+from modnorm.kernels.weight import Weight
 
-How = Literal["auto", "declared", "measured"]
+FELT = 1e-3
+"""What moves the output less, in proportion to the median weight, is said to have no effect."""
+WIDE = 1e4
+"""Declared sensitivities so far apart are sums over paths that cancel, as of steps in time."""
+UNKNOWN = dict.fromkeys(
+    ("cross_entropy", "mse"), "no file describes the model, so that nothing is known of curvature"
+)
+How = Literal["auto", "declared", "measured", "as_is"]
 
 
 def some(names: Sequence[str]) -> str:
@@ -39,7 +46,8 @@ def traced(model: nn.Module, example: Any) -> tuple[Trace, list[Use]]:
         found.extend(own)
         return features(own, node, trace)
 
-    return record(model, example, read), found
+    trace = record(model, example, read)
+    return trace, settled(found, trace)
 
 
 def make_plan(
@@ -53,7 +61,9 @@ def make_plan(
     trained = {name for name, p in inner.named_parameters() if p.requires_grad}
     reached = {name for name in trace.names if name in trained}
     weights = [
-        w for w in find_roles(trace, found, flow) if w.parameter in reached and alive(w, trace, flow)
+        w
+        for w in find_roles(trace, found, flow)
+        if w.parameter in reached and alive(w, trace, flow)
     ]
     missing = sorted(trained - {w.parameter for w in weights})
     if not weights:
@@ -86,10 +96,9 @@ def make_plan(
         )
         for w in weights
     ]  # fmt: skip
-    none = "nothing is known of the curvature behind a model that no file describes"
     return AdoptedPlan(
         records, model=type(inner).__name__,
-        smoothness={"cross_entropy": none, "mse": none},
+        smoothness=UNKNOWN,
     )  # fmt: skip
 
 
@@ -108,15 +117,12 @@ def where(weight: Found, trace: Trace) -> str:
     return f"{weight.name} in {place(weight, trace)}"
 
 
-def ends(weight: Found, use: Use, trace: Trace) -> tuple[int, Tensor | None, str]:
-    """What a use gives: a value, labels of the rows whose features count, and their parameter."""
+def ends(weight: Found, use: Use, trace: Trace) -> tuple[int, Tensor | None]:
+    """What a use gives: a value, and labels of the rows whose features count, if not all do."""
     out = trace.nodes[use.node].outputs[0]
-    if weight.rows is None:
-        return out, None, ""
-    rows = weight.rows
-    if use.features is not None:
-        rows = feature(use, rows, trace)
-    return out, rows, trace.parameter(int(rows[0]))
+    if weight.rows is None or use.features is None:
+        return out, weight.rows
+    return out, feature(use, weight.rows, trace)
 
 
 def downstream(
@@ -124,43 +130,49 @@ def downstream(
 ) -> tuple[dict[str, float], dict[str, str]]:
     """The sensitivity downstream of each weight, and whether it is declared or measured."""
     declared = {w.name: declared_of(w, trace, flow) for w in weights}
-    clear = not flow.unclear and not flow.guessed
-    if how == "declared" or (how == "auto" and clear and all(declared.values())):
+    if how == "declared" or (how == "auto" and is_clear(flow, weights, declared)):
         return {n: s or 1.0 for n, s in declared.items()}, dict.fromkeys(declared, "declared")
     places: dict[object, tuple[int, Tensor | None]] = {}
     for weight in weights:
         for i, use in enumerate(weight.uses):
-            if weight.role in ("matrix", "readout", "router", "experts", "conv", "taps", "table",
-                               "tied"):  # fmt: skip
-                places[weight.name, i] = ends(weight, use, trace)[:2]
+            if weight.role in (*MATRICES, "table", "tied"):
+                places[weight.name, i] = ends(weight, use, trace)
             else:
                 places[weight.name, i] = use.number, None
-    found = sensitivities(trace, places, flow.outputs)
+    given = {} if how == "as_is" else of_norm_one(trace, weights)
+    found = sensitivities(trace, places, flow.outputs, given)
     measured = {w.name: together(w, trace, [found[w.name, i] for i in range(len(w.uses))])
                 for w in weights}  # fmt: skip
-    ratios = [measured[n] / s for n, s in declared.items() if s > 0 and measured[n] > 0]
-    factor = statistics.median(ratios) if ratios else 1.0
-    tiny = 1e-6 * max(measured.values(), default=0.0)
-    sizes, kinds = {}, {}
-    for name, size in measured.items():
-        known = size > tiny  # not behind what begins at zero
-        sizes[name] = size if known else (declared[name] or 1.0) * factor
-        kinds[name] = "measured" if known else "declared"
-    return sizes, kinds
+    for role in {w.role for w in weights}:  # the bias of keys has no effect: it has that of others
+        own = [w.name for w in weights if w.role == role]
+        felt = [
+            measured[n] for n in own if measured[n] > FELT * statistics.median(measured.values())
+        ]
+        for name in own:
+            if measured[name] not in felt:
+                measured[name] = statistics.median(felt or measured.values()) or 1.0
+    most = max(measured.values())
+    for weight in weights:  # what is not understood moves no further than what moves the least
+        if weight.role == "opaque":
+            measured[weight.name] = most
+    return measured, dict.fromkeys(measured, "measured")
+
+
+def is_clear(flow: Flow, weights: Sequence[Found], declared: Mapping[str, float]) -> bool:
+    """Whether what is declared says how far weights move the output, roughly."""
+    sizes = [declared[w.name] for w in weights if w.role in MATRICES]
+    sizes = sizes or list(declared.values())
+    if any(w.role == "opaque" for w in weights):
+        return False
+    within = min(sizes) > 0 and max(sizes) < WIDE * min(sizes)
+    return not flow.unclear and not flow.guessed and within
 
 
 def declared_of(weight: Found, trace: Trace, flow: Flow) -> float:
     sizes = []
     for use in weight.uses:
-        out, rows, name = ends(weight, use, trace)
-        if rows is None:
-            sizes.append(flow.below.get(out, 0.0))
-        else:
-            first = trace.starts[name]
-            count = 1
-            for side in trace.shapes[name]:
-                count *= side
-            sizes.append(flow.of_rows(out, rows, first, first + count))
+        out, rows = ends(weight, use, trace)
+        sizes.append(flow.below.get(out, 0.0) if rows is None else flow.of_rows(out, rows))
     return together(weight, trace, sizes)
 
 
@@ -175,30 +187,32 @@ def together(weight: Found, trace: Trace, sizes: Sequence[float]) -> float:
     return max(parts.values(), default=0.0)
 
 
+class Saved(msgspec.Struct, forbid_unknown_fields=True):
+    """A plan as JSON: a record is a row, with the fields of `Weight` in order."""
+
+    format: int
+    model: str
+    weights: list[Weight]
+
+
 class AdoptedPlan(Plan):
     """A plan that can be kept in a file."""
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON, for `modnorm.load_plan`."""
-        weights = [w._asdict() | {"layout": w.layout and w.layout._asdict()} for w in self]
-        data = {"format": FORMAT, "model": self.model, "weights": weights}
-        Path(path).write_bytes(msgspec.json.format(msgspec.json.encode(data), indent=1))
+        data = msgspec.json.encode(Saved(FORMAT, self.model, list(self)))
+        Path(path).write_bytes(msgspec.json.format(data, indent=1))
 
 
 def load_plan(path: str | Path) -> AdoptedPlan:
-    """A plan that `save` has written. ValueError if a file is none."""
+    """A plan that `save` has written.
+
+    Raises:
+        ValueError: if a file is none.
+        OSError: if it cannot be read.
+    """
     try:
-        data = msgspec.json.decode(Path(path).read_bytes())
-        weights = [
-            Weight(**row | {
-                "shape": tuple(row["shape"]),
-                "layout": row["layout"] and Layout(
-                    row["layout"]["parameter"], *(tuple(row["layout"][k]) for k in ("shape", "split")),
-                    tuple(map(tuple, row["layout"]["take"])), tuple(row["layout"]["order"]),
-                ),
-            })
-            for row in data["weights"]
-        ]  # fmt: skip
-        return AdoptedPlan(weights, format=data["format"], model=data["model"])
-    except (KeyError, TypeError, msgspec.DecodeError) as error:
+        data = msgspec.json.decode(Path(path).read_bytes(), type=Saved)
+    except msgspec.DecodeError as error:
         raise ValueError(f"{path} is no plan that modnorm has saved: {error}") from None
+    return AdoptedPlan(data.weights, format=data.format, model=data.model, smoothness=UNKNOWN)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from modnorm.adopting.flow import Flow
@@ -23,6 +22,8 @@ from modnorm.ops.vectors import Bias, Scale
 
 ORDER = ("matrix", "kernel", "table", "vector", "gain", "bias", "opaque")
 """Kinds of uses; of several of a parameter, the first says what it is."""
+MATRICES = ("matrix", "readout", "router", "experts", "conv", "taps")
+"""Roles of weights that consist of matrices."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,12 @@ def by_parameter(uses: Sequence[Use], trace: Trace) -> dict[str, list[Use]]:
 
 def find_roles(trace: Trace, uses: Sequence[Use], flow: Flow) -> Iterator[Found]:
     """The logical weights, in the order in which they are first used."""
-    signs = Signs(trace.reads)
+    signs = Signs(trace.reads, trace.links.values())
     last = last_weights(trace, uses, flow)
     for name, own in by_parameter(uses, trace).items():
         kinds = {use.kind for use in own}
         kind = next(k for k in ORDER if k in kinds)
-        role = kind
+        role: str = kind
         if kind == "matrix" and "table" in kinds:
             kind, role = "table", "tied"
         main = [use for use in own if use.kind == kind]
@@ -132,16 +133,14 @@ def described(
     if kind == "kernel":
         return kernel(name, piece, uses, trace, last)
     if kind == "table":
-        rows = piece.shape[0] if piece.shape else 1
-        wanted = (rows, math.prod(piece.shape[1:]))
+        size = piece.shape[0], math.prod(piece.shape[1:])
         return Found(
-            name, name, role, Embed.name, Embed.norm.name, wanted,
-            plain(layout, shape, wanted), uses,
+            name, name, role, Embed.name, Embed.norm.name, size, plain(layout, shape, size), uses
         )  # fmt: skip
     use = piece.uses[0]
     copies, out = piece.shape[: piece.stack], len(use.out)
     rows = math.prod(piece.shape[piece.stack : piece.stack + out])
-    wanted = (*copies, rows, math.prod(piece.shape[piece.stack + out :]))
+    wanted: tuple[int, ...] = (*copies, rows, math.prod(piece.shape[piece.stack + out :]))
     if copies:
         role = "experts"
         wanted = (math.prod(copies), *wanted[-2:])
@@ -162,9 +161,7 @@ def plain(layout: Layout, shape: tuple[int, ...], wanted: tuple[int, ...]) -> La
     return None if shape == wanted and ordered and full else layout
 
 
-def kernel(
-    name: str, piece: Piece, uses: tuple[Use, ...], trace: Trace, last: set[int]
-) -> Found:
+def kernel(name: str, piece: Piece, uses: tuple[Use, ...], trace: Trace, last: set[int]) -> Found:
     """A convolution's weight, as the operation of the language has it."""
     shape, use, node = trace.shapes[name], piece.uses[0], trace.nodes[piece.uses[0].node]
     sides = shape[2:]
@@ -182,7 +179,9 @@ def kernel(
         norm, wanted, layout = op.norm.name, op.measured_shape, op.layout(name)
     elif use.transposed:  # (in, out, taps)
         wanted = (shape[1], shape[0], 1, math.prod(sides))
-        layout = Layout(name, shape, shape, tuple((0, n) for n in shape), (1, 0, 2, 3)[: len(shape)])
+        layout = Layout(
+            name, shape, shape, tuple((0, n) for n in shape), (1, 0, 2, 3)[: len(shape)]
+        )
     atom = f"{'ConvTranspose' if use.transposed else 'Conv'}{len(sides)}D"
     if math.prod(piece.shape) < math.prod(shape):  # one of several, by their channels
         channels = piece.shape[0] if piece.layout.order[0] == 0 else piece.shape[piece.stack]
@@ -212,7 +211,7 @@ def operation(shape: tuple[int, ...], use: Use, node: Node) -> Any:
 
 
 def last_weights(trace: Trace, uses: Sequence[Use], flow: Flow) -> set[int]:
-    """Operations with matrices or kernels behind which no other comes: their outputs are the model's."""
+    """Operations with matrices or kernels behind which no other weight comes."""
     big = {use.node for use in uses if use.kind in ("matrix", "kernel")}
     any_weight = {use.node for use in uses if use.kind != "bias"}
     behind: dict[int, bool] = {}  # of a value, whether a weight comes after it
@@ -238,12 +237,7 @@ def is_whole(trace: Trace, number: int, flow: Flow) -> bool:
         if at in flow.outputs:
             return True
         for reader, _ in flow.edges.get(at, ()):
-            made = trace.values[reader].node
-            node = None if made is None else trace.nodes[made]
-            live = [n for n in node.inputs if trace.values[n].live] if node else []
-            if node and node.name == "add" and len(live) > 1 and trace.features.get(reader) is None:
-                continue
-            if reader not in seen:
+            if reader not in seen | flow.sums:
                 seen.add(reader)
                 open_.append(reader)
     return False
@@ -261,7 +255,13 @@ def chooses(node: Node, trace: Trace) -> bool:
         for other in readers.get(number, ()):
             if other.name == "topk":
                 return True
-            passes = other.name in KEEPS | MOVES | {"softmax", "sigmoid", "add", "scatter", "zeros_like"}
+            passes = other.name in KEEPS | MOVES | {
+                "softmax",
+                "sigmoid",
+                "add",
+                "scatter",
+                "zeros_like",
+            }
             if passes and depth < 8:
                 open_ += [(n, depth + 1) for n in other.outputs]
     return False
@@ -290,18 +290,20 @@ def reader_name(piece: Piece, trace: Trace, flow: Flow) -> str:
             if (name := flow.sites.get((read.node, read.slot))) is not None:
                 return name
             node = trace.nodes[read.node]
-            return "gate" if len(flow.inputs(node)) == 1 and node.name not in MOVES | KEEPS and not any(
-                trace.values[n].weight is not None for n in node.inputs
-            ) else ""
+            return (
+                "gate"
+                if len(flow.inputs(node)) == 1
+                and node.name not in MOVES | KEEPS
+                and not any(trace.values[n].weight is not None for n in node.inputs)
+                else ""
+            )
     return ""
 
 
 def feature(use: Use, rows: Tensor, trace: Trace) -> Tensor:
     """Labels of the features that rows of a bias or gain go with."""
     labels = trace.values[use.number].weight
-    assert labels is not None and use.features is not None
+    assert labels is not None
+    assert use.features is not None
     axis = use.out[0]
     return use.features.tensor()[(rows - labels.offset) // max(labels.stride[axis], 1)]
-
-
-__all__ = ["Found", "by_parameter", "feature", "find_roles", "torch"]

@@ -6,6 +6,7 @@ operation, whatever Python led to it: data-dependent loops, checkpointing and wr
 
 from __future__ import annotations
 
+import math
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -126,7 +127,8 @@ class Trace:
 
     names: of parameters, each with all of its names. starts: by the first of them, its first label.
     outputs: numbers of the values that the model returns, with where they stand in it.
-    features: by number of a value, labels of the rows that made its features.
+    features: by number of a value, labels of the rows that made its features. links: by number of
+        a sum of features of two parameters, pairs of labels: those that it has, and the others.
     """
 
     names: dict[str, tuple[str, ...]]
@@ -136,8 +138,14 @@ class Trace:
     nodes: list[Node] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     features: dict[int, Labels] = field(default_factory=dict)
+    links: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     outputs: dict[str, int] = field(default_factory=dict)
     classes: dict[str, str] = field(default_factory=dict)
+
+    def span(self, rows: Tensor) -> tuple[int, int]:
+        """From where to where the labels of the parameter go that these are of."""
+        name = self.parameter(int(rows[0]))
+        return self.starts[name], self.starts[name] + math.prod(self.shapes[name])
 
     def parameter(self, label: int) -> str:
         """The name of the parameter with the entry of a label."""
@@ -198,9 +206,9 @@ def record(model: nn.Module, example: Any, read: Reading) -> Trace:
     model = unwrapped(model)
     names: dict[int, list[str]] = {}
     parameters: dict[int, Tensor] = {}
-    for name, p in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(p), []).append(name)
-        parameters[id(p)] = p
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+        parameters[id(parameter)] = parameter
     starts, count = {}, 0
     for key, p in parameters.items():
         starts[names[key][0]] = count
@@ -220,13 +228,13 @@ def record(model: nn.Module, example: Any, read: Reading) -> Trace:
     return trace
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operation while it is on."""
 
     def __init__(
         self, trace: Trace, parameters: Mapping[str, Tensor], model: nn.Module, read: Reading
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.trace, self.read = trace, read
         self.numbers: Any = WeakIdKeyDictionary()
         self.aliases: dict[int, list[weakref.ref[Tensor]]] = {}
@@ -289,9 +297,10 @@ class Recorder(TorchDispatchMode):
         return value
 
     def value(self, x: Tensor) -> Value:
-        """What is known of a tensor; one that is seen for the first time is a weight, or constant."""
+        """What is known of a tensor; one that no operation made is a weight, or constant."""
         if x in self.numbers:
-            return self.trace.values[self.numbers[x]]
+            known: Value = self.trace.values[self.numbers[x]]
+            return known
         weight = self.stored_labels(x)
         value = self.new(x, None, weight is not None)
         value.weight = weight
@@ -302,7 +311,7 @@ class Recorder(TorchDispatchMode):
         if not x.is_floating_point() or x.layout != torch.strided:
             return None
         for p, name in self.stored.get(x.untyped_storage()._cdata, ()):
-            first, start = x.storage_offset() - p.storage_offset(), self.trace.starts[name]
+            first, start = int(x.storage_offset() - p.storage_offset()), self.trace.starts[name]
             if not 0 <= first < max(p.numel(), 1) or (x.numel() and not p.numel()):
                 continue
             shape = tuple(x.shape)
@@ -315,9 +324,7 @@ class Recorder(TorchDispatchMode):
 
     # -- operations --------------------------------------------------------------------------
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         leaves = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
         values = [self.value(x) for x in leaves]
@@ -394,7 +401,9 @@ class Recorder(TorchDispatchMode):
             found = self.moved(node, args, kwargs, given, before)
             for value, labels in zip(news, found or (), strict=False):
                 value.weight = value.weight or labels
-            if not any(value.weight is not None for value in news):
+            kept = {trace.parameter(v.weight.offset) for v in news if v.weight is not None}
+            lost = [x for x in given.values() if trace.parameter(x.offset) not in kept]
+            if lost:
                 trace.features.update(self.read(node, trace))
             return
         given = {
@@ -413,8 +422,12 @@ class Recorder(TorchDispatchMode):
             return
         for slot, number in node.slots():
             if number in trace.features:
-                rows = trace.features[number].distinct()
-                trace.reads.append(Read(node.number, slot, rows))
+                labels = trace.features[number]
+                parts = [labels.distinct()]
+                if node.name == "glu":  # the product of a half and a function of the other
+                    halves = labels.tensor().chunk(2, int(node.argument("dim", -1)))
+                    parts = [torch.unique(half) for half in halves]
+                trace.reads += [Read(node.number, slot + i, x) for i, x in enumerate(parts)]
         trace.features.update(made_features)
 
     def moved(
@@ -447,9 +460,10 @@ class Recorder(TorchDispatchMode):
                 largest = max(own, key=lambda x: x.shape == shape)
                 weights = all(v.weight is not None or not v.live for v in before.values())
                 return [largest] if weights and largest.shape == shape else None
-            names = [self.trace.parameter(max(x.offset, 0)) for x in own]
-            if len(set(names)) > 1 or not torch.equal(own[0].distinct(), own[1].distinct()):
-                return None
+            if not torch.equal(own[0].distinct(), own[1].distinct()):
+                if len({self.trace.parameter(max(x.offset, 0)) for x in own}) == 1:
+                    return None
+                self.trace.links[node.outputs[0]] = pairs(*(x.like(shape).tensor() for x in own))
         try:
             return [own[0].like(shape)]
         except RuntimeError:
@@ -460,6 +474,16 @@ LOOKUPS = frozenset("index index_select gather embedding".split())
 """Operations that pick entries by integers; of vectors and matrices they are lookups in a table."""
 REDUCES = frozenset("softmax _softmax log_softmax cumsum sort linalg_vector_norm".split())
 """Operations on a weight whose output's entries come of several of its entries."""
+
+
+def pairs(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels that stand in the same places, each pair once."""
+    for axis in range(one.ndim):
+        if one.stride(axis) == other.stride(axis) == 0:
+            one, other = (x.narrow(axis, 0, min(1, x.shape[axis])) for x in (one, other))
+    both = torch.unique(torch.stack((one.flatten(), other.flatten())), dim=1)
+    both = both[:, (both != NONE).all(0)]
+    return both[0], both[1]
 
 
 def named_tensors(out: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

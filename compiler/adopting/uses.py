@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -58,12 +58,40 @@ def uses(node: Node, trace: Trace) -> list[Use]:
     """Every use of a weight by an operation."""
     weights = {number for _, number in node.slots() if trace.values[number].weight is not None}
     reader = READERS.get(node.name)
+    kept = {
+        trace.parameter(labels.offset)
+        for number in node.outputs if (labels := trace.values[number].weight) is not None
+    }  # fmt: skip
+    weights -= {n for n in weights if named(n, trace) in kept}
     found = [] if reader is None else [use for use in reader(node, trace) if use.number in weights]
     seen = {use.number for use in found}
     for slot, number in node.slots():
         if number in weights - seen and trace.values[number].floating:
             found.append(Use(node.number, slot, number, "opaque"))
     return found
+
+
+def named(number: int, trace: Trace) -> str:
+    """The parameter that a weight shows, or the first of them."""
+    labels = trace.values[number].weight
+    assert labels is not None
+    return trace.parameter(labels.offset)
+
+
+def settled(found: Sequence[Use], trace: Trace) -> list[Use]:
+    """Uses by operations between weights, as those of what is made of them in the end."""
+    readers: dict[int, list[Node]] = {}
+    for node in trace.nodes:
+        for number in node.inputs:
+            readers.setdefault(number, []).append(node)
+
+    def ends(node: Node) -> set[int]:
+        made = [n for n in node.outputs if trace.values[n].weight is not None]
+        if not made:
+            return {node.number}
+        return {end for n in made for other in readers.get(n, ()) for end in ends(other)}
+
+    return [replace(use, node=end) for use in found for end in sorted(ends(trace.nodes[use.node]))]
 
 
 def features(found: list[Use], node: Node, trace: Trace) -> dict[int, Labels]:
@@ -236,6 +264,12 @@ def normalisation(node: Node, trace: Trace) -> Iterator[Use]:
         yield Use(node.number, 2, ref.number, kind, tuple(range(rank)), x=x)  # type: ignore[arg-type]
 
 
+@reads("_weight_norm", "_weight_norm_interface")
+def lengths(node: Node, trace: Trace) -> Iterator[Use]:
+    axis = int(node.argument("dim", 0))
+    yield Use(node.number, 1, node.refs(1)[0], "gain", (axis,))
+
+
 @reads("prelu", "_prelu_kernel")
 def slope(node: Node, trace: Trace) -> Iterator[Use]:
     yield Use(node.number, 1, node.refs(1)[0], "gain", (0,), x=node.refs(0)[0])
@@ -274,7 +308,7 @@ def met(node: Node, trace: Trace) -> Iterator[Use]:
         if len(axes) == 1 and other in trace.features:
             theirs = trace.features[other]
             place = axes[0] - len(value.shape) + len(theirs.shape)
-            if 0 <= place and theirs.shape[place] == value.shape[axes[0]]:
+            if place >= 0 and theirs.shape[place] == value.shape[axes[0]]:
                 rows = along(theirs, place)
         yield Use(node.number, slot, number, "opaque", axes, features=rows, x=other)
 
@@ -293,4 +327,3 @@ def recurrent(node: Node, trace: Trace) -> Iterator[Use]:
             projects = bool(gates) and value.shape[0] % len(gates) != 0
             parts = () if projects else gates
             yield Use(node.number, slot, number, "matrix", (0,), (1,), parts=parts)
-

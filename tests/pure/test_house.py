@@ -35,6 +35,7 @@ LAYERS = (
     ("measure",),
     ("data",),
     ("sweep",),
+    ("adopting",),
 )
 """The parts of the package, each of which may import those before it and itself.
 

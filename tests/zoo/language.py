@@ -253,8 +253,8 @@ WHISPER = (
     within(
         "model",
         roles(
-            tied="decoder.embed_tokens.weight", table="encoder.embed_positions.weight",
-            vector="decoder.embed_positions.weight",  # a slice, where the encoder looks rows up
+            tied="decoder.embed_tokens.weight",
+            table="decoder.embed_positions.weight encoder.embed_positions.weight",
             matrix="*_attn.k_proj.weight",
         )
         | modules("encoder.conv[12]", "conv")
