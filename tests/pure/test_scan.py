@@ -62,6 +62,14 @@ def test_the_state_follows_from_the_cell(cell: str, state: str) -> None:
     assert shown(f"model M = Scan({cell}, carry = 1/2)") == state
 
 
+def test_the_state_of_a_scan_that_is_read_by_another() -> None:
+    """The outer state is known only once the inner scan has one, whatever is wrong with a guess."""
+    inner = "Scan(1/2 * (Linear(2, 2) @ Select(0)) + 1/2 * (Linear(2, 2) @ Select(1)))"
+    outer = f"1/2 * ({inner} @ Select(0)) + 1/2 * (Linear(2) @ Select(1))"
+    given = "input x: float[batch, 2, seq, 4]\n"
+    assert shown(f"model M = Scan({outer}, carry = 1)", given) == "float[batch, 2, seq, 2]"
+
+
 def test_a_sequence_may_hold_integers_beside_real_numbers() -> None:
     given = f"{X}input t: int[batch, seq] < 7\n"
     cell = "def cell = 1/2 * Select(0) + f @ Select(1)\n"
