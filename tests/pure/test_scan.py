@@ -202,6 +202,29 @@ def test_the_closed_form_of_the_certificate_is_that_of_the_declared_one() -> Non
         assert found.sharpness.alpha == float("inf")  # nothing is said of it
 
 
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        ("4 * Select(0) + 1/2 * Select(1)", "its states may outgrow floats"),
+        ("Tanh @ (4 * Select(0) + Select(1))", "its states may move further than floats can say"),
+    ],
+)
+def test_a_bound_that_no_float_holds_is_told_as_one(state: str, reason: str) -> None:
+    """4 to the power of 1000; to the power of 100 there is a bound."""
+    for steps in (1000, 100):
+        given = f"input x: float[batch, {steps}, 16]\n"
+        text = f"model M = Linear(2) @ Scan({state}, carry = 1) @ Linear(4)"
+        certificate = analysed(text, given).program.certificate
+        assert certificate is not None
+        if steps == 100:
+            assert certificate.kappa is not None
+            assert certificate.kappa >= 4.0**99 / 1e3
+            continue
+        (found,) = certificate.reasons
+        assert found.op == "Scan"
+        assert found.text.startswith(f"over 1,000 steps {reason}")
+
+
 def test_a_sum_without_end() -> None:
     """Of a matrix that shrinks only in the long run, with two tensors: against its inverse."""
     types = [Tensor("float", (2, 3))] * 2
