@@ -444,6 +444,7 @@ RENAMED: Mapping[str, tuple[str, ...]] = {
         ("out_features out_channels out_dim out_size units filters hidden_size", "out hidden"),
         ("features output_dim", "out dim"),
         ("output_size pool_size", "size"),
+        ("name", "i"),
         ("kernel_size kernel_shape window_shape", "kernel size"),
         ("strides", "stride"),
         ("dilation_rate", "dilation"),
