@@ -105,7 +105,12 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
         "ConvTranspose2D(out, kernel = 2, stride = 2, padding = 0) >> Bias",
         note="a bias is an operation of its own",
     ),
-    _missing("ConvTranspose1d ConvTranspose3d LazyConvTranspose1d LazyConvTranspose3d"),
+    Equivalent(
+        "ConvTranspose1d LazyConvTranspose1d Conv1DTranspose Deconv1D",
+        "ConvTranspose1D(out, kernel = 2, stride = 2, padding = 0) >> Bias",
+        note="a bias is an operation of its own",
+    ),
+    _missing("ConvTranspose3d LazyConvTranspose3d"),
     Equivalent("Embedding", "Embed(count, dim)"),
     Equivalent(
         "PositionalEncoding PositionEmbedding PositionalEmbedding arange",

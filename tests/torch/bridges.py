@@ -261,6 +261,8 @@ class Bridges:
         """A convolution that keeps the length."""
         kernels = ["", "kernel = 1, padding = 0", 'padding = "causal"', "kernel = (3,)"]
         kernel = self.pick([*kernels, 'kernel = 4, padding = "same"', "dilation = 2, padding = 2"])
+        if self.chance(4):
+            return self.call("ConvTranspose1D", out, self.begins(), self.mass())
         return self.call("Conv1D", out, kernel, self.groups(into, out), self.begins(), self.mass())
 
     def begins(self) -> str:
