@@ -1,8 +1,9 @@
 """A plain reading of a model, to hold the compiler against: nothing is rewritten, nothing counted.
 
-A model is a tree of five kinds of nodes with every copy written out. Its targets are the recursion
-of Large et al. 2024 (arXiv 2405.14813): mass fractions and downstream sensitivities handed down
-from the root. A weight used several times has the sum of its uses' sensitivities.
+A model is a tree of seven kinds of nodes with every copy written out; the cell of a scan stands
+once. Its targets are the recursion of Large et al. 2024 (arXiv 2405.14813): mass fractions and
+downstream sensitivities handed down from the root. A weight used several times, as that of a cell
+is at every step, has the sum of its uses' sensitivities.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, TypeAlias
 
 from modnorm.graph import modules
 from modnorm.ops.base import Atom
+from modnorm.ops.experts import Member
+from modnorm.ops.joins import Select
 from modnorm.ops.types import Real
 
 
@@ -34,9 +38,10 @@ class Chain:
 
 @dataclass(frozen=True, eq=False)
 class Beside:
-    """Modules on the same input."""
+    """Modules on the same input; `names` are those of the members, if they have any."""
 
     parts: tuple[Plain, ...]
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +60,28 @@ class Mention:
     part: Plain
 
 
-Plain: TypeAlias = Leaf | Chain | Beside | Tared | Mention
+@dataclass(frozen=True, eq=False)
+class Scanned:
+    """A cell along axis 1; `count` is how many steps there are, where that is known.
+
+    `state` is what the cell keeps, once types are known.
+    """
+
+    cell: Plain
+    carry: Real | None = None
+    count: int | None = None
+    state: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class Assumed:
+    """A module that is said to have a sensitivity."""
+
+    part: Plain
+    sensitivity: Real
+
+
+Plain: TypeAlias = Leaf | Chain | Beside | Tared | Mention | Scanned | Assumed
 
 
 def inside(node: Plain) -> tuple[Plain, ...]:
@@ -64,7 +90,7 @@ def inside(node: Plain) -> tuple[Plain, ...]:
             return ()
         case Chain(parts=parts) | Beside(parts=parts):
             return parts
-        case Tared(part=part) | Mention(part=part):
+        case Tared(part=part) | Mention(part=part) | Assumed(part=part) | Scanned(cell=part):
             return (part,)
 
 
@@ -90,8 +116,8 @@ def unroll(tree: modules.Module, indices: tuple[int, ...] = ()) -> Plain:
             return Leaf(op, None if weight is None else named(weight, indices))
         case modules.Compose(steps=steps):
             return Chain(tuple(unroll(step, indices) for step in steps))
-        case modules.Tuple(members=members):
-            return Beside(tuple(unroll(member, indices) for member in members))
+        case modules.Tuple(members=members, names=names):
+            return Beside(tuple(unroll(member, indices) for member in members), names)
         case modules.Repeat(runs=runs):
             bodies = [run.body for run in runs for _ in range(run.count)]
             return Chain(tuple(unroll(b, (*indices, i)) for i, b in enumerate(bodies)))
@@ -99,6 +125,10 @@ def unroll(tree: modules.Module, indices: tuple[int, ...] = ()) -> Plain:
             return Tared(unroll(body, indices), mass)
         case modules.Scope(body=body):
             return unroll(body, indices)
+        case modules.Scan(body=body, carry=carry):
+            return Scanned(unroll(body, indices), carry)
+        case modules.Assume(body=body, sensitivity=assumed):
+            return Assumed(unroll(body, indices), assumed)
         case modules.Shared(key=key, body=body):
             return Mention(key, unroll(body))  # its path begins at the root again
 
@@ -144,11 +174,81 @@ def sensitivity(node: Plain) -> Real:
         case Beside(parts=parts):
             # members of a tuple that are read apart: its norm is the sum of theirs
             firsts = [next(leaves(part), None) for part in parts]
-            apart = firsts and all(leaf and leaf.op.picks_apart for leaf in firsts)
+            apart = firsts and all(leaf and isinstance(leaf.op, Member) for leaf in firsts)
             join = max if apart else sum
             return join(map(sensitivity, parts))
         case Tared(part=part) | Mention(part=part):
             return sensitivity(part)
+        case Assumed():
+            return sensitivity(node.part) * rescaled(node)
+        case Scanned():
+            return largest(node.cell, 1) * steps(node)
+
+
+def in_inputs(node: Plain) -> Real:
+    """The sensitivity in the inputs that are mentioned by name."""
+    match node:
+        case Leaf(op=op):
+            return 0 if getattr(op, "gives", None) is None else 1
+        case Chain(parts=parts):
+            result: Real = 0
+            for part in parts:
+                result = result * sensitivity(part) + in_inputs(part)
+            return result
+        case Beside(parts=parts):
+            return sum(map(in_inputs, parts))
+        case Tared(part=part) | Mention(part=part):
+            return in_inputs(part)
+        case Assumed():
+            return in_inputs(node.part) * rescaled(node)
+        case Scanned():
+            return in_inputs(node.cell) * steps(node)
+
+
+def rescaled(node: Assumed) -> Real:
+    """What is assumed, by what follows from the parts."""
+    total = sensitivity(node.part) + in_inputs(node.part)
+    if total == 0:
+        raise Mistake("E501")
+    return (
+        node.sensitivity / total
+        if isinstance(total, float)
+        else node.sensitivity * Fraction(1) / total
+    )
+
+
+def steps(scan: Scanned) -> Real:
+    """How many times one step counts what enters at every one: 1 + μ + μ² + …"""
+    state = largest(scan.cell, 0) if scan.carry is None else scan.carry
+    if scan.count is not None:
+        return sum(state**k for k in range(scan.count))
+    if state >= 1:
+        raise Mistake("E501")
+    return 1 / (1 - state)
+
+
+def largest(cell: Plain, member: int) -> Real:
+    """The sensitivity of a cell in its state, 0, or its entry, 1: in the largest tensor of it."""
+    return max(in_member((cell,), (member, tensor)) for tensor in range(4))
+
+
+def in_member(parts: tuple[Plain, ...], at: tuple[int, ...]) -> Real:
+    """How far the last of some modules moves with one member of what comes to the first."""
+    first, *rest = parts
+    match first:
+        case Chain(parts=inner):
+            return in_member((*inner, *rest), at)
+        case Tared(part=part) | Mention(part=part):
+            return in_member((part, *rest), at)
+        case Leaf(op=Select(picks=picks)):
+            if picks != at[0]:
+                return 0
+            return in_member(tuple(rest), at[1:]) if rest else 1
+        case Beside(parts=members):
+            reach = sum(in_member((member,), at) for member in members)
+        case _:
+            reach = sensitivity(first)
+    return reach * sensitivity(Chain(tuple(rest)))
 
 
 class Masses:
@@ -260,8 +360,10 @@ def targets(root: Plain) -> tuple[Real, list[Target]]:
             case Beside(parts=parts):
                 for part in parts:
                     hand_down(part, downstream)
-            case Tared(part=part) | Mention(part=part):
+            case Tared(part=part) | Mention(part=part) | Assumed(part=part):
                 hand_down(part, downstream)
+            case Scanned(cell=cell):
+                hand_down(cell, downstream * steps(node))
 
     hand_down(root, 1)
     if any(target.downstream == 0 for target in found.values()):

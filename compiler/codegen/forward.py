@@ -19,7 +19,7 @@ from modnorm.graph.place import legal, snake
 from modnorm.ops.base import Atom, Weighted
 from modnorm.ops.edges import slots
 from modnorm.ops.fused import Fused
-from modnorm.ops.types import TupleType, Type
+from modnorm.ops.types import Symbol, TupleType, Type
 
 COLUMN = 56
 """Comments stand here, after the statement, where there is room."""
@@ -377,6 +377,9 @@ class Forward:
         for one, axes in zip(_each(state), sizes, strict=True):
             shape = (f"{whole[s[0]]}.shape[{s[1]}]" if isinstance(s, tuple) else s for s in axes)
             self.lines.append(f"{one} = {whole[like]}.new_zeros({', '.join(map(str, shape))})")
+        if isinstance(slots(type)[0].shape[1], Symbol):
+            message = "a sequence of length 0: `Scan` has no first step"
+            self.lines += [f"if not {whole[0]}.shape[1]:", f'    raise ValueError("{message}")']
         places = [f"{one}.unbind(1)" for one in whole]
         over = places if isinstance(entry, str) else _zipped(places)
         head = [f"for {_bare(_text(entry))} in {over[0]}", *over[1:]]

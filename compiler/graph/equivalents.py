@@ -105,7 +105,12 @@ EQUIVALENTS: tuple[Equivalent, ...] = (
         "ConvTranspose2D(out, kernel = 2, stride = 2, padding = 0) >> Bias",
         note="a bias is an operation of its own",
     ),
-    _missing("ConvTranspose1d ConvTranspose3d LazyConvTranspose1d LazyConvTranspose3d"),
+    Equivalent(
+        "ConvTranspose1d LazyConvTranspose1d Conv1DTranspose Deconv1D",
+        "ConvTranspose1D(out, kernel = 2, stride = 2, padding = 0) >> Bias",
+        note="a bias is an operation of its own",
+    ),
+    _missing("ConvTranspose3d LazyConvTranspose3d"),
     Equivalent("Embedding", "Embed(count, dim)"),
     Equivalent(
         "PositionalEncoding PositionEmbedding PositionalEmbedding arange",
@@ -444,6 +449,7 @@ RENAMED: Mapping[str, tuple[str, ...]] = {
         ("out_features out_channels out_dim out_size units filters hidden_size", "out hidden"),
         ("features output_dim", "out dim"),
         ("output_size pool_size", "size"),
+        ("name", "i"),
         ("kernel_size kernel_shape window_shape", "kernel size"),
         ("strides", "stride"),
         ("dilation_rate", "dilation"),

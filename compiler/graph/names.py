@@ -394,6 +394,15 @@ class _Checker:
             message = f"`{head}` is not an imported file"
             if head in equivalents.PREFIXES:
                 message = f"unknown name `{name.text}`"
+            known = space.find(head)
+            if head in local or (known and isinstance(known[1], tree.Def | tree.Shared)):
+                message = (
+                    f"`{head}` is not an imported file, and nothing else has parts behind a dot"
+                )
+                member = name.parts[-1]
+                hint = f'a member of a tuple is taken by its name: `Select("{member}") @ {head}`'
+                self.report(name, message, lambda: hint)
+                return
             self.report(name, message, lambda: self.mend_module(name))
             return
         other, _ = space.modules[head]

@@ -165,7 +165,7 @@ class _Check:
             with torch.no_grad():
                 expected = model(*batch.inputs)
             found, y = visits(self.program, weights, batch.value, every=self.options.every)
-        except (RuntimeError, IndexError) as error:
+        except (RuntimeError, IndexError, ValueError) as error:
             sizes = ", ".join(f"{name} = {size}" for name, size in batch.sizes.items())
             said = str(error).strip().split("\n")[0]
             raise CheckError(

@@ -167,7 +167,7 @@ def _activations(program: Program, model: torch.nn.Module, batch: Batch) -> dict
     weights = own.values(program, model)
     try:
         found, _ = visits(program, weights, batch.value, every=False)
-    except (RuntimeError, IndexError) as error:
+    except (RuntimeError, IndexError, ValueError) as error:
         said = str(error).strip().split("\n")[0]
         raise CheckError(f"{program.name} does not run on this batch: {said}") from error
     result: dict[str, Tensors] = {}

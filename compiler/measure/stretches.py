@@ -9,7 +9,17 @@ from typing import Any
 
 import torch
 
-from modnorm.graph.modules import Assume, Leaf, Module, Repeat, Scope, Shared, children
+from modnorm.graph.modules import (
+    Assume,
+    Leaf,
+    Module,
+    Repeat,
+    Scan,
+    Scope,
+    Shared,
+    children,
+    walk,
+)
 from modnorm.graph.numbers import show
 from modnorm.graph.paths import instance
 from modnorm.measure.certificates import Certificates, Proved
@@ -66,17 +76,29 @@ def rows(program: Program) -> dict[int, Row]:
 def visits(
     program: Program, weights: Mapping[str, torch.Tensor], x: Any, *, every: bool
 ) -> tuple[dict[int, list[Visit]], Any]:
-    """What goes in and out of the copies that are looked at, by id; and the model's output."""
+    """What goes in and out of the copies that are looked at, by id; and the model's output.
+
+    In a scan's cell that is at the first step, and at the last.
+    """
     wanted = {(module.id, indices) for module, indices in copies(program.tree, every)}
+    scans = (module for module in walk(program.tree) if isinstance(module, Scan))
+    cells = {module.id for scan in scans for module in walk(scan.body)}
     found: dict[int, list[Visit]] = {}
+    looked_at: set[tuple[int, Indices]] = set()
+    last: dict[tuple[int, Indices], Visit] = {}
 
     def hook(module: Module, indices: Indices, into: Any, out: Any) -> None:
         if (module.id, indices) in wanted:
             wanted.discard((module.id, indices))  # a shared module's first use
             found.setdefault(module.id, []).append(Visit(module, indices, into, out))
+            looked_at.add((module.id, indices))
+        elif module.id in cells and (module.id, indices) in looked_at:
+            last[module.id, indices] = Visit(module, indices, into, out)
 
     with torch.no_grad():
         y = Interpreter(weights, flatten(x), hook).run(program.tree, x)
+    for (id, _), visit in last.items():
+        found[id].append(visit)
     return found, y
 
 
@@ -120,7 +142,7 @@ class Stretches:
             declared=as_float(self.program.sensitivities[module.id]),
             certified=None if isinstance(bound.sensitivity, str) else bound.sensitivity,
             reason=bound.sensitivity if isinstance(bound.sensitivity, str) else "",
-            copies=len(found),
+            copies=len({visit.indices for visit in found}),
             verdict="not measured",
         )
         proved = [self.certificates.at(module, visit.indices) for visit in found]

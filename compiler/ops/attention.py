@@ -76,6 +76,13 @@ class Attention(Bond):
 
     def resolve(self, x: Type) -> tuple[Self, Type]:
         given = _flat(x)
+        if _masked_twice(x):
+            raise Misfit(
+                "`Attention` takes one mask, but gets two: the fourth member of (q, k, v, mask),"
+                " and one beside that tuple, which is where `mask = …` puts it",
+                hint="leave one of them out: `Attention(mask = m) @ (q, k, v)`",
+                code="E402",
+            )
         if not isinstance(x, TupleType) or len(given) not in (3, 4):
             what = f"a tuple of {len(given)}" if isinstance(x, TupleType) else "one value"
             raise Misfit(
@@ -338,6 +345,13 @@ def _flat(x: Type) -> tuple[Type, ...]:
 def _adds(x: Sequence[Edge]) -> bool:
     """Whether there is a mask that is added."""
     return len(x) == 4 and x[3].type.dtype == "float"
+
+
+def _masked_twice(x: Type) -> bool:
+    """Whether it is ((q, k, v, mask), mask)."""
+    if not isinstance(x, TupleType) or len(x.members) != 2:
+        return False
+    return isinstance(x.members[0], TupleType) and len(x.members[0].members) == 4
 
 
 def _headed(q: Tensor) -> bool:

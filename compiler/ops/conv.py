@@ -1,4 +1,4 @@
-"""Convolutions: `Conv1D`, `Conv2D` and `ConvTranspose2D`."""
+"""Convolutions: `Conv1D`, `Conv2D`, and `ConvTranspose1D` and `ConvTranspose2D`."""
 
 from __future__ import annotations
 
@@ -451,22 +451,9 @@ class Conv2D(Convolution):
     other = "`Conv1D` takes signals (batch, channels, length)"
 
 
-@register
 @dataclass(frozen=True)
-class ConvTranspose2D(Kernel):
-    """Transposed convolution of images (batch, in, h, w), without bias: torch.nn.ConvTranspose2d.
-
-    Each pixel is laid over `kernel` × `kernel` pixels, `stride` apart, and what falls on one is
-    added up; `padding` pixels are cut off at each side, `output_padding` left at the end. Of the
-    taps n = ⌈kernel/stride⌉² meet in a pixel at most. The norm takes the largest tap's spectral
-    norm n times, where along an axis n divides the kernel, and else the next larger divisor; with
-    it the sensitivity is 1 in the norm of the largest pixel.
-    """
-
-    name = "ConvTranspose2D"
-    places = 2
-    call = "F.conv_transpose2d"
-    kind = "nn.ConvTranspose2d"
+class Transposed(Kernel):
+    """The taps lay pixels of the input over those of the output, `stride` apart."""
 
     output_padding: Window = argument("margin", 0)
 
@@ -494,7 +481,8 @@ class ConvTranspose2D(Kernel):
         return Misfit(
             f"`{self.name}` of {by_sides(self.sides('kernel'))} taps leaves nothing of its input"
             f" {x} with a padding of {self.padding}",
-            hint="make `padding` smaller: so many pixels are cut off at each side",
+            hint=f"make `padding` smaller: so many {GRIDS[self.places].pixels} are cut off at each"
+            " side",
             argument="padding",
         )
 
@@ -502,18 +490,18 @@ class ConvTranspose2D(Kernel):
 
     @property
     def axes(self) -> tuple[str, ...]:
-        square = len(set(self.sides("kernel"))) == 1
-        return ("in_", "out", *(("kernel", "kernel") if square else ("high", "wide")))
+        kernel = self.sides("kernel")
+        square = len(set(kernel)) == 1
+        return ("in_", "out", *(("kernel",) * len(kernel) if square else ("high", "wide")))
 
     @property
     def init(self) -> str:
-        kernel = self.axes[2:]
-        return (
-            f"for i in range({kernel[0]}):\n"
-            f"    for j in range({kernel[1]}):\n"
-            "        nn.init.orthogonal_(weight[:, :, i, j], generator=generator)\n"
-            f"weight *= math.sqrt(out / in_)" + f" / {self.meeting}" * (self.meeting > 1)
-        )
+        sides = "ij"[: self.places]
+        loops = [f"{'    ' * n}for {i} in range({k}):" for n, (i, k) in
+                 enumerate(zip(sides, self.axes[2:], strict=True))]  # fmt: skip
+        each = f"weight[:, :, {', '.join(sides)}], generator=generator)"
+        scale = "weight *= math.sqrt(out / in_)" + f" / {self.meeting}" * (self.meeting > 1)
+        return "\n".join([*loops, f"{'    ' * self.places}nn.init.orthogonal_({each}", scale])
 
     @property
     def shown(self) -> str:
@@ -528,8 +516,10 @@ class ConvTranspose2D(Kernel):
         return (self.out, self.inputs, self.taps // self.meeting, self.meeting)
 
     def layout(self, parameter: str = "") -> Layout | None:
-        shape = self.weight_shape
-        return Layout(parameter, shape, shape, tuple((0, size) for size in shape), (1, 0, 2, 3))
+        """As a transposed convolution of height 1, where there is one axis of pixels."""
+        shape, kernel = self.weight_shape, self.sides("kernel")
+        split = (self.inputs, self.out, *(1,) * (2 - self.places), *kernel)
+        return Layout(parameter, shape, split, tuple((0, size) for size in split), (1, 0, 2, 3))
 
     def _meeting(self, axis: int) -> tuple[int, int]:
         """How many taps meet along an axis, and how many the norm counts."""
@@ -543,10 +533,10 @@ class ConvTranspose2D(Kernel):
         return math.prod(self._meeting(axis)[1] for axis in range(self.places))
 
     def matrices(self, weight: torch.Tensor) -> torch.Tensor:
-        return weight.permute(2, 3, 1, 0)
+        return weight.transpose(0, 1).movedim((0, 1), (-2, -1))
 
     def stored(self, matrices: torch.Tensor) -> torch.Tensor:
-        return matrices.permute(3, 2, 0, 1)
+        return matrices.movedim((-2, -1), (0, 1)).transpose(0, 1)
 
     def stretch(self, axis: int, size: Size) -> float:
         """The sensitivity in the RMS over an axis.
@@ -569,7 +559,7 @@ class ConvTranspose2D(Kernel):
 
         assert weight is not None
         around: list[int] = []
-        for axis in (0, 1):
+        for axis in range(self.places):
             k, s, more, (before, behind) = (
                 *(self.sides(name)[axis] for name in ("kernel", "stride", "output_padding")),
                 self.pads()[axis],
@@ -578,8 +568,9 @@ class ConvTranspose2D(Kernel):
             x = F.pad(x.unsqueeze(-1), (0, s - 1)).flatten(-2)[..., : s * (x.shape[-1] - 1) + 1]
             x = x.movedim(-1, 2 + axis)
             around = [k - 1 - before, k - 1 - behind + more, *around]
-        turned = weight.transpose(0, 1).flip((2, 3)).unsqueeze(0)
-        return self.convolved(F.pad(x, around), turned, (1, 1), (1, 1))
+        turned = weight.transpose(0, 1).flip(tuple(range(2, weight.ndim))).unsqueeze(0)
+        once = (1,) * self.places
+        return self.convolved(F.pad(x, around), turned, once, once)
 
     @property
     def layer(self) -> tuple[str, str]:
@@ -591,3 +582,38 @@ class ConvTranspose2D(Kernel):
         names = ("stride", "padding", "output_padding")
         options = self.options(**{name: plain(self.sides(name)) for name in names})
         return f"{self.call}({x}, {own}.weight{options})"
+
+
+@register
+@dataclass(frozen=True)
+class ConvTranspose1D(Transposed):
+    """Transposed convolution of signals (batch, in, length), without bias.
+
+    As torch.nn.ConvTranspose1d, and as `ConvTranspose2D` along one axis: n = ⌈kernel/stride⌉ taps
+    meet in a place at most, and with the norm the sensitivity is 1 in that of the largest place.
+    """
+
+    name = "ConvTranspose1D"
+    places = 1
+    call = "F.conv_transpose1d"
+    kind = "nn.ConvTranspose1d"
+    other = "`ConvTranspose2D` takes images (batch, channels, height, width)"
+
+
+@register
+@dataclass(frozen=True)
+class ConvTranspose2D(Transposed):
+    """Transposed convolution of images (batch, in, h, w), without bias: torch.nn.ConvTranspose2d.
+
+    Each pixel is laid over `kernel` × `kernel` pixels, `stride` apart, and what falls on one is
+    added up; `padding` pixels are cut off at each side, `output_padding` left at the end. Of the
+    taps n = ⌈kernel/stride⌉² meet in a pixel at most. The norm takes the largest tap's spectral
+    norm n times, where along an axis n divides the kernel, and else the next larger divisor; with
+    it the sensitivity is 1 in the norm of the largest pixel.
+    """
+
+    name = "ConvTranspose2D"
+    places = 2
+    call = "F.conv_transpose2d"
+    kind = "nn.ConvTranspose2d"
+    other = "`ConvTranspose1D` takes signals (batch, channels, length)"

@@ -322,7 +322,7 @@ class _Certifier:
             module = one.module
             if isinstance(module, Scan):  # its states move with what moves in its cell
                 learns = learns or any(map(self.moves, walk(module)))
-            if one.own is not None and (learns or isinstance(module, Repeat)):
+            if one.own is not None and (learns or isinstance(module, Repeat | Scan)):
                 found.setdefault(module.id, one.own)
             learns = learns or self.moves(module)
         tree = self.program.tree

@@ -41,7 +41,7 @@ from modnorm.ops.sequences import at_all, at_any, lifted
 from modnorm.ops.types import Size, Symbol, Tensor, Type
 from modnorm.passes import growth
 from modnorm.passes.certificate import Reason
-from modnorm.passes.gains import after, beside, endless, power, series
+from modnorm.passes.gains import after, beside, endless, power, row_at, series
 from modnorm.passes.growth import Affine
 from modnorm.passes.program import Program
 
@@ -432,13 +432,13 @@ class Frames:
         entry = tuple(map(at_any, x))
         cell = self.frame(module.body, (*self.states(module, entry), *entry))
         y, kept = self.every(module, cell.y), len(cell.y)
-        steps, own = self.steps(module, cell), None
+        steps = self.steps(module, cell)
+        text = "" if steps is None else self.outgrown(module, cell, steps)
         if steps is None:
             text = (
                 "it may have any number of steps, and no bound was found below which how far a"
                 " state moves with the one before stays under 1"
             )
-            own = Reason(module.path, "Scan", self.mention(module.span), text, module.span)
             row = {(j, self.natural(edge)): math.inf for j, edge in enumerate(y)}
             gains: Matrix = {(i, self.natural(edge)): row for i, edge in enumerate(x)}
         else:
@@ -448,7 +448,36 @@ class Frames:
                 (i - kept, lifted(m)): {(j, lifted(n)): gain for (j, n), gain in row.items()}
                 for (i, m), row in found.items()
             }
+        own = None
+        if text:
+            own = Reason(module.path, "Scan", self.mention(module.span), text, module.span)
         return Frame(module, x, y, gains, ((cell, 1),), cell.reason or own, own)
+
+    def outgrown(self, module: Scan, cell: Frame, steps: Matrix) -> str:
+        """What there is to say where a cell has bounds, and those of all steps leave the floats."""
+        count, kept = self.length(module), len(cell.y)
+        if isinstance(count, Symbol) or cell.reason is not None:
+            return ""
+        keys = [(j, self.natural(edge)) for j, edge in enumerate(cell.y)]
+
+        def finite(gains: Matrix) -> bool:
+            rows = [row_at(gains, key, cell.out) for key in keys]
+            return all(math.isfinite(moved(row, key, cell.out)) for row in rows for key in keys)
+
+        def sized(x: Edges) -> bool:
+            return all(math.isfinite(edge.high(self.natural(edge))) for edge in x)
+
+        if sized(cell.x[kept:]) and not sized(cell.y):
+            return (
+                f"over {count:,} steps its states may outgrow floats: each is larger than the last"
+            )
+        one = {key: row for key, row in cell.gains.items() if key[0] < kept}
+        if finite(one) and not finite(steps):
+            return (
+                f"over {count:,} steps its states may move further than floats can say: each moves"
+                " further than the last"
+            )
+        return ""
 
     def length(self, module: Scan) -> Size:
         return slots(self.types[module.id][1])[0].shape[1]

@@ -24,13 +24,14 @@ Trial: TypeAlias = Callable[[Type], tuple[Type | None, bool]]
 class Found(NamedTuple):
     """A state; or, where `settled` is not, what to say it of: `gives` is what the cell makes of it.
 
-    `free`: the cell takes and gives a state of any size.
+    `free`: the cell takes and gives a state of any size. Not `good`: something in it is wrong.
     """
 
     state: Type
     gives: Type | None
     settled: bool
     free: bool = False
+    good: bool = True
 
 
 def find_state(cell: Module, x: Sequence[Tensor], trial: Trial) -> Found:
@@ -43,7 +44,7 @@ def find_state(cell: Module, x: Sequence[Tensor], trial: Trial) -> Found:
     longest = 0
     for guess in _guesses(cell, x):
         found, rounds = _settle(guess, trial)
-        if found.settled:
+        if found.settled and found.good:
             other = _loose(found.state, guess)
             if other == found.state:
                 return found
@@ -67,7 +68,7 @@ def _settle(state: Type, trial: Trial) -> tuple[Found, int]:
         if good and gives in seen and same(gives, state):  # but for what its axes mean
             return Found(forgotten(state), gives, True), number
         if not good and same(gives, state):
-            return Found(state, None, False), number
+            return Found(state, gives, True, good=False), number
         seen.append(state)
         state, before = gives, state
     return Found(before, state, False), ROUNDS

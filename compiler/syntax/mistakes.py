@@ -332,6 +332,9 @@ def assumption(f: Failure) -> Diagnostic | None:
     if f.accepts == {"SENSITIVITY"} and before.type == "ASSUME":
         message = "`sensitivity` is missing after `assume`"
         return f.error(message, span=f.place(), hint=f"write `{form}`")
+    if before.type == "SENSITIVITY" and here.type == "DEFINE":
+        form = form if f.tokens[f.at - 2].type == "ASSUME" else "sensitivity 1"
+        return f.error("no `=` stands behind `sensitivity`", hint=f"write `{form}`")
     if f.complete and "COLON" in f.accepts and here.type in (*OPENING, "DEFINE"):
         return f.error(
             f"`:` is missing before `{here}`",
@@ -487,17 +490,40 @@ def after_expression(f: Failure) -> Diagnostic | None:
     return rule(f) if rule else None
 
 
+def _picked(f: Failure) -> str:
+    """How the member is taken that an index was written for."""
+    inside, *end = f.tokens[f.at + 1 : f.at + 3]
+    if inside.type not in ("STRING", "NUMBER") or [one.type for one in end] != ["RSQB"]:
+        return "one member of a tuple is taken by `Select(i) @ …`"
+    whole = f"{f.before}" if f.before is not None and f.before.type in NAMES else "…"
+    return f"one member of a tuple is taken by `Select({inside}) @ {whole}`"
+
+
+def _named_with_colon(f: Failure) -> Diagnostic | None:
+    """`(mean: f)`: a name in brackets, with the wrong sign behind it."""
+    opening = f.opening
+    if opening is None or f.before is None or f.before.type != "NAME":
+        return None
+    if f.tokens[opening].type != "LPAR" or f.tokens[f.at - 2].type not in ("LPAR", "COMMA"):
+        return None
+    what = "an argument" if f.callee else "a member"
+    return f.error(
+        f"the name of {what} stands before `=`, not before `:`", hint=f"write `{f.before} = …`"
+    )
+
+
 AFTER: dict[str, Rule] = {
-    "LSQB": lambda f: f.error(
-        "there is no indexing", hint="one member of a tuple is taken by `Select(i) @ …`"
-    ),
+    "LSQB": lambda f: f.error("there is no indexing", hint=_picked(f)),
     "DOT": lambda f: f.error(
         "`.` stands between two names only", hint="a module's name: `transformer.block(d)`"
     ),
     "COMMA": lambda f: f.error(
         "a tuple stands in brackets", hint="write `(a, b)`: each gets the same input"
     ),
-    "COLON": lambda f: f.error("`:` belongs to an input's type only", hint=f"`{FORMS['INPUT']}`"),
+    "COLON": lambda f: (
+        _named_with_colon(f)
+        or f.error("`:` belongs to an input's type only", hint=f"`{FORMS['INPUT']}`")
+    ),
     "FOR": lambda f: f.error("`for` stands in `compose` only", hint=LOOP),
     "IN": lambda f: f.error("there is no `in` in expressions", hint="compare with `==` and `or`"),
     "WHERE": lambda f: (

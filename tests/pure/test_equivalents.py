@@ -171,7 +171,7 @@ def test_a_call_with_foreign_arguments_is_translated(call: str) -> None:
 def test_every_foreign_argument_is_answered() -> None:
     """Each name of the table has an operation for which it says something."""
     names = {"in", "count", "out", "dim", "size", "kernel", "stride", "heads", "causal", "base"}
-    names |= {"dilation", "factor", "groups", "affine", "hidden", "mask"}
+    names |= {"dilation", "factor", "groups", "affine", "hidden", "mask", "i"}
     for name, here in RENAMED.items():
         assert names | {"eps", "p", "axis", "fraction", "window", "softcap"} >= set(here) - {"d"}
         assert f"it is `{here[0]}` here" in equivalents.argument("f", name, [], here)

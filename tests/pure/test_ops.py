@@ -14,7 +14,7 @@ from op_types import B, H, T, W, b, bare, f, i, tup
 from modnorm.ops.attention import Attention
 from modnorm.ops.axes import Flatten, Reshape, Squeeze, Transpose, Unsqueeze
 from modnorm.ops.base import Atom, Bond, Misfit, Op, Reader
-from modnorm.ops.conv import Conv1D, Conv2D, ConvTranspose2D
+from modnorm.ops.conv import Conv1D, Conv2D, ConvTranspose1D, ConvTranspose2D
 from modnorm.ops.effects import BatchMeanSubtract, BatchStandardize, Dropout, DropPath
 from modnorm.ops.elementwise import Abs, LogSoftmax, ReLU, Sigmoid, Softcap, Softmax
 from modnorm.ops.embed import Embed, Unembed
@@ -118,8 +118,9 @@ def test_names_and_signatures() -> None:
         "RoPE", "HeadedLinear", "Readout", "MaxPool", "Product", "Dropout", "BatchMeanSubtract",
         "DropPath", "QKV", "Concat", "Stack", "Slice", "Split", "Transpose", "Reshape", "Squeeze",
         "Unsqueeze", "Parameter", "MatMul", "Sigmoid", "Softplus", "Exp", "ReLU2", "Softcap",
-        "LogSoftmax", "Conv1D", "ConvTranspose2D", "Upsample", "GroupStandardize",
-        "BatchStandardize", "Last", "Lerp", "Experts", "Aggregate", "EmbeddingBag", "Shift",
+        "LogSoftmax", "Conv1D", "ConvTranspose1D", "ConvTranspose2D", "Upsample",
+        "GroupStandardize", "BatchStandardize", "Last", "Lerp", "Experts", "Aggregate",
+        "EmbeddingBag", "Shift",
     } == set(names())  # fmt: skip
     assert Linear.signature() == 'Linear(out, in, mass = 1, norm = "spectral")'
     sizes = "(out, in, kernel = 3, stride = 1, padding = 1"
@@ -171,6 +172,8 @@ SHAPES: list[tuple[Op, Type, Type]] = [
     (Conv1D(8), f(B, 3, T), f(B, 8, T)),
     (Conv1D(8, kernel=4, padding="causal", dilation=3), f(B, 3, T), f(B, 8, T)),
     (Conv1D(8, kernel=9, stride=4, padding=0), f(B, 3, 100), f(B, 8, 23)),
+    (ConvTranspose1D(8), f(B, 3, T), f(B, 8, T)),
+    (ConvTranspose1D(8, kernel=2, stride=2, padding=0), f(B, 3, 9), f(B, 8, 18)),
     (ConvTranspose2D(8), f(B, 3, H, 9), f(B, 8, H, 9)),
     (ConvTranspose2D(8, kernel=2, stride=2, padding=0), f(B, 3, H, 9),
      f(B, 8, Symbol(("h",), 2), 18)),
@@ -347,6 +350,7 @@ MISFITS: list[tuple[Op, Type, str, str, str]] = [
     (Conv2D(8, padding=(1,)), f(B, 3, 8, 8), "images have two axes", "padding", "one number, or 2"),
     (Conv2D(8, groups=2), f(B, 3, 8, 8), "cannot cut 3 channels, and 8 of the", "groups", "both"),
     (Conv2D(8, stride=2, padding="same"), f(B, 3, 8, 8), "a stride of 2", "padding", "a number"),
+    (ConvTranspose1D(8, padding=3), f(B, 3, 4), "leaves nothing", "padding", "so many places"),
     (ConvTranspose2D(8, padding=3), f(B, 3, 4, 8), "leaves nothing", "padding", "smaller"),
     (ConvTranspose2D(8, output_padding=1), f(B, 3, 4, 8), "smaller than `stride`",
      "output_padding", ""),

@@ -14,7 +14,7 @@ from modnorm.ops.aggregate import Aggregate
 from modnorm.ops.attention import Attention
 from modnorm.ops.axes import Flatten, Reshape, Squeeze, Transpose, Unsqueeze
 from modnorm.ops.base import LINEAR, Op, Sharpness
-from modnorm.ops.conv import Conv1D, Conv2D, ConvTranspose2D
+from modnorm.ops.conv import Conv1D, Conv2D, ConvTranspose1D, ConvTranspose2D
 from modnorm.ops.effects import BatchMeanSubtract, BatchStandardize, Dropout, DropPath
 from modnorm.ops.elementwise import (
     GELU,
@@ -66,6 +66,7 @@ VALUES: list[tuple[Op, Any, Any, Sharpness | None]] = [
     (QKV(4, 2), 3, 3, Sharpness(0, 1, 0)),
     (Conv2D(4), 1, 1, Sharpness(0, 1, 0)),
     (Conv1D(4), 1, 1, Sharpness(0, 1, 0)),
+    (ConvTranspose1D(4), 1, 1, Sharpness(0, 1, 0)),
     (ConvTranspose2D(4), 1, 1, Sharpness(0, 1, 0)),
     (Upsample(2), 1, 1, LINEAR),
     (MaxPool((2, 3)), 1, math.sqrt(6), None),
@@ -288,6 +289,8 @@ EMITTED: list[tuple[Op, Any, Type, str]] = [
     (Conv1D(4, kernel=4, padding="same", dilation=3), "x", f(B, 3, T),
      "F.conv1d(F.pad(x, (4, 5)), m.weight, dilation=3)"),
     (Conv1D(4, padding="causal"), "x", f(B, 3, T), "F.conv1d(F.pad(x, (2, 0)), m.weight)"),
+    (ConvTranspose1D(4, stride=2, output_padding=1), "x", f(B, 3, T),
+     "F.conv_transpose1d(x, m.weight, stride=2, padding=1, output_padding=1)"),
     (ConvTranspose2D(4, kernel=2, stride=2, padding=0), "x", IMAGE,
      "F.conv_transpose2d(x, m.weight, stride=2)"),
     (Upsample(2), "x", IMAGE, "F.interpolate(x, scale_factor=2)"),

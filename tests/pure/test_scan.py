@@ -62,6 +62,14 @@ def test_the_state_follows_from_the_cell(cell: str, state: str) -> None:
     assert shown(f"model M = Scan({cell}, carry = 1/2)") == state
 
 
+def test_the_state_of_a_scan_that_is_read_by_another() -> None:
+    """The outer state is known only once the inner scan has one, whatever is wrong with a guess."""
+    inner = "Scan(1/2 * (Linear(2, 2) @ Select(0)) + 1/2 * (Linear(2, 2) @ Select(1)))"
+    outer = f"1/2 * ({inner} @ Select(0)) + 1/2 * (Linear(2) @ Select(1))"
+    given = "input x: float[batch, 2, seq, 4]\n"
+    assert shown(f"model M = Scan({outer}, carry = 1)", given) == "float[batch, 2, seq, 2]"
+
+
 def test_a_sequence_may_hold_integers_beside_real_numbers() -> None:
     given = f"{X}input t: int[batch, seq] < 7\n"
     cell = "def cell = 1/2 * Select(0) + f @ Select(1)\n"
@@ -192,6 +200,29 @@ def test_the_closed_form_of_the_certificate_is_that_of_the_declared_one() -> Non
         assert 0.9 < found.kappa <= 1
         assert found.sensitivity == pytest.approx(float(program.sensitivity), rel=1e-9)
         assert found.sharpness.alpha == float("inf")  # nothing is said of it
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        ("4 * Select(0) + 1/2 * Select(1)", "its states may outgrow floats"),
+        ("Tanh @ (4 * Select(0) + Select(1))", "its states may move further than floats can say"),
+    ],
+)
+def test_a_bound_that_no_float_holds_is_told_as_one(state: str, reason: str) -> None:
+    """4 to the power of 1000; to the power of 100 there is a bound."""
+    for steps in (1000, 100):
+        given = f"input x: float[batch, {steps}, 16]\n"
+        text = f"model M = Linear(2) @ Scan({state}, carry = 1) @ Linear(4)"
+        certificate = analysed(text, given).program.certificate
+        assert certificate is not None
+        if steps == 100:
+            assert certificate.kappa is not None
+            assert certificate.kappa >= 4.0**99 / 1e3
+            continue
+        (found,) = certificate.reasons
+        assert found.op == "Scan"
+        assert found.text.startswith(f"over 1,000 steps {reason}")
 
 
 def test_a_sum_without_end() -> None:

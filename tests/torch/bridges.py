@@ -84,6 +84,7 @@ class Bridges:
     atoms: list[tuple[str, str, int, int]] = field(default_factory=list)
     names: int = 0
     used: set[str] = field(default_factory=set)
+    in_cell: bool = False
 
     # -- drawing -----------------------------------------------------------------------------
 
@@ -123,9 +124,10 @@ class Bridges:
         return E(f"{second.at(PRODUCT)} @ {first.at(SIGN)}", PRODUCT, cost)
 
     @staticmethod
-    def beside(*members: E) -> E:
-        text = ", ".join(member.text for member in members)
-        return E(f"({text})", OPERAND, sum(member.cost for member in members))
+    def beside(*members: E, names: tuple[str, ...] = ()) -> E:
+        texts = [member.text for member in members]
+        texts = [f"{n} = {t}" for n, t in zip(names, texts, strict=True)] if names else texts
+        return E(f"({', '.join(texts)})", OPERAND, sum(member.cost for member in members))
 
     # -- operations --------------------------------------------------------------------------
 
@@ -135,7 +137,8 @@ class Bridges:
             members = [self.bridge(a, member) for member in b[1:]]
             if a == b and self.chance(2):
                 return E("Identity")
-            return self.beside(*members)
+            names = ("first", "second") if len(members) == 2 and self.chance(4) else ()
+            return self.beside(*members, names=names)
         if a[0] == "tuple":
             member = self.pick([i for i, m in enumerate(a[1:]) if reaches(m, b)])
             return self.composed(self.call("Select", member), self.bridge(a[1 + member], b))
@@ -153,12 +156,13 @@ class Bridges:
         plain = [E(n) for n in names]
         plain += [E("Bias(mass = 1/2)"), E("Scale(mass = 3)"), E("RMSDivide(eps = 0.01)")]
         size, axis = a[1] if a[0] == "image" else a[-1], self.pick(AXES[a[0]])
-        plain += [E("BatchStandardize"), E("BatchStandardize(momentum = 1/2, eps = 0.1)")]
+        if not self.in_cell:
+            plain += [E("BatchStandardize"), E("BatchStandardize(momentum = 1/2, eps = 0.1)")]
+            plain += [E("BatchMeanSubtract"), E("BatchMeanSubtract(momentum = 1/2)")]
         plain += [E(f"Bias({size})"), E(f"Scale({size})"), E(f"Bias(axis = {axis})")]
         plain += [E(f"Scale(axis = {axis})"), E(f"Tanh @ Scale(axis = {axis})", PRODUCT, 2)]
         plain += [E("Softmax"), E("Softmax(1/2)"), E("Dropout"), E("Dropout(0)"), E("Dropout(0.1)")]
         plain += [E("DropPath"), E("DropPath(0)")]
-        plain += [E("BatchMeanSubtract"), E("BatchMeanSubtract(momentum = 1/2)")]
         plain += [
             E("Product @ (Identity, Tanh)", PRODUCT, 3),
             E("Product @ (Abs, SiLU, Scale)", PRODUCT, 4),
@@ -186,7 +190,8 @@ class Bridges:
         ways += [self.bond]
         ways += [lambda: self.shared_atom("Bias", size, size)]
         ways += [lambda: self.shared_atom("Scale", size, size)]
-        ways += [lambda: self.shared_atom("BatchMeanSubtract", size, size)]
+        if not self.in_cell:
+            ways += [lambda: self.shared_atom("BatchMeanSubtract", size, size)]
         ways += [lambda: self.shared_atom("Dropout", size, size)]
         return self.any(ways)
 
@@ -211,11 +216,11 @@ class Bridges:
         texts += ["ReLU2 @ Tanh", "Squeeze(1) @ Unsqueeze(1)", "Mean(1) @ Stack(1) @ (Tanh, Abs)"]
         texts += ["Transpose @ Tanh @ Transpose", "Product @ (Tanh, Mean(-1, keepdim = true))"]
         texts += ["Add @ (Identity, Parameter)", 'Product @ (Parameter(init = "one"), Tanh)']
-        if a[0] not in ("pos", "image"):
+        if a[0] not in ("pos", "image", "signal"):
             texts += [f"Add @ (Identity, Parameter({'1, ' * (rank - 2)}{size}))"]
         if a[0] in ("seq", "heads", "clips"):
             texts += ["MatMul @ (Softmax @ MatMul @ (Identity, Transpose), Tanh)"]
-        if size % 2 == 0:
+        if size % 2 == 0 and a[0] != "signal":
             half = size // 2
             texts += ["Concat @ Split(2)", f"Concat @ (Slice({half}), Slice(0, {-half}))"]
             if a[0] == "seq":
@@ -256,6 +261,8 @@ class Bridges:
         """A convolution that keeps the length."""
         kernels = ["", "kernel = 1, padding = 0", 'padding = "causal"', "kernel = (3,)"]
         kernel = self.pick([*kernels, 'kernel = 4, padding = "same"', "dilation = 2, padding = 2"])
+        if self.chance(4):
+            return self.call("ConvTranspose1D", out, self.begins(), self.mass())
         return self.call("Conv1D", out, kernel, self.groups(into, out), self.begins(), self.mass())
 
     def begins(self) -> str:
@@ -368,7 +375,7 @@ class Bridges:
 
     def bond(self) -> E:
         name, tensor = self.name("Bond"), self.name("x")
-        formula, formals, mu = self.pick(
+        formula, formals, mu, *domain = self.pick(
             [
                 ("2 * tanh({x} / 2)", (), "1"),
                 ("c * tanh({x} / c)", (("c", "3"),), "1"),
@@ -377,12 +384,12 @@ class Bridges:
                 ("min(max({x}, -1), 1)", (), "1"),
                 ("-abs({x}) + 0.1", (), "1"),
                 ("sqrt({x} ** 2 + 1)", (), "1"),
+                ("{x} ** 2 / 2", (), "1", "[-1, 1]"),
+                ("c * {x} ** 3", (("c", "1/3"),), "12 * c", "[-c, 2]"),
             ]
         )
-        self.statements.append(
-            Statement(
-                "bond", name, formula.format(x=tensor), ((tensor, None), *formals), sensitivity=mu
-            )
-        )
-        needed = any(default is None for _, default in formals)
-        return self.call(name, "2" if needed or (formals and self.chance(2)) else "")
+        formals = ((tensor, None), *formals)
+        written = formula.format(x=tensor)
+        self.statements.append(Statement("bond", name, written, formals, (), mu, *domain))
+        needed = any(default is None for _, default in formals[1:])
+        return self.call(name, "2" if needed or (formals[1:] and self.chance(2)) else "")

@@ -16,14 +16,14 @@ from typing import Any, TypeAlias
 import pytest
 import torch
 from hypothesis import currently_in_test_context, reject
-from interpreter import Run
+from interpreter import Run, resolved
 from pythonic import Program as Reading
-from pythonic import Text
+from pythonic import Statement, Text
 
 from modnorm.codegen.assemble import generate
 from modnorm.codegen.plan import records
 from modnorm.diagnostics import ModnormError
-from modnorm.ops.types import Tensor, Type
+from modnorm.ops.types import Tensor, TupleType, Type
 from modnorm.passes.program import Program
 from modnorm.pipeline import analyse_text
 from tests.plain import Mistake, Plain, Target, targets, unroll
@@ -73,6 +73,9 @@ def value(type: Tensor, generator: torch.Generator) -> torch.Tensor:
 def compiled(text: Text) -> Case | None:
     """The program compiled, or None if it rightly does not compile."""
     reading = Reading(text).model
+    given = declared(text)
+    type = given[0] if len(given) == 1 else TupleType(tuple(given))
+    reading, _ = resolved(reading, type, given)
     mistakes: set[str] = set()
     expected: list[Target] = []
     try:
@@ -86,7 +89,7 @@ def compiled(text: Text) -> Case | None:
             raise
         return None
     assert not mistakes
-    tree = unroll(program.tree)
+    tree, _ = resolved(unroll(program.tree), type, given)
     mass, own = targets(tree)
     assert close(program.mass, mass)
     for a, b in zip(own, expected, strict=True):
@@ -95,6 +98,13 @@ def compiled(text: Text) -> Case | None:
         assert close(a.downstream, b.downstream)
         assert close(a.target, b.target)
     return Case(text, program, tree, reading, own)
+
+
+def declared(text: Text) -> list[Type]:
+    """The types of the inputs, as the compiler reads them from their declarations alone."""
+    inputs = tuple(s for s in text.statements if s.kind == "input")
+    alone = Text((*inputs, Statement("model", "Alone", "Identity")))
+    return [entry.type for entry in analyse_text(str(alone)).program.inputs]
 
 
 def close(a: Any, b: Any) -> bool:

@@ -1,6 +1,7 @@
 """Programs of the language, read by Python: a second front end that shares nothing with the first.
 
-The language's expressions are Python's. So `ast` parses them here, and a small evaluator gives the
+The language's expressions are Python's, but for `assume` and tuples whose members have names, for
+which Python has a lambda and `dict`. So `ast` parses them here, and a small evaluator gives the
 plain tree of `interpreter`; of the compiler only the operations themselves are used.
 """
 
@@ -20,7 +21,7 @@ from modnorm.ops.base import Atom, Reader
 from modnorm.ops.experts import Experts, Member, Scored, Spread
 from modnorm.ops.registry import find
 from modnorm.ops.types import Real, Type
-from tests.plain import Beside, Chain, Leaf, Mention, Plain, Tared
+from tests.plain import Assumed, Beside, Chain, Leaf, Mention, Plain, Scanned, Tared
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,15 @@ class Statement:
     formals: tuple[tuple[str, str | None], ...] = ()
     where: tuple[tuple[str, str], ...] = ()
     sensitivity: str = ""
+    domain: str = ""
 
     def __str__(self) -> str:
         if self.kind == "input":
             return f"input {self.name}: {self.body}"
         given = ", ".join(n if d is None else f"{n} = {d}" for n, d in self.formals)
         head = f"{self.kind} {self.name}" + (f"({given})" if given else "")
-        tail = f" sensitivity {self.sensitivity}" if self.sensitivity else ""
+        tail = f" on {self.domain}" if self.domain else ""
+        tail += f" sensitivity {self.sensitivity}" if self.sensitivity else ""
         lines = [f"{head} = {self.body}{tail}"]
         if self.where:
             lines += ["  where", *(f"    {name} = {value}" for name, value in self.where)]
@@ -77,9 +80,12 @@ def _statement(line: str) -> Statement:
     match = STATEMENT.fullmatch(line)
     assert match is not None, line
     formals = [f.partition(" = ") for f in (match["formals"] or "").split(", ") if f]
-    body, _, sensitivity = match["body"].partition(" sensitivity ")
+    body, sensitivity = match["body"], ""
+    if match["kind"] == "bond":
+        body, _, sensitivity = body.partition(" sensitivity ")
+    body, _, domain = body.partition(" on ")
     given = tuple((name, default or None) for name, _, default in formals)
-    return Statement(match["kind"], match["name"], body, given, sensitivity=sensitivity)
+    return Statement(match["kind"], match["name"], body, given, (), sensitivity, domain)
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,29 @@ class Rescaled:
     mass: Real
 
 
+@dataclass(frozen=True)
+class Said:
+    """A module that is said to have a sensitivity."""
+
+    part: Any
+    sensitivity: Real
+
+
+@dataclass(frozen=True)
+class Members:
+    """A tuple whose members have names."""
+
+    parts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Along:
+    """A cell along a sequence."""
+
+    cell: Any
+    carry: Real | None
+
+
 FUNCTIONS: dict[str, Any] = {
     "sqrt": lambda a: math.sqrt(a),
     "log2": lambda a: math.log2(a),
@@ -165,7 +194,8 @@ def is_number(value: Any) -> bool:
 class Program:
     """A program, evaluated. `model` is its plain tree.
 
-    A module is a value: a tuple of modules, `Call`, `Steps`, `Shared` or `Rescaled`.
+    A module is a value: a tuple of modules, or `Members` of one, `Call`, `Steps`, `Shared`,
+    `Rescaled`, `Said` or `Along`.
     """
 
     def __init__(self, text: Text, overrides: Mapping[str, Any] | None = None) -> None:
@@ -222,6 +252,10 @@ class Program:
                         self.value(loop.elt, {**local, inner.target.id: i}) for i in range(*numbers)
                     )
                 )
+            case ast.Lambda(args=ast.arguments(defaults=[number]), body=body):
+                return Said(of(body), of(number))
+            case ast.Call(func=ast.Name(id="dict"), keywords=members):
+                return Members({str(member.arg): of(member.value) for member in members})
             case ast.Call(func=ast.Name(id=name)):
                 given = [of(a) for a in node.args]
                 return self.call(name, given, {k.arg: of(k.value) for k in node.keywords}, local)
@@ -242,6 +276,8 @@ class Program:
             return exact(FUNCTIONS[name](*given))
         if name == "tare":
             return Rescaled(*given)
+        if name == "Scan":
+            return Along(given[0], [*given[1:], *named.values(), None][0])
         if name in self.statements:
             return self.statement(self.statements[name], given, named)
         op = find(name)
@@ -315,6 +351,14 @@ class Program:
                 return Steps((self.times((), b), a))
             case ast.Mult():
                 return Steps(((a, b), self.operation("Product")))
+            case ast.Add() if is_number(a):
+                return Steps((b, self.operation("Shift", a)))
+            case ast.Add() if is_number(b):
+                return Steps((a, self.operation("Shift", b)))
+            case ast.Sub() if is_number(a):
+                return Steps((self.times(b, -1), self.operation("Shift", a)))
+            case ast.Sub() if is_number(b):
+                return Steps((a, self.operation("Shift", -b)))
             case ast.Div():
                 return Steps((self.times((), arithmetic(op, 1, b)), a))
             case ast.Add():
@@ -344,8 +388,15 @@ class Program:
         match value:
             case tuple():
                 return Beside(tuple(self.plain(v, owner) for v in value))
+            case Members(parts=named):
+                parts = tuple(self.plain(v, owner) for v in named.values())
+                return Beside(parts, tuple(named))
             case Steps(parts=parts):
                 return Chain(tuple(self.plain(p, owner) for p in parts))
+            case Said(part=part, sensitivity=assumed):
+                return Assumed(self.plain(part, owner), assumed)
+            case Along(cell=cell, carry=carry):
+                return Scanned(self.plain(cell, owner), carry)
             case Rescaled(part=part, mass=mass):
                 return Tared(self.plain(part, owner), mass)
             case Shared(name=name):
@@ -365,6 +416,9 @@ class Program:
 
 
 def parse(expression: str) -> ast.expr:
+    """`assume` goes on as far as Python's lambda does; a tuple of names is a call of `dict`."""
+    expression = expression.replace("assume sensitivity ", "lambda sensitivity=")
+    expression = re.sub(r"(?<!\w)\((?=\w+ = )", "dict(", expression)
     return ast.parse(f"({expression})", mode="eval").body
 
 

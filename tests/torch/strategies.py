@@ -90,14 +90,23 @@ class Writer(Bridges):
             return self.bridge(a, b)
         ways = [self.bridge, self.composition, self.composition]
         if b[0] != "tuple" and is_float(b):
-            ways += [self.addition, self.addition]
+            ways += [self.addition, self.addition, self.shifting]
         if is_float(a) or is_float(b):
             ways.append(self.scaling)
         if a == b:
             ways += [self.repetition, self.repetition, self.comprehension, self.comprehension]
         if a[0] == b[0] and a[0] in ("vec", "seq") and self.counts is None:
             ways.append(self.funnel)
-        ways += [self.taring, self.calling, self.calling, self.sharing, self.choosing]
+        ways += [
+            self.taring,
+            self.calling,
+            self.calling,
+            self.sharing,
+            self.choosing,
+            self.assuming,
+        ]
+        if self.scannable(a, b):
+            ways += [self.scanning] * 5
         if b[0] in ("heads", "seq") and a[0] in ("seq", "tok", "heads"):
             ways.append(self.attention)
         if b[0] != "tuple" and is_float(b):
@@ -144,6 +153,18 @@ class Writer(Bridges):
         if self.chance(4):
             return self.composed(self.beside(left, right), E("Add"))
         return E(f"{left.at(SUM)} {sign} {right.at(PRODUCT)}", SUM, left.cost + right.cost + 1)
+
+    def shifting(self, a: Kind, b: Kind, depth: int) -> E:
+        """A constant in a sum, or one that a module is taken off."""
+        inner, number = self.module(a, b, depth), self.factor()
+        text = self.pick(
+            [
+                f"{number.at(PRODUCT)} + {inner.at(PRODUCT)}",
+                f"{inner.at(SUM)} - {number.at(PRODUCT)}",
+                f"{number.at(PRODUCT)} - {inner.at(PRODUCT)}",
+            ]
+        )
+        return E(text, SUM, inner.cost + 1)
 
     def scaling(self, a: Kind, b: Kind, depth: int) -> E:
         inner, number = self.module(a, b, depth), self.factor()
@@ -199,6 +220,88 @@ class Writer(Bridges):
         mass = self.pick(["1", "2", "1/3", "0.7", "5", "0"])
         return E(f"tare({inner.text}, {mass})", OPERAND, inner.cost)
 
+    def assuming(self, a: Kind, b: Kind, depth: int) -> E:
+        inner = self.module(a, b, depth)
+        number = self.pick(["1", "1/2", "sqrt(2)", "3", "0.7"])
+        return E(f"(assume sensitivity {number}: {inner.text})", OPERAND, inner.cost)
+
+    # -- along a sequence --------------------------------------------------------------------
+
+    @staticmethod
+    def scannable(a: Kind, b: Kind) -> bool:
+        """Whether a scan can be written: along free places, or the two of a clip."""
+        parts = a[1:] if a[0] == "tuple" else (a,)
+        whole = {"seq": ("seq", "vec"), "clips": ("clips", "seq")}
+        return any(b[0] in whole.get(part[0], ()) for part in parts)
+
+    def scanning(self, a: Kind, b: Kind, depth: int) -> E:
+        """A cell along axis 1, of a value or of a tuple of two; its state is one, or two."""
+        before = None
+        if a[0] == "tuple":
+            places = [i for i, part in enumerate(a[1:]) if self.scannable(part, b)]
+            at = self.pick(places)
+            before, a = self.call("Select", at), a[1 + at]
+        inner = {"seq": "vec", "clips": "seq"}[a[0]]
+        entry, state = (inner, a[1]), (inner, self.pick((b[1], b[1], *WIDTHS)))
+        both, two = self.chance(4), self.chance(4)
+        cell = self.cell(entry, state, depth, both, two)
+        carry = self.pick(["", ", carry = 3/4", ", 1/2", ", carry = 0.9", ", carry = 2"])
+        if a[0] == "seq" and not self.chance(6):
+            carry = self.pick([", carry = 3/4", ", 1/2", ", carry = 0.9"])
+        made = E(f"Scan({cell.text}{carry})", OPERAND, 3 * cell.cost)
+        if both:
+            pair = self.beside(self.module(a, a, 0), self.module(a, a, 0))
+            before = pair if before is None else self.composed(before, pair)
+        if before is not None:
+            made = self.composed(before, made)
+        if two:
+            made = self.composed(made, self.call("Select", self.draw(st.integers(0, 1))))
+        every: Kind = (a[0], state[1])
+        if b[0] != a[0]:
+            made, every = self.composed(made, E("Last")), state
+        return made if every == b else self.composed(made, self.bridge(every, b))
+
+    def cell(self, entry: Kind, state: Kind, depth: int, both: bool, two: bool) -> E:
+        """A cell for an entry, or `both` of a tuple, and a state, or a tuple of `two` such.
+
+        Nothing in it keeps buffers, so that it calls what is written for it alone.
+        """
+        outer = self.defs, self.shared, self.scope, self.in_cell
+        self.defs, self.shared, self.in_cell = [], [], True
+        self.scope = [pair for pair in self.scope if isinstance(pair[1], str)]
+
+        def read(member: int, kind: Kind, several: bool) -> E:
+            """Something made of the state or of the entry, of the size of the state."""
+            chosen = self.call("Select", member)
+            if several:
+                chosen = self.composed(chosen, self.call("Select", self.draw(st.integers(0, 1))))
+            start = [
+                E("Tanh"),
+                self.call("Linear", state[1]),
+                self.call("Linear", *state[:0:-1] * 2),
+            ]
+            first = self.pick(start if kind == state else start[1:2])
+            then = self.module(state, state, depth - 1)
+            return self.composed(chosen, self.composed(first, then))
+
+        def one() -> E:
+            old, new = read(0, state, two), read(1, entry, both)
+            cost, number = old.cost + new.cost + 2, self.factor()
+            gate = E(f"Sigmoid @ {new.at(SIGN)}", PRODUCT)
+            ways = [
+                E(f"1/2 * {old.at(SIGN)} + {number.at(PRODUCT)} * {new.at(SIGN)}", SUM, cost),
+                E(f"Tanh @ ({old.at(SUM)} + {new.at(PRODUCT)})", PRODUCT, cost),
+                E(f"{old.at(PRODUCT)} * ({gate.text}) + {new.at(PRODUCT)}", SUM, 2 * cost),
+                E(f"Lerp @ ({old.text}, {new.text}, {gate.text})", PRODUCT, 2 * cost),
+            ]  # fmt: skip
+            made: E = self.pick(ways)
+            return made
+
+        made = self.beside(one(), one()) if two else one()
+        defs, shared, self.scope, self.in_cell = outer
+        self.defs, self.shared = [*defs, *self.defs], [*shared, *self.shared]
+        return made
+
     def choosing(self, a: Kind, b: Kind, depth: int) -> E:
         yes, no = self.module(a, b, depth), self.module(a, b, 0)
         text = f"{yes.at(CHAIN)} if {self.condition()} else {no.text}"
@@ -210,10 +313,13 @@ class Writer(Bridges):
         position = self.draw(st.integers(0, 1))
         if position:
             members.reverse()
-        whole = self.beside(*members)
+        names = self.pick([(), ("mean", "logvar"), ("x", "y")])
+        whole = self.beside(*members, names=names)
         if self.chance(3):
             whole = self.composed(whole, self.pick([E("Identity"), E("Mul(2)"), E("Mul(-1/3)")]))
-        return self.composed(whole, self.call("Select", position))
+        by_name = names and self.chance(2)
+        which = f'"{names[position]}"' if by_name else position
+        return self.composed(whole, self.call("Select", which))
 
     def attention(self, a: Kind, b: Kind, depth: int) -> E:
         heads, value = (b[1], b[2]) if b[0] == "heads" else (2, self.pick(WIDTHS))

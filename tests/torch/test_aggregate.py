@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -235,3 +236,54 @@ def test_bags_of_many_axes_and_their_bounds() -> None:
     assert str(out) == "float[b, 3, 4]"
     edge = Edge(Type("int", (2, 3, 5), 9), {Measure((-1,), True): Bound(1.0, 1.0)})
     assert op.pushes((edge,), edge.type) == {Measure((2,)): 1.0}
+
+
+# -- targets, by hand -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("how", "reach"),
+    [('"mean"', 1), ('"max"', 1), ('"gcn"', 1), ('"gcn", 3', 1), ('"sum", 3', 3), ('"sum"', 1)],
+)
+def test_targets_are_the_sums_over_paths(how: str, reach: int) -> None:
+    """A node's own vector and its neighbours', twice, between two matrices: docs/mathematics.md."""
+    program = analyse_text(
+        "input x: float[nodes, 8]\ninput edges: int[2, n] < nodes\n"
+        f"def around = Aggregate({how}) @ (Identity, edges)\n"
+        "def layer = 1/2 * Linear(6) + 1/3 * (Linear(6, mass = 3) @ around)\n"
+        "model M = 1/5 * Linear(2) @ layer @ Tanh @ layer @ Linear(4) @ x\n"
+    ).program
+    third = Fraction(1, 3) * reach  # D of a layer's output, times this, comes back by the edges
+    second = Fraction(1, 5)
+    first = second * (Fraction(1, 2) + third)
+    downstream = {
+        "linear": first * (Fraction(1, 2) + third),
+        "layer.linear": first / 2,
+        "layer.linear_1": first / 3,
+        "layer_1.linear": second / 2,
+        "layer_1.linear_1": second / 3,
+        "linear_1": second,
+    }
+    assert {w.path: w.downstream for w in program.weights} == downstream
+    masses = {path: 3 if path.endswith("layer.linear_1") else 1 for path in downstream}
+    masses["layer_1.linear_1"] = 3
+    assert program.mass == 10
+    assert {w.path: w.target for w in program.weights} == {
+        path: Fraction(masses[path], 10) / value for path, value in downstream.items()
+    }
+
+
+def test_targets_of_layers_in_a_loop() -> None:
+    """With 1/2 + 3·1/6 = 1 all layers are alike; a weight that they share has the sum of them."""
+    text = (
+        "input x: float[nodes, 6]\ninput edges: int[2, n] < nodes\nshared s = Linear(6)\n"
+        'def around = Aggregate("sum", 3) @ (Identity, edges)\n'
+        "def layer = 1/2 * s + 1/6 * (Linear(6) @ around)\nmodel M = layer ** 4 @ x\n"
+    )
+    downstream = {w.path: w.downstream for w in analyse_text(text).program.weights}
+    assert downstream == {"s.linear": 4 * Fraction(1, 2), "layer.{0}.linear": Fraction(1, 6)}
+    doubled = analyse_text(text.replace("1/6", "1/2")).program
+    (one,) = (w for w in doubled.weights if w.path == "layer.{0}.linear")
+    assert (one.downstream, one.levels[0].ratio) == (Fraction(1, 2), 2)
+    (every,) = (w for w in doubled.weights if w.path == "s.linear")
+    assert every.downstream == Fraction(1 + 2 + 4 + 8, 2)

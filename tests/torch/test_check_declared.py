@@ -58,3 +58,31 @@ def test_neither_changes_what_is_computed(tmp_path: Path) -> None:
     model = loaded(ASSUMED.replace("NUMBER", "1/2"), tmp_path)
     first, second = model.parameters()
     torch.testing.assert_close(model(x), 2 * x @ first.T @ second.T, rtol=1e-12, atol=1e-12)
+
+
+GROWING = """
+input x: float[batch, 12, 8]
+bond Small(x) = x ** 2 / 2 on [-1, 1] sensitivity 1
+def cell = 2 * Select(0) + (FIRST + Tanh @ Small @ Select(MEMBER))
+model M = Linear(8) @ Scan(cell, carry = 1) @ Tanh @ x
+"""
+
+
+@pytest.mark.parametrize("member", [0, 1])
+def test_a_cell_is_looked_at_behind_its_first_step(member: int, tmp_path: Path) -> None:
+    """A state begins at 0, where it is in every range; it leaves it later. Entries stay."""
+    first = "1/4 * (Abs @ Select(1))"
+    text = GROWING.replace("FIRST", first).replace("MEMBER", str(member))
+    found = [note for note in notes(text, tmp_path) if "is declared for" in note]
+    if member:
+        assert found == []
+        return
+    (note,) = found
+    assert note.startswith("`Small` at line 4 is declared for values from -1 to 1, but ")
+
+
+def test_steps_of_a_cell_are_no_copies(tmp_path: Path) -> None:
+    path = tmp_path / "m.mod"
+    path.write_text(GROWING.replace("FIRST", "Select(1)").replace("MEMBER", "1"))
+    found = modnorm.check(path)
+    assert {module.copies for module in found.findings.modules} == {1}

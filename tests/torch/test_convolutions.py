@@ -14,7 +14,7 @@ from torch import nn
 import modnorm
 from modnorm.kernels import DualizedSGD, Layout, NormedAdam, NormedOptimizer, NormedSGD, Weight
 from modnorm.ops.base import Misfit
-from modnorm.ops.conv import Conv1D, Conv2D, ConvTranspose2D, Kernel
+from modnorm.ops.conv import Conv1D, Conv2D, ConvTranspose1D, ConvTranspose2D, Kernel, Transposed
 from modnorm.ops.types import Symbol, Tensor
 
 KINDS: tuple[Any, ...] = (NormedAdam, NormedSGD, DualizedSGD)
@@ -33,11 +33,12 @@ def kernels(draw: Any) -> tuple[Kernel, nn.Module, tuple[int, ...]]:
             [
                 (Conv1D, nn.Conv1d),
                 (Conv2D, nn.Conv2d),
+                (ConvTranspose1D, nn.ConvTranspose1d),
                 (ConvTranspose2D, nn.ConvTranspose2d),
             ]
         )
     )
-    groups = draw(st.integers(1, 3)) if cls is not ConvTranspose2D else 1
+    groups = draw(st.integers(1, 3)) if not issubclass(cls, Transposed) else 1
     into, out = (groups * draw(st.integers(1, 3)) for _ in range(2))
 
     def sides(least: int, most: int) -> Any:
@@ -46,7 +47,7 @@ def kernels(draw: Any) -> tuple[Kernel, nn.Module, tuple[int, ...]]:
 
     kernel, stride, padding, last = sides(1, 4), sides(1, 3), sides(0, 2), sides(1, 2)
     given: dict[str, Any] = {"dilation": last, "groups": groups}
-    if cls is ConvTranspose2D:
+    if issubclass(cls, Transposed):
         given = {"output_padding": draw(st.integers(0, 1))}
         assume(given["output_padding"] < min(stride if isinstance(stride, tuple) else [stride]))
     elif draw(st.integers(0, 3)) == 0:
@@ -161,7 +162,12 @@ def test_one_of_signals_moves_as_one_of_images_of_height_1(kind: Any) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "op",
-    [Conv2D(8, 6, groups=2), Conv1D(6, 6, groups=6), ConvTranspose2D(6, 5, (4, 3), 2)],
+    [
+        Conv2D(8, 6, groups=2),
+        Conv1D(6, 6, groups=6),
+        ConvTranspose1D(6, 5, 4, 2),
+        ConvTranspose2D(6, 5, (4, 3), 2),
+    ],
 )
 def test_an_update_has_the_size_of_its_target(kind: Any, op: Kernel) -> None:
     torch.manual_seed(0)

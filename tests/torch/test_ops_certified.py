@@ -148,6 +148,16 @@ TRIALS: dict[str, list[Trial]] = {
         Trial(places, places, {"out": 3, "padding": "causal", "dilation": 2}, f(1, 2, 5)),
         Trial(places, places, {"out": 4, "groups": 4, "kernel": 2}, f(1, 4, 3)),
     ],
+    "ConvTranspose1D": [
+        Trial(places, places, {"out": 3, "kernel": 4, "stride": 2}, f(1, 2, 4)),
+        Trial(
+            places,
+            places,
+            {"out": 2, "kernel": 2, "stride": 2, "padding": 0},
+            f(1, 3, 3),
+            tight=0.95,
+        ),
+    ],
     "ConvTranspose2D": [
         Trial(
             arguments={"out": 2, "kernel": 2, "stride": 2, "padding": 0},

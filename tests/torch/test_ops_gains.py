@@ -59,6 +59,10 @@ CASES = [
     Case("Conv2D", {"out": 2, "stride": (2, 1), "dilation": 2}, f(1, 2, 5, 4), (1.0,)),
     Case("Conv1D", {"out": 3, "padding": "causal", "kernel": 2, "stride": 3}, SIGNAL, (2.0,)),
     Case("Conv1D", {"out": 3, "groups": 3, "padding": "same"}, SIGNAL, (2.0,)),
+    Case("ConvTranspose1D", {"out": 2, "kernel": 3, "stride": 2}, SIGNAL, (2.0,)),
+    Case(
+        "ConvTranspose1D", {"out": 3, "kernel": 2, "stride": 2, "padding": 0}, SIGNAL, (2.0,), 0.9
+    ),
     Case(
         "ConvTranspose2D",
         {"out": 3, "kernel": 2, "stride": 2, "padding": 0},

@@ -285,6 +285,23 @@ def test_it_is_exported_and_runs_in_bfloat16(which: str, tmp_path: Path) -> None
     torch.testing.assert_close(y.float(), model(x), rtol=0.1, atol=0.1)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("which", ["RNN(4)", "LSTM(4)", "Last @ RNN(4)"])
+def test_a_sequence_without_a_place_is_an_error(which: str, compiled: bool, tmp_path: Path) -> None:
+    """As in torch.nn, whose layers raise a RuntimeError."""
+    text = (
+        f"input x: float[batch, seq, 3]\nmodel M = {which.replace('RNN(4', 'RNN(4, carry = 1/2')}"
+    )
+    model = made(text, tmp_path)
+    if compiled:
+        model = torch.compile(model, backend="eager")
+    assert model(drawn(2, 1, 3)).shape[0] == 2
+    with pytest.raises(ValueError, match="a sequence of length 0: `Scan` has no first step"):
+        model(drawn(2, 0, 3))
+    with pytest.raises(RuntimeError):
+        nn.RNN(3, 4, batch_first=True)(torch.zeros(2, 0, 3))
+
+
 def test_it_compiles_as_one_graph(tmp_path: Path) -> None:
     model = made(f"input x: float[batch, 4, 4]\n{MODELS['LSTM']}", tmp_path, torch.float32)
     x = drawn(2, 4, 4, dtype=torch.float32)

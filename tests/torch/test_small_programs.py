@@ -96,6 +96,29 @@ PROGRAMS = {
     " 2 * Slice(1, 3)) + Parameter(1, 2, 3, mass = 1/2)",
     "a gate over all places": SEQUENCE
     + "model M = Linear(4) * (Sigmoid @ Linear(4) @ Mean(1, keepdim = true)) * Softcap(2)",
+    "a scan in a scan": "input x: float[batch, 2, seq, 4]\nshared s = Linear(3, 3)\n"
+    "def inner = Scan(1/2 * (s @ Select(0)) + 1/3 * (Linear(3, 3) @ Select(1)))\n"
+    "model M = Last @ Scan(Tanh @ (inner @ Select(0) + 1/2 * (s @ Linear(3) @ Select(1))), 1/2)",
+    "two states along two sequences": SEQUENCE
+    + "def cell = (1/3 * (Select(0) @ Select(0)) + Linear(3) @ Select(1) @ Select(1), "
+    "1/3 * (Tanh @ Select(1) @ Select(0)) + 1/5 * (Linear(2) @ Select(0) @ Select(1)))\n"
+    "model M = Linear(2) @ Select(1) @ Scan(cell) @ (Linear(2), Linear(6))",
+    "a scan in a loop, and a loop in its cell": SEQUENCE
+    + "def cell = Lerp @ (Select(1), (Tanh @ Linear(4)) ** 2 @ Select(0), Sigmoid @ Select(1))\n"
+    "model M = (Identity + 1/2 * Scan(cell, carry = 3/4)) ** 2",
+    "an input by its name in a cell": SEQUENCE + "input c: float[batch, 4]\n"
+    "def cell = 1/3 * (Linear(4) @ Select(0)) + (assume sensitivity 2: Linear(4) + c) @ Select(1)\n"
+    "model M = Last @ Scan(cell) @ Linear(4) @ x",
+    "members by their names": VECTOR
+    + 'def pair = (mean = Linear(3), logvar = Linear(3) @ Tanh)\ndef take(n) = Select("mean") @ n\n'
+    'model M = (Select("logvar") - take(Identity) * (1 + Select("mean"))) @ pair @ take(pair)',
+    "assumptions in a loop and of a shared weight": VECTOR
+    + "shared s = (assume sensitivity 3: Linear(4) @ Tanh)\n"
+    "model M = s @ (assume sensitivity 1/2: (assume sensitivity 2: s + Linear(4)) ** 2) ** 2 + s",
+    "constants in sums": VECTOR
+    + "model M = Linear(4) @ (1 - Tanh @ (2 * (Linear(4) - 1/2))) ** 2 - (0.3 + Linear(4) * -2)",
+    "a formula for a range": VECTOR + "bond Half(x) = x ** 2 / 2 on [-1, 1] sensitivity 1\n"
+    "model M = Half @ Tanh @ Linear(4)",
     "frozen weights": VECTOR
     + "model M = Linear(4) @ tare(Linear(4) ** 2, 0) @ Linear(4, mass = 0)",
 }
