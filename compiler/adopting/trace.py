@@ -185,15 +185,16 @@ def called(model: nn.Module, example: Any) -> Any:
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Leave buffers and random numbers as they were."""
-    before = {b: (b._version, b.clone()) for b in model.buffers()}
+    before = {b: b.clone() for b in model.buffers()}
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     try:
         with torch.random.fork_rng(devices=sorted(devices, key=str)):
             yield
     finally:
         with torch.no_grad():
-            for buffer, (version, old) in before.items():
-                if buffer._version != version:
+            for buffer, old in before.items():
+                # Below autograd, versions do not tell.
+                if buffer.layout != torch.strided or not torch.equal(buffer, old):
                     buffer.copy_(old)
 
 
@@ -289,6 +290,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         value = Value(number, tuple(x.shape), x.is_floating_point(), node, live)
         if node is None:
             value.leaf = x.detach()
+            if self.stored_labels(x) is None:  # a buffer, which running its reader again may write
+                value.leaf = value.leaf.clone()
         self.trace.values.append(value)
         known = x in self.numbers
         self.numbers[x] = number
