@@ -166,7 +166,8 @@ def kernel(name: str, piece: Piece, uses: tuple[Use, ...], trace: Trace, last: s
     shape, use, node = trace.shapes[name], piece.uses[0], trace.nodes[piece.uses[0].node]
     sides = shape[2:]
     role = "conv"
-    if use.groups > 1 and shape[1 if not use.transposed else 0] in (1, use.groups):
+    alone = shape[0] == use.groups if use.transposed else shape[1] == 1  # each channel by itself
+    if use.groups > 1 and alone:
         role = "taps"
     elif use.node in last and all(side == 1 for side in sides):
         role = "readout"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
+
+from torch.utils._pytree import tree_flatten
 
 from modnorm.adopting.labels import Labels
-from modnorm.adopting.trace import Node, Trace, Value
+from modnorm.adopting.trace import Node, Ref, Trace, Value
 
 Kind = Literal["matrix", "kernel", "table", "bias", "gain", "vector", "opaque"]
 
@@ -316,14 +318,24 @@ def met(node: Node, trace: Trace) -> Iterator[Use]:
 @reads("lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell",
        "rnn_relu_cell", "_thnn_fused_lstm_cell")  # fmt: skip
 def recurrent(node: Node, trace: Trace) -> Iterator[Use]:
-    gates = {"l": ("i", "f", "g", "o"), "g": ("r", "z", "n"), "r": ()}[node.name.lstrip("_")[0]]
+    kinds = {"lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n")}
+    gates = next((parts for kind, parts in kinds.items() if kind in node.name), ())
+    given = {n for name in ("input", "data", "hx") for n in numbers(node.argument(name))}
+    sizes = [trace.values[n].shape for _, n in node.slots() if n not in given]
+    rows = next((shape[0] for shape in sizes if len(shape) == 2), 0)
     for slot, number in node.slots():
         value = trace.values[number]
         if value.weight is None:
             continue
-        if len(value.shape) == 1:
+        if number in given:
+            yield Use(node.number, slot, number, "vector")
+        elif len(value.shape) == 1:
             yield Use(node.number, slot, number, "bias", (0,), parts=gates)
-        else:
-            projects = bool(gates) and value.shape[0] % len(gates) != 0
-            parts = () if projects else gates
+        else:  # that of a projection has no gates
+            parts = gates if value.shape[0] == rows else ()
             yield Use(node.number, slot, number, "matrix", (0,), (1,), parts=parts)
+
+
+def numbers(argument: Any) -> list[int]:
+    """Of the values in an argument."""
+    return [leaf.number for leaf in tree_flatten(argument)[0] if isinstance(leaf, Ref)]
