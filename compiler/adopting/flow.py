@@ -86,7 +86,8 @@ class Flow:
     def of_rows(self, value: int, rows: Tensor) -> float:
         """The sensitivity downstream of some features of a value: of those that these rows made."""
         total = 1.0 if value in self.outputs else 0.0
-        whole = self.trace.span(rows)
+        known = self.trace.features.get(value)
+        before = rows if known is None else known.distinct()
         for reader, size in self.edges.get(value, ()):
             labels, own = self.trace.features.get(reader), rows
             if reader in self.trace.links:
@@ -94,9 +95,7 @@ class Flow:
                 if bool(torch.isin(rows, other).any()):  # in a sum, known by what it is added to
                     own = torch.unique(kept[torch.isin(other, rows)])
             there = None if labels is None else labels.distinct()
-            if there is None or (
-                own is rows and not bool(((there >= whole[0]) & (there < whole[1])).any())
-            ):
+            if there is None or (own is rows and not bool(torch.isin(there, before).any())):
                 total += size * self.below.get(reader, 0.0)
             elif bool(torch.isin(own, there).any()):
                 total += size * self.of_rows(reader, own)

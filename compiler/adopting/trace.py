@@ -6,7 +6,6 @@ operation, whatever Python led to it: data-dependent loops, checkpointing and wr
 
 from __future__ import annotations
 
-import math
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -42,6 +41,11 @@ MEETS = frozenset(
 )
 """Operations between values that are broadcast to each other."""
 DROPOUTS = frozenset("dropout feature_dropout alpha_dropout native_dropout".split())
+FRESH = frozenset(
+    "new_zeros new_ones new_full new_empty new_empty_strided zeros_like ones_like full_like"
+    " empty_like rand_like randn_like randint_like".split()
+)
+"""Operations that take the shape or type of a value, and none of its entries."""
 
 
 @dataclass(frozen=True)
@@ -142,10 +146,16 @@ class Trace:
     outputs: dict[str, int] = field(default_factory=dict)
     classes: dict[str, str] = field(default_factory=dict)
 
-    def span(self, rows: Tensor) -> tuple[int, int]:
-        """From where to where the labels of the parameter go that these are of."""
-        name = self.parameter(int(rows[0]))
-        return self.starts[name], self.starts[name] + math.prod(self.shapes[name])
+    def held(self, labels: Labels) -> list[str]:
+        """The parameters that labels are of: several, where they were put side by side."""
+        if labels.is_affine:
+            ends = [(n - 1) * step for n, step in zip(labels.shape, labels.stride, strict=True)]
+            low, high = (labels.offset + sum(f(end, 0) for end in ends) for f in (min, max))
+            if self.parameter(low) == self.parameter(high):
+                return [self.parameter(low)]
+        names, starts = list(self.starts), torch.tensor(list(self.starts.values()))
+        at = torch.unique(torch.bucketize(labels.distinct(), starts, right=True))
+        return [names[i - 1] for i in at.tolist()]
 
     def parameter(self, label: int) -> str:
         """The name of the parameter with the entry of a label."""
@@ -329,9 +339,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        if name == "glu":  # of its halves one is a gate
+            with self:
+                value, gate = args[0].chunk(2, args[1] if len(args) > 1 else -1)
+                return value * gate.sigmoid()
         leaves = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
         values = [self.value(x) for x in leaves]
-        name = func.overloadpacket.__name__
         own = args
         if name in DROPOUTS and len(args) > 2:
             own = (*args[:2], False, *args[3:])
@@ -349,7 +363,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         made = [x for x in tree_flatten(out)[0] if isinstance(x, Tensor)]
         if all(x in before for x in map(id, made)) and not func._schema.is_mutable:
             return  # nothing new: a `to` or `contiguous` that had nothing to do
-        live = any(v.live for v in values)
+        live = any(v.live for v in values) and func.overloadpacket.__name__ not in FRESH
         node = Node(
             number, func, tree_map(swap, args), tree_map(swap, kwargs),
             tuple(v.number for v in values), (), self.module, place(),
@@ -404,9 +418,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             found = self.moved(node, args, kwargs, given, before)
             for value, labels in zip(news, found or (), strict=False):
                 value.weight = value.weight or labels
-            kept = {trace.parameter(v.weight.offset) for v in news if v.weight is not None}
-            lost = [x for x in given.values() if trace.parameter(x.offset) not in kept]
-            if lost:
+            kept = {n for v in news if v.weight is not None for n in trace.held(v.weight)}
+            if any(not kept.issuperset(trace.held(x)) for x in given.values()):
                 trace.features.update(self.read(node, trace))
             return
         given = {
@@ -426,11 +439,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for slot, number in node.slots():
             if number in trace.features:
                 labels = trace.features[number]
-                parts = [labels.distinct()]
-                if node.name == "glu":  # the product of a half and a function of the other
-                    halves = labels.tensor().chunk(2, int(node.argument("dim", -1)))
-                    parts = [torch.unique(half) for half in halves]
-                trace.reads += [Read(node.number, slot + i, x) for i, x in enumerate(parts)]
+                trace.reads.append(Read(node.number, slot, labels.distinct()))
         trace.features.update(made_features)
 
     def moved(

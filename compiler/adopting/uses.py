@@ -60,11 +60,9 @@ def uses(node: Node, trace: Trace) -> list[Use]:
     """Every use of a weight by an operation."""
     weights = {number for _, number in node.slots() if trace.values[number].weight is not None}
     reader = READERS.get(node.name)
-    kept = {
-        trace.parameter(labels.offset)
-        for number in node.outputs if (labels := trace.values[number].weight) is not None
-    }  # fmt: skip
-    weights -= {n for n in weights if named(n, trace) in kept}
+    held = {n: weight_names(n, trace) for n in (*weights, *node.outputs)}
+    kept = {name for number in node.outputs for name in held[number]}
+    weights -= {n for n in weights if kept.issuperset(held[n])}
     found = [] if reader is None else [use for use in reader(node, trace) if use.number in weights]
     seen = {use.number for use in found}
     for slot, number in node.slots():
@@ -73,11 +71,10 @@ def uses(node: Node, trace: Trace) -> list[Use]:
     return found
 
 
-def named(number: int, trace: Trace) -> str:
-    """The parameter that a weight shows, or the first of them."""
+def weight_names(number: int, trace: Trace) -> list[str]:
+    """The parameters that a weight shows."""
     labels = trace.values[number].weight
-    assert labels is not None
-    return trace.parameter(labels.offset)
+    return [] if labels is None else trace.held(labels)
 
 
 def settled(found: Sequence[Use], trace: Trace) -> list[Use]:

@@ -18,11 +18,12 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 
 import modnorm  # noqa: E402
+from modnorm.kernels import DualizedSGD, NormedAdam, Plan  # noqa: E402
 from modnorm.kernels.plan import plan_hash  # noqa: E402
 from modnorm.kernels.weight import Weight  # noqa: E402
 from tests.zoo import ZOO, Entry, Expected  # noqa: E402
 
-KINDS = ("normed_adam", "dualized_sgd")
+CLASSES = {"normed_adam": NormedAdam, "dualized_sgd": DualizedSGD}
 RATE, STEPS = 0.3, 20
 FALL = 0.9
 SLOW = {"opt": 0.98, "efficientnet": 0.95, "lstm": 0.985, "gcn": 0.985, "dit": 0.95}
@@ -172,7 +173,7 @@ def test_plans_are_kept_in_files(adopted: Adopted, tmp_path: Path) -> None:
 # --- training -------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=CLASSES)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -196,6 +197,33 @@ def test_it_learns(adopted: Adopted, kind: str, request: pytest.FixtureRequest) 
     losses = list(train(adopted, model, optimizer, range(STEPS)))
     name = next(key for key, entry in ZOO.items() if entry is adopted.entry)
     assert losses[-1] < SLOW.get(name, FALL) * losses[0]
+
+
+def test_what_is_stored_together_moves_as_if_alone(adopted: Adopted, kind: str) -> None:
+    """Each weight as a parameter of its own, of the same target, on the same gradients."""
+    model = adopted.entry.build().double()
+    optimizer = modnorm.adopt(model, kind=kind, plan=adopted.plan, lr=RATE)
+    own = dict(model.named_parameters())
+    records = [(w, own[name]) for name, held in adopted.records().items() for w in held]
+    alone = [nn.Parameter(w.cut(p.detach()).clone().reshape(w.shape)) for w, p in records]
+    plan = Plan([w._replace(layout=None) for w, _ in records])
+    named = list(zip([w.name for w, _ in records], alone, strict=True))
+    other = CLASSES[kind](named, plan=plan, lr=RATE)
+    before = [x.detach().clone() for x in alone]
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(2):
+        for name in adopted.records():
+            own[name].grad = torch.randn(own[name].shape, generator=generator, dtype=torch.float64)
+        for x, (w, p) in zip(alone, records, strict=True):
+            assert p.grad is not None
+            x.grad = w.cut(p.grad).clone().reshape(w.shape)
+        optimizer.step()
+        other.step()
+    for x, old, (w, p) in zip(alone, before, records, strict=True):
+        moved = float((x - old).abs().max())
+        assert moved > 0, w.name
+        found = w.cut(p.detach()).reshape(w.shape)
+        torch.testing.assert_close(found, x.detach(), rtol=0, atol=1e-6 * moved)
 
 
 def test_it_goes_on_bit_for_bit(adopted: Adopted, kind: str) -> None:
