@@ -29,8 +29,8 @@ NORMS = frozenset(
     " cudnn_batch_norm".split()
 )
 SUMS = frozenset(
-    "linear mm matmul bmm addmm baddbmm einsum mv inner dot conv1d conv2d conv3d conv_transpose1d"
-    " conv_transpose2d conv_transpose3d _grouped_mm scaled_dot_product_attention".split()
+    "linear mm matmul bmm addmm baddbmm einsum tensordot mv inner dot conv1d conv2d conv3d"
+    " conv_transpose1d conv_transpose2d conv_transpose3d _grouped_mm scaled_dot_product_attention".split()
 )
 """Operations that sum over products, which are no part of a function written out."""
 ONES = frozenset(
@@ -462,6 +462,8 @@ class _Finder:
     def steps(self, node: Node, out: int) -> Iterator[tuple[int, float]]:
         """From which values an output is made, and how far it moves with each."""
         own = self.inputs(node)
+        if not own:  # made of weights alone
+            return
         if node.number in self.attended:
             yield from ((n, size) for n, size in self.attended[node.number] if self.acts(n))
         elif out in self.shortcuts:

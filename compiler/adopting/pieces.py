@@ -113,10 +113,12 @@ def views(uses: Sequence[Use], trace: Trace, name: str) -> list[View]:
         whole = trace.values[use.number].weight
         assert whole is not None
         for part, at in regular(whole, use, start, math.prod(shape)):
-            labels = replace(part, offset=part.offset - start)
-            named = (*use.stack, *use.out, *use.contracted)
+            once = tuple(n if s else 1 for n, s in zip(part.shape, part.stride, strict=True))
+            labels = replace(part, offset=part.offset - start, shape=once)  # what is repeated
+            stack = tuple(a for a in use.stack if once[a] > 1)
+            named = (*stack, *use.out, *use.contracted)
             rest = tuple(a for a in range(len(labels.shape)) if a not in named)
-            axes = (use.stack, use.out, (*use.contracted, *rest))
+            axes = (stack, use.out, (*use.contracted, *rest))
             if use.kind == "table":  # a row is what is looked up
                 axes = ((), use.contracted, (*rest, *use.out))
             rows = torch.empty(0, dtype=torch.int64)
@@ -126,7 +128,7 @@ def views(uses: Sequence[Use], trace: Trace, name: str) -> list[View]:
             if (
                 use.kind == "matrix"
                 and len(shape) > 2
-                and not use.stack
+                and not stack
                 and len(labels.shape) == 2
                 and labels.offset % step + reach < step
             ):  # one of copies side by side: those that this run did not use are like it

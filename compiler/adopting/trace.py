@@ -6,6 +6,7 @@ operation, whatever Python led to it: data-dependent loops, checkpointing and wr
 
 from __future__ import annotations
 
+import math
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -61,6 +62,7 @@ class Value:
 
     weight: labels of the entries of parameters that it shows, if it is made of them alone.
     live: whether it depends on parameters or on the model's inputs of real numbers.
+    fed: whether it depends on the model's inputs.
     leaf: itself, if no operation made it: a parameter or a view of one, an input, a constant.
     """
 
@@ -70,6 +72,7 @@ class Value:
     node: int | None
     live: bool
     weight: Labels | None = None
+    fed: bool = False
     leaf: Tensor | None = None
 
 
@@ -213,11 +216,20 @@ def record(model: nn.Module, example: Any, read: Reading) -> Trace:
 
     read: notes what an operation does with the weights that it takes, and gives labels of the rows
         that made its outputs' features, by their numbers.
+
+    Raises ValueError for a model that cannot be run, since parameters have no shape or no numbers.
     """
     model = unwrapped(model)
     names: dict[int, list[str]] = {}
     parameters: dict[int, Tensor] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ValueError(f"{name} has no shape yet: call the model once before it is adopted")
+        if parameter.is_meta:
+            raise ValueError(
+                f"{name} is on the meta device, so that the model cannot be run: move it with"
+                " to_empty and initialise its weights before it is adopted"
+            )
         names.setdefault(id(parameter), []).append(name)
         parameters[id(parameter)] = parameter
     starts, count = {}, 0
@@ -287,7 +299,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Note the model's inputs."""
         for leaf in tree_flatten(example)[0]:
             if isinstance(leaf, Tensor):
-                self.new(leaf, None, leaf.is_floating_point())
+                self.new(leaf, None, leaf.is_floating_point()).fed = True
 
     def take(self, out: Any) -> None:
         """Note what the model returns."""
@@ -371,6 +383,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         trace.nodes.append(node)
         news = [self.new(x, number, live and x.is_floating_point()) for x in made]
         node.outputs = tuple(v.number for v in news)
+        for value in news:
+            value.fed = any(v.fed for v in values)
         if live:
             self.follow(node, args, kwargs, before, made, news)
         if func._schema.is_mutable:
@@ -398,6 +412,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                          (old.number, number), (), self.module, "")  # fmt: skip
             self.trace.nodes.append(after)
             value = self.new(other, fresh, live)
+            value.fed = old.fed or self.trace.values[number].fed
             after.outputs = (value.number,)
         self.aliases[x.untyped_storage()._cdata] = kept
 
@@ -409,7 +424,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         trace = self.trace
         floats = [v for v in before.values() if v.floating]
         stored = [self.stored_labels(x) for x in made]
-        weights = all(v.weight is not None or not v.live for v in floats)
+        weights = all(
+            v.weight is not None or not v.live or (not v.fed and math.prod(v.shape) == 1)
+            for v in floats
+        )  # one number made of weights is a factor of them, as in a spectral norm
         for value, labels in zip(news, stored, strict=True):
             if labels is not None:
                 value.weight = labels
@@ -463,7 +481,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         alone = len([v for v in before.values() if v.live]) == 1 and len(node.outputs) == 1
         if alone and self.trace.values[next(iter(before.values())).number].weight is not None:
             whole = next(labels for labels in given.values())  # of a weight, by itself
-            return [whole] if whole.shape == shape and name not in REDUCES else None
+            own_places = torch.Tag.pointwise in node.func.tags or name in IN_PLACE
+            return [whole] if whole.shape == shape and own_places else None
         if name not in MEETS:
             return None
         own = [labels for key, labels in given.items()]
@@ -484,8 +503,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 LOOKUPS = frozenset("index index_select gather embedding".split())
 """Operations that pick entries by integers; of vectors and matrices they are lookups in a table."""
-REDUCES = frozenset("softmax _softmax log_softmax cumsum sort linalg_vector_norm".split())
-"""Operations on a weight whose output's entries come of several of its entries."""
+IN_PLACE = frozenset("tril triu upsample_bilinear2d upsample_bicubic2d upsample_nearest2d".split())
+"""Operations on a weight of which entries that are kept, where its size is, have their places."""
 
 
 def pairs(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:

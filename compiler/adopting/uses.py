@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -101,7 +102,7 @@ def features(found: list[Use], node: Node, trace: Trace) -> dict[int, Labels]:
             assert weight is not None
             rows = along(weight, use.out[0])
             out = trace.values[node.outputs[0]]
-            axis = feature_axis(node, use, out)
+            axis = feature_axis(node, use, out, trace)
             shape = [1] * len(out.shape)
             if axis is None or out.shape[axis] != rows.shape[0]:
                 continue
@@ -123,17 +124,19 @@ def along(labels: Labels, axis: int) -> Labels:
     return Labels.of(found)
 
 
-def feature_axis(node: Node, use: Use, out: Value) -> int | None:
+def feature_axis(node: Node, use: Use, out: Value, trace: Trace) -> int | None:
     """Along which axis of the output the rows of a matrix or kernel are."""
     if use.kind == "kernel":
         return len(out.shape) - 2 - spatial(node)
     if node.name == "einsum":
-        terms, result = equation(node)
+        terms, result = equation(node, trace)
         own = terms[[n for _, n in node.slots()].index(use.number)]
         return result.index(own[use.out[0]])
     if not out.shape:
         return None
     left = node.name not in ("linear", "_grouped_mm") and use.number == operands(node)[0]
+    if left and node.name in ("tensordot", "inner"):
+        return 0
     return len(out.shape) - (2 if left and len(out.shape) > 1 else 1)
 
 
@@ -175,8 +178,10 @@ def product(node: Node, trace: Trace) -> Iterator[Use]:
     left, right = (trace.values[number].shape for number in (a, b))
     if trace.values[b].weight is not None:
         rank = len(right)
-        own = (rank - 1,) if rank > 1 and node.name != "inner" else ()
+        own = (rank - 1,) if rank > 1 else ()
         inner = rank - 2 if rank > 1 else 0
+        if node.name == "inner":
+            own, inner = own and (rank - 2,), rank - 1
         stack = tuple(i for i in range(rank - 2) if right[i] > 1)
         yield Use(node.number, start + 1, b, "matrix", own, (inner,), stack, x=a)
         if start and own:
@@ -192,23 +197,28 @@ def product(node: Node, trace: Trace) -> Iterator[Use]:
         yield from sums(node, trace)
 
 
-def equation(node: Node) -> tuple[list[str], str]:
-    """The letters of an einsum's operands, and of its result."""
+def equation(node: Node, trace: Trace) -> tuple[list[str], str]:
+    """The letters of an einsum's operands, and of its result; dots are letters like others."""
     text = str(node.args[0]).replace(" ", "")
     left, _, result = text.partition("->")
     terms = left.split(",")
-    if not result and "->" not in text:
-        once = [c for c in sorted(set(left) - {","}) if left.count(c) == 1]
-        result = "".join(once)
-    return terms, result
+    if "->" not in text:
+        once = [c for c in sorted(set(left) - {",", "."}) if left.count(c) == 1]
+        result = "..." * ("." in left) + "".join(once)
+    free = [c for c in string.ascii_letters if c not in text]
+    ranks = [len(trace.values[n].shape) for _, n in node.slots()]
+    extra = [n - len(t) + 3 if "." in t else 0 for n, t in zip(ranks, terms, strict=True)]
+    spelt = lambda count: "".join(free[max(extra) - count : max(extra)])  # noqa: E731
+    terms = [t.replace("...", spelt(n)) for t, n in zip(terms, extra, strict=True)]
+    return terms, result.replace("...", spelt(max(extra)))
 
 
 @reads("einsum")
 def einsum(node: Node, trace: Trace) -> Iterator[Use]:
-    terms, result = equation(node)
     numbers = [number for _, number in node.slots()]
-    if "." in str(node.args[0]) or len(numbers) != 2:
+    if len(numbers) != 2 or not isinstance(node.args[0], str):
         return
+    terms, result = equation(node, trace)
     for i, number in enumerate(numbers):
         own, other = terms[i], terms[1 - i]
         if trace.values[number].weight is None:
@@ -234,6 +244,17 @@ def convolution(node: Node, trace: Trace) -> Iterator[Use]:
     )
     for number in bias:
         yield added(node, trace, 2, number, weight, axis)
+
+
+@reads("tensordot")
+def contraction(node: Node, trace: Trace) -> Iterator[Use]:
+    pair = operands(node)
+    for slot, number in enumerate(pair):
+        if trace.values[number].weight is not None:
+            rank = len(trace.values[number].shape)
+            inner = tuple(int(axis) % rank for axis in node.args[2 + slot])
+            own = tuple(axis for axis in range(rank) if axis not in inner)
+            yield Use(node.number, slot, number, "matrix", own, inner, x=pair[1 - slot])
 
 
 @reads("embedding", "embedding_bag")
