@@ -30,7 +30,8 @@ NORMS = frozenset(
 )
 SUMS = frozenset(
     "linear mm matmul bmm addmm baddbmm einsum tensordot mv inner dot conv1d conv2d conv3d"
-    " conv_transpose1d conv_transpose2d conv_transpose3d _grouped_mm scaled_dot_product_attention".split()
+    " conv_transpose1d conv_transpose2d conv_transpose3d _grouped_mm"
+    " scaled_dot_product_attention".split()
 )
 """Operations that sum over products, which are no part of a function written out."""
 ONES = frozenset(

@@ -11,7 +11,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +263,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.aliases: dict[int, list[weakref.ref[Tensor]]] = {}
         self.modules = {id(module): name for name, module in model.named_modules()}
         self.stack: list[str] = []
+        self.pairs: dict[frozenset[tuple[int, ...]], dict[str, list[int]]] = {}
         self.stored: dict[int, list[tuple[Tensor, str]]] = {}
         for name, p in parameters.items():
             self.stored.setdefault(p.untyped_storage()._cdata, []).append((p, name))
@@ -458,7 +459,20 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if number in trace.features:
                 labels = trace.features[number]
                 trace.reads.append(Read(node.number, slot, labels.distinct()))
+        self.turned(node)
         trace.features.update(made_features)
+
+    def turned(self, node: Node) -> None:
+        """Features of which there are the sum and the difference are alike, as halves of a turn."""
+        reads = self.trace.reads
+        own = [i for i in range(len(reads) - 2, len(reads)) if i >= 0]
+        if node.name not in ("add", "sub") or [reads[i].node for i in own] != [node.number] * 2:
+            return
+        key = frozenset(tuple(reads[i].rows.tolist()) for i in own)
+        self.pairs.setdefault(key, {})[node.name] = own
+        if len(self.pairs[key]) == 2:
+            for i in (i for both in self.pairs[key].values() for i in both):
+                reads[i] = replace(reads[i], slot=0)
 
     def moved(
         self, node: Node, args: Any, kwargs: Any, given: dict[int, Labels], before: dict[int, Value]
