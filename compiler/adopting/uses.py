@@ -208,9 +208,10 @@ def equation(node: Node, trace: Trace) -> tuple[list[str], str]:
     free = [c for c in string.ascii_letters if c not in text]
     ranks = [len(trace.values[n].shape) for _, n in node.slots()]
     extra = [n - len(t) + 3 if "." in t else 0 for n, t in zip(ranks, terms, strict=True)]
-    spelt = lambda count: "".join(free[max(extra) - count : max(extra)])  # noqa: E731
-    terms = [t.replace("...", spelt(n)) for t, n in zip(terms, extra, strict=True)]
-    return terms, result.replace("...", spelt(max(extra)))
+    most = max(extra)
+    dots = ["".join(free[most - n : most]) for n in (*extra, most)]
+    terms = [t.replace("...", own) for t, own in zip(terms, dots, strict=False)]
+    return terms, result.replace("...", dots[-1])
 
 
 @reads("einsum")
