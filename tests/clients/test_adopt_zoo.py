@@ -220,7 +220,7 @@ def test_what_is_stored_together_moves_as_if_alone(adopted: Adopted, kind: str) 
         optimizer.step()
         other.step()
     for x, old, (w, p) in zip(alone, before, records, strict=True):
-        moved = float((x - old).abs().max())
+        moved = float((x.detach() - old).abs().max())
         assert moved > 0, w.name
         found = w.cut(p.detach()).reshape(w.shape)
         torch.testing.assert_close(found, x.detach(), rtol=0, atol=1e-6 * moved)
