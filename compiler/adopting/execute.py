@@ -53,7 +53,9 @@ def execute(trace: Trace, wanted: Iterable[int], given: Mapping[int, Tensor]) ->
         else:
             if node.func._schema.is_mutable:  # parameters, buffers and what is given stay
                 args, kwargs = fresh(node, args, kwargs, values, trace, given)
-            out = node.func(*args, **kwargs)
+            writes = any(a.is_out for a in node.func._schema.arguments)  # knows no gradients
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not writes):
+                out = node.func(*args, **kwargs)
             made = [x for x in tree_flatten(out)[0] if isinstance(x, Tensor)]
             values.update(zip(node.outputs, made, strict=True))
         for number in node.inputs:

@@ -29,8 +29,9 @@ NORMS = frozenset(
     " cudnn_batch_norm".split()
 )
 SUMS = frozenset(
-    "linear mm matmul bmm addmm baddbmm einsum mv inner dot conv1d conv2d conv3d conv_transpose1d"
-    " conv_transpose2d conv_transpose3d _grouped_mm scaled_dot_product_attention".split()
+    "linear mm matmul bmm addmm baddbmm einsum tensordot mv inner dot conv1d conv2d conv3d"
+    " conv_transpose1d conv_transpose2d conv_transpose3d _grouped_mm"
+    " scaled_dot_product_attention".split()
 )
 """Operations that sum over products, which are no part of a function written out."""
 ONES = frozenset(
@@ -86,7 +87,8 @@ class Flow:
     def of_rows(self, value: int, rows: Tensor) -> float:
         """The sensitivity downstream of some features of a value: of those that these rows made."""
         total = 1.0 if value in self.outputs else 0.0
-        whole = self.trace.span(rows)
+        known = self.trace.features.get(value)
+        before = rows if known is None else known.distinct()
         for reader, size in self.edges.get(value, ()):
             labels, own = self.trace.features.get(reader), rows
             if reader in self.trace.links:
@@ -94,9 +96,7 @@ class Flow:
                 if bool(torch.isin(rows, other).any()):  # in a sum, known by what it is added to
                     own = torch.unique(kept[torch.isin(other, rows)])
             there = None if labels is None else labels.distinct()
-            if there is None or (
-                own is rows and not bool(((there >= whole[0]) & (there < whole[1])).any())
-            ):
+            if there is None or (own is rows and not bool(torch.isin(there, before).any())):
                 total += size * self.below.get(reader, 0.0)
             elif bool(torch.isin(own, there).any()):
                 total += size * self.of_rows(reader, own)
@@ -463,6 +463,8 @@ class _Finder:
     def steps(self, node: Node, out: int) -> Iterator[tuple[int, float]]:
         """From which values an output is made, and how far it moves with each."""
         own = self.inputs(node)
+        if not own:  # made of weights alone
+            return
         if node.number in self.attended:
             yield from ((n, size) for n, size in self.attended[node.number] if self.acts(n))
         elif out in self.shortcuts:

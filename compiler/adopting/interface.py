@@ -48,7 +48,8 @@ def adopt(
     options: the optimizer's.
 
     Raises:
-        ValueError: if the output depends on no parameter, or an option is none.
+        ValueError: if the output depends on no parameter, if parameters have no shape or no numbers
+            yet, or an option is none.
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")

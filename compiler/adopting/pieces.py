@@ -69,14 +69,15 @@ class View:
     """What an operation uses of a parameter.
 
     labels: from the parameter's start on. axes: those of copies, of features, and the others, which
-    an operation sums over. rows: labels of its rows in the first copy. period, parts: of its rows,
-    as `periodic` finds them.
+    an operation sums over. rows: labels of its rows in the first copy. features: the use's, for
+    these. period, parts: of its rows, as `periodic` finds them.
     """
 
     use: Use
     labels: Labels
     axes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
     rows: Tensor
+    features: Tensor | None
     period: int = 0
     parts: tuple[tuple[int, int], ...] = ((0, 0),)
 
@@ -111,11 +112,13 @@ def views(uses: Sequence[Use], trace: Trace, name: str) -> list[View]:
     for use in uses:
         whole = trace.values[use.number].weight
         assert whole is not None
-        for part in regular(whole, use, start, math.prod(shape)):
-            labels = replace(part, offset=part.offset - start)
-            named = (*use.stack, *use.out, *use.contracted)
+        for part, at in regular(whole, use, start, math.prod(shape)):
+            once = tuple(n if s else 1 for n, s in zip(part.shape, part.stride, strict=True))
+            labels = replace(part, offset=part.offset - start, shape=once)  # what is repeated
+            stack = tuple(a for a in use.stack if once[a] > 1)
+            named = (*stack, *use.out, *use.contracted)
             rest = tuple(a for a in range(len(labels.shape)) if a not in named)
-            axes = (use.stack, use.out, (*use.contracted, *rest))
+            axes = (stack, use.out, (*use.contracted, *rest))
             if use.kind == "table":  # a row is what is looked up
                 axes = ((), use.contracted, (*rest, *use.out))
             rows = torch.empty(0, dtype=torch.int64)
@@ -125,7 +128,7 @@ def views(uses: Sequence[Use], trace: Trace, name: str) -> list[View]:
             if (
                 use.kind == "matrix"
                 and len(shape) > 2
-                and not use.stack
+                and not stack
                 and len(labels.shape) == 2
                 and labels.offset % step + reach < step
             ):  # one of copies side by side: those that this run did not use are like it
@@ -134,25 +137,29 @@ def views(uses: Sequence[Use], trace: Trace, name: str) -> list[View]:
                 )
                 moved = (tuple(a + 1 for a in group) for group in axes)
                 axes = (0, *next(moved)), next(moved), next(moved)
-            found.append(View(use, labels, axes, rows))
+            features = None if use.features is None else use.features.tensor()[at]
+            found.append(View(use, labels, axes, rows, features))
     return found
 
 
-def regular(labels: Labels, use: Use, start: int, count: int) -> list[Labels]:
-    """The parts of a weight that lie in a parameter, each in regular steps."""
-    if labels.is_affine:
-        return [labels]
+def regular(labels: Labels, use: Use, start: int, count: int) -> list[tuple[Labels, slice]]:
+    """The parts of a weight that lie in a parameter, each in regular steps, and their rows."""
+    first, last = labels.offset, labels.offset
+    for size, step in zip(labels.shape, labels.stride, strict=labels.is_affine):
+        first, last = first + min((size - 1) * step, 0), last + max((size - 1) * step, 0)
+    if labels.is_affine and start <= first and last < start + count:
+        return [(labels, slice(None))]
     if len(use.out) != 1:
         raise Uncut
-    given, first = labels.tensor(), along(labels, use.out[0]).tensor()
-    inside = ((first >= start) & (first < start + count)).tolist()
+    given, own = labels.tensor(), along(labels, use.out[0]).tensor()
+    inside = ((own >= start) & (own < start + count)).tolist()
     found = []
     for low, high in runs(inside):
         if inside[low]:
             part = Labels.of(given.narrow(use.out[0], low, high - low))
             if not part.is_affine:
                 raise Uncut
-            found.append(part)
+            found.append((part, slice(low, high)))
     return found
 
 
@@ -171,8 +178,8 @@ def cut(name: str, uses: Sequence[Use], trace: Trace, signs: Signs) -> list[Piec
         use, own = view.use, [0] * size
         if use.parts:
             own = [i * len(use.parts) // size for i in range(size)]
-        elif use.features is not None:
-            own = signs.of(use.features.tensor())
+        elif view.features is not None:
+            own = signs.of(view.features)
         elif use.kind in ("matrix", "kernel"):
             own = signs.of(view.rows)
         period, parts = periodic(own)

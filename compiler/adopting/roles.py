@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from modnorm.adopting.flow import Flow
 from modnorm.adopting.pieces import Piece, Signs, Uncut, cut
 from modnorm.adopting.trace import KEEPS, MOVES, Node, Trace
-from modnorm.adopting.uses import Use
+from modnorm.adopting.uses import Use, along, weight_names
 from modnorm.kernels.weight import Layout
 from modnorm.ops.conv import Conv1D, Conv2D, ConvTranspose2D
 from modnorm.ops.embed import Embed
@@ -49,10 +50,7 @@ def by_parameter(uses: Sequence[Use], trace: Trace) -> dict[str, list[Use]]:
     """The uses of each parameter."""
     found: dict[str, list[Use]] = {}
     for use in uses:
-        labels = trace.values[use.number].weight
-        assert labels is not None
-        numbers = [labels.offset] if labels.is_affine else labels.distinct().tolist()
-        for name in dict.fromkeys(map(trace.parameter, numbers)):
+        for name in weight_names(use.number, trace):
             found.setdefault(name, []).append(use)
     return found
 
@@ -84,7 +82,9 @@ def find_roles(trace: Trace, uses: Sequence[Use], flow: Flow) -> Iterator[Found]
             uses_here = tuple(own) if len(pieces) == 1 else piece.uses
             found = described(name, kind, role, piece, uses_here, trace, last)
             if len(pieces) > 1:
-                found = replace(found, name=f"{name}.{part}", rows=piece.rows)
+                found = replace(found, name=f"{name}.{part}")
+            if len(pieces) > 1 or any(len(weight_names(u.number, trace)) > 1 for u in own):
+                found = replace(found, rows=piece.rows)
             yield found
 
 
@@ -166,7 +166,8 @@ def kernel(name: str, piece: Piece, uses: tuple[Use, ...], trace: Trace, last: s
     shape, use, node = trace.shapes[name], piece.uses[0], trace.nodes[piece.uses[0].node]
     sides = shape[2:]
     role = "conv"
-    if use.groups > 1 and shape[1 if not use.transposed else 0] in (1, use.groups):
+    alone = shape[0] == use.groups if use.transposed else shape[1] == 1  # each channel by itself
+    if use.groups > 1 and alone:
         role = "taps"
     elif use.node in last and all(side == 1 for side in sides):
         role = "readout"
@@ -305,5 +306,5 @@ def feature(use: Use, rows: Tensor, trace: Trace) -> Tensor:
     labels = trace.values[use.number].weight
     assert labels is not None
     assert use.features is not None
-    axis = use.out[0]
-    return use.features.tensor()[(rows - labels.offset) // max(labels.stride[axis], 1)]
+    own, order = along(labels, use.out[0]).tensor().sort()
+    return use.features.tensor()[order[torch.searchsorted(own, rows.contiguous())]]

@@ -11,7 +11,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,11 @@ MEETS = frozenset(
 )
 """Operations between values that are broadcast to each other."""
 DROPOUTS = frozenset("dropout feature_dropout alpha_dropout native_dropout".split())
+FRESH = frozenset(
+    "new_zeros new_ones new_full new_empty new_empty_strided zeros_like ones_like full_like"
+    " empty_like rand_like randn_like randint_like".split()
+)
+"""Operations that take the shape or type of a value, and none of its entries."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Value:
 
     weight: labels of the entries of parameters that it shows, if it is made of them alone.
     live: whether it depends on parameters or on the model's inputs of real numbers.
+    fed: whether it depends on the model's inputs.
     leaf: itself, if no operation made it: a parameter or a view of one, an input, a constant.
     """
 
@@ -66,6 +72,7 @@ class Value:
     node: int | None
     live: bool
     weight: Labels | None = None
+    fed: bool = False
     leaf: Tensor | None = None
 
 
@@ -142,10 +149,16 @@ class Trace:
     outputs: dict[str, int] = field(default_factory=dict)
     classes: dict[str, str] = field(default_factory=dict)
 
-    def span(self, rows: Tensor) -> tuple[int, int]:
-        """From where to where the labels of the parameter go that these are of."""
-        name = self.parameter(int(rows[0]))
-        return self.starts[name], self.starts[name] + math.prod(self.shapes[name])
+    def held(self, labels: Labels) -> list[str]:
+        """The parameters that labels are of: several, where they were put side by side."""
+        if labels.is_affine:
+            ends = [(n - 1) * step for n, step in zip(labels.shape, labels.stride, strict=True)]
+            low, high = (labels.offset + sum(f(end, 0) for end in ends) for f in (min, max))
+            if self.parameter(low) == self.parameter(high):
+                return [self.parameter(low)]
+        names, starts = list(self.starts), torch.tensor(list(self.starts.values()))
+        at = torch.unique(torch.bucketize(labels.distinct(), starts, right=True))
+        return [names[i - 1] for i in at.tolist()]
 
     def parameter(self, label: int) -> str:
         """The name of the parameter with the entry of a label."""
@@ -185,15 +198,16 @@ def called(model: nn.Module, example: Any) -> Any:
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Leave buffers and random numbers as they were."""
-    before = {b: (b._version, b.clone()) for b in model.buffers()}
+    before = {b: b.clone() for b in model.buffers()}
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     try:
         with torch.random.fork_rng(devices=sorted(devices, key=str)):
             yield
     finally:
         with torch.no_grad():
-            for buffer, (version, old) in before.items():
-                if buffer._version != version:
+            for buffer, old in before.items():
+                # Below autograd, versions do not tell.
+                if buffer.layout != torch.strided or not torch.equal(buffer, old):
                     buffer.copy_(old)
 
 
@@ -202,11 +216,20 @@ def record(model: nn.Module, example: Any, read: Reading) -> Trace:
 
     read: notes what an operation does with the weights that it takes, and gives labels of the rows
         that made its outputs' features, by their numbers.
+
+    Raises ValueError for a model that cannot be run, since parameters have no shape or no numbers.
     """
     model = unwrapped(model)
     names: dict[int, list[str]] = {}
     parameters: dict[int, Tensor] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ValueError(f"{name} has no shape yet: call the model once before it is adopted")
+        if parameter.is_meta:
+            raise ValueError(
+                f"{name} is on the meta device, so that the model cannot be run: move it with"
+                " to_empty and initialise its weights before it is adopted"
+            )
         names.setdefault(id(parameter), []).append(name)
         parameters[id(parameter)] = parameter
     starts, count = {}, 0
@@ -240,6 +263,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.aliases: dict[int, list[weakref.ref[Tensor]]] = {}
         self.modules = {id(module): name for name, module in model.named_modules()}
         self.stack: list[str] = []
+        self.pairs: dict[frozenset[tuple[int, ...]], dict[str, list[int]]] = {}
         self.stored: dict[int, list[tuple[Tensor, str]]] = {}
         for name, p in parameters.items():
             self.stored.setdefault(p.untyped_storage()._cdata, []).append((p, name))
@@ -276,7 +300,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Note the model's inputs."""
         for leaf in tree_flatten(example)[0]:
             if isinstance(leaf, Tensor):
-                self.new(leaf, None, leaf.is_floating_point())
+                self.new(leaf, None, leaf.is_floating_point()).fed = True
 
     def take(self, out: Any) -> None:
         """Note what the model returns."""
@@ -289,6 +313,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         value = Value(number, tuple(x.shape), x.is_floating_point(), node, live)
         if node is None:
             value.leaf = x.detach()
+            if self.stored_labels(x) is None:  # a buffer, which running its reader again may write
+                value.leaf = value.leaf.clone()
         self.trace.values.append(value)
         known = x in self.numbers
         self.numbers[x] = number
@@ -326,9 +352,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        if name == "glu":  # of its halves one is a gate
+            with self:
+                value, gate = args[0].chunk(2, args[1] if len(args) > 1 else -1)
+                return value * gate.sigmoid()
         leaves = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
         values = [self.value(x) for x in leaves]
-        name = func.overloadpacket.__name__
         own = args
         if name in DROPOUTS and len(args) > 2:
             own = (*args[:2], False, *args[3:])
@@ -346,7 +376,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         made = [x for x in tree_flatten(out)[0] if isinstance(x, Tensor)]
         if all(x in before for x in map(id, made)) and not func._schema.is_mutable:
             return  # nothing new: a `to` or `contiguous` that had nothing to do
-        live = any(v.live for v in values)
+        live = any(v.live for v in values) and func.overloadpacket.__name__ not in FRESH
         node = Node(
             number, func, tree_map(swap, args), tree_map(swap, kwargs),
             tuple(v.number for v in values), (), self.module, place(),
@@ -354,6 +384,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         trace.nodes.append(node)
         news = [self.new(x, number, live and x.is_floating_point()) for x in made]
         node.outputs = tuple(v.number for v in news)
+        for value in news:
+            value.fed = any(v.fed for v in values)
         if live:
             self.follow(node, args, kwargs, before, made, news)
         if func._schema.is_mutable:
@@ -381,6 +413,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                          (old.number, number), (), self.module, "")  # fmt: skip
             self.trace.nodes.append(after)
             value = self.new(other, fresh, live)
+            value.fed = old.fed or self.trace.values[number].fed
             after.outputs = (value.number,)
         self.aliases[x.untyped_storage()._cdata] = kept
 
@@ -392,7 +425,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         trace = self.trace
         floats = [v for v in before.values() if v.floating]
         stored = [self.stored_labels(x) for x in made]
-        weights = all(v.weight is not None or not v.live for v in floats)
+        weights = all(
+            v.weight is not None or not v.live or (not v.fed and math.prod(v.shape) == 1)
+            for v in floats
+        )  # one number made of weights is a factor of them, as in a spectral norm
         for value, labels in zip(news, stored, strict=True):
             if labels is not None:
                 value.weight = labels
@@ -401,9 +437,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             found = self.moved(node, args, kwargs, given, before)
             for value, labels in zip(news, found or (), strict=False):
                 value.weight = value.weight or labels
-            kept = {trace.parameter(v.weight.offset) for v in news if v.weight is not None}
-            lost = [x for x in given.values() if trace.parameter(x.offset) not in kept]
-            if lost:
+            kept = {n for v in news if v.weight is not None for n in trace.held(v.weight)}
+            if any(not kept.issuperset(trace.held(x)) for x in given.values()):
                 trace.features.update(self.read(node, trace))
             return
         given = {
@@ -423,12 +458,21 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for slot, number in node.slots():
             if number in trace.features:
                 labels = trace.features[number]
-                parts = [labels.distinct()]
-                if node.name == "glu":  # the product of a half and a function of the other
-                    halves = labels.tensor().chunk(2, int(node.argument("dim", -1)))
-                    parts = [torch.unique(half) for half in halves]
-                trace.reads += [Read(node.number, slot + i, x) for i, x in enumerate(parts)]
+                trace.reads.append(Read(node.number, slot, labels.distinct()))
+        self.turned(node)
         trace.features.update(made_features)
+
+    def turned(self, node: Node) -> None:
+        """Features of which there are the sum and the difference are alike, as halves of a turn."""
+        reads = self.trace.reads
+        own = [i for i in range(len(reads) - 2, len(reads)) if i >= 0]
+        if node.name not in ("add", "sub") or [reads[i].node for i in own] != [node.number] * 2:
+            return
+        key = frozenset(tuple(reads[i].rows.tolist()) for i in own)
+        self.pairs.setdefault(key, {})[node.name] = own
+        if len(self.pairs[key]) == 2:
+            for i in (i for both in self.pairs[key].values() for i in both):
+                reads[i] = replace(reads[i], slot=0)
 
     def moved(
         self, node: Node, args: Any, kwargs: Any, given: dict[int, Labels], before: dict[int, Value]
@@ -451,7 +495,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         alone = len([v for v in before.values() if v.live]) == 1 and len(node.outputs) == 1
         if alone and self.trace.values[next(iter(before.values())).number].weight is not None:
             whole = next(labels for labels in given.values())  # of a weight, by itself
-            return [whole] if whole.shape == shape and name not in REDUCES else None
+            own_places = torch.Tag.pointwise in node.func.tags or name in IN_PLACE
+            return [whole] if whole.shape == shape and own_places else None
         if name not in MEETS:
             return None
         own = [labels for key, labels in given.items()]
@@ -472,8 +517,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 LOOKUPS = frozenset("index index_select gather embedding".split())
 """Operations that pick entries by integers; of vectors and matrices they are lookups in a table."""
-REDUCES = frozenset("softmax _softmax log_softmax cumsum sort linalg_vector_norm".split())
-"""Operations on a weight whose output's entries come of several of its entries."""
+IN_PLACE = frozenset("tril triu upsample_bilinear2d upsample_bicubic2d upsample_nearest2d".split())
+"""Operations on a weight of which entries that are kept, where its size is, have their places."""
 
 
 def pairs(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
+
+from torch.utils._pytree import tree_flatten
 
 from modnorm.adopting.labels import Labels
-from modnorm.adopting.trace import Node, Trace, Value
+from modnorm.adopting.trace import Node, Ref, Trace, Value
 
 Kind = Literal["matrix", "kernel", "table", "bias", "gain", "vector", "opaque"]
 
@@ -58,11 +61,9 @@ def uses(node: Node, trace: Trace) -> list[Use]:
     """Every use of a weight by an operation."""
     weights = {number for _, number in node.slots() if trace.values[number].weight is not None}
     reader = READERS.get(node.name)
-    kept = {
-        trace.parameter(labels.offset)
-        for number in node.outputs if (labels := trace.values[number].weight) is not None
-    }  # fmt: skip
-    weights -= {n for n in weights if named(n, trace) in kept}
+    held = {n: weight_names(n, trace) for n in (*weights, *node.outputs)}
+    kept = {name for number in node.outputs for name in held[number]}
+    weights -= {n for n in weights if kept.issuperset(held[n])}
     found = [] if reader is None else [use for use in reader(node, trace) if use.number in weights]
     seen = {use.number for use in found}
     for slot, number in node.slots():
@@ -71,11 +72,10 @@ def uses(node: Node, trace: Trace) -> list[Use]:
     return found
 
 
-def named(number: int, trace: Trace) -> str:
-    """The parameter that a weight shows, or the first of them."""
+def weight_names(number: int, trace: Trace) -> list[str]:
+    """The parameters that a weight shows."""
     labels = trace.values[number].weight
-    assert labels is not None
-    return trace.parameter(labels.offset)
+    return [] if labels is None else trace.held(labels)
 
 
 def settled(found: Sequence[Use], trace: Trace) -> list[Use]:
@@ -102,7 +102,7 @@ def features(found: list[Use], node: Node, trace: Trace) -> dict[int, Labels]:
             assert weight is not None
             rows = along(weight, use.out[0])
             out = trace.values[node.outputs[0]]
-            axis = feature_axis(node, use, out)
+            axis = feature_axis(node, use, out, trace)
             shape = [1] * len(out.shape)
             if axis is None or out.shape[axis] != rows.shape[0]:
                 continue
@@ -124,17 +124,19 @@ def along(labels: Labels, axis: int) -> Labels:
     return Labels.of(found)
 
 
-def feature_axis(node: Node, use: Use, out: Value) -> int | None:
+def feature_axis(node: Node, use: Use, out: Value, trace: Trace) -> int | None:
     """Along which axis of the output the rows of a matrix or kernel are."""
     if use.kind == "kernel":
         return len(out.shape) - 2 - spatial(node)
     if node.name == "einsum":
-        terms, result = equation(node)
+        terms, result = equation(node, trace)
         own = terms[[n for _, n in node.slots()].index(use.number)]
         return result.index(own[use.out[0]])
     if not out.shape:
         return None
     left = node.name not in ("linear", "_grouped_mm") and use.number == operands(node)[0]
+    if left and node.name in ("tensordot", "inner"):
+        return 0
     return len(out.shape) - (2 if left and len(out.shape) > 1 else 1)
 
 
@@ -176,8 +178,10 @@ def product(node: Node, trace: Trace) -> Iterator[Use]:
     left, right = (trace.values[number].shape for number in (a, b))
     if trace.values[b].weight is not None:
         rank = len(right)
-        own = (rank - 1,) if rank > 1 and node.name != "inner" else ()
+        own = (rank - 1,) if rank > 1 else ()
         inner = rank - 2 if rank > 1 else 0
+        if node.name == "inner":
+            own, inner = own and (rank - 2,), rank - 1
         stack = tuple(i for i in range(rank - 2) if right[i] > 1)
         yield Use(node.number, start + 1, b, "matrix", own, (inner,), stack, x=a)
         if start and own:
@@ -193,23 +197,29 @@ def product(node: Node, trace: Trace) -> Iterator[Use]:
         yield from sums(node, trace)
 
 
-def equation(node: Node) -> tuple[list[str], str]:
-    """The letters of an einsum's operands, and of its result."""
+def equation(node: Node, trace: Trace) -> tuple[list[str], str]:
+    """The letters of an einsum's operands, and of its result; dots are letters like others."""
     text = str(node.args[0]).replace(" ", "")
     left, _, result = text.partition("->")
     terms = left.split(",")
-    if not result and "->" not in text:
-        once = [c for c in sorted(set(left) - {","}) if left.count(c) == 1]
-        result = "".join(once)
-    return terms, result
+    if "->" not in text:
+        once = [c for c in sorted(set(left) - {",", "."}) if left.count(c) == 1]
+        result = "..." * ("." in left) + "".join(once)
+    free = [c for c in string.ascii_letters if c not in text]
+    ranks = [len(trace.values[n].shape) for _, n in node.slots()]
+    extra = [n - len(t) + 3 if "." in t else 0 for n, t in zip(ranks, terms, strict=True)]
+    most = max(extra)
+    dots = ["".join(free[most - n : most]) for n in (*extra, most)]
+    terms = [t.replace("...", own) for t, own in zip(terms, dots, strict=False)]
+    return terms, result.replace("...", dots[-1])
 
 
 @reads("einsum")
 def einsum(node: Node, trace: Trace) -> Iterator[Use]:
-    terms, result = equation(node)
     numbers = [number for _, number in node.slots()]
-    if "." in str(node.args[0]) or len(numbers) != 2:
+    if len(numbers) != 2 or not isinstance(node.args[0], str):
         return
+    terms, result = equation(node, trace)
     for i, number in enumerate(numbers):
         own, other = terms[i], terms[1 - i]
         if trace.values[number].weight is None:
@@ -235,6 +245,17 @@ def convolution(node: Node, trace: Trace) -> Iterator[Use]:
     )
     for number in bias:
         yield added(node, trace, 2, number, weight, axis)
+
+
+@reads("tensordot")
+def contraction(node: Node, trace: Trace) -> Iterator[Use]:
+    pair = operands(node)
+    for slot, number in enumerate(pair):
+        if trace.values[number].weight is not None:
+            rank = len(trace.values[number].shape)
+            inner = tuple(int(axis) % rank for axis in node.args[2 + slot])
+            own = tuple(axis for axis in range(rank) if axis not in inner)
+            yield Use(node.number, slot, number, "matrix", own, inner, x=pair[1 - slot])
 
 
 @reads("embedding", "embedding_bag")
@@ -316,14 +337,24 @@ def met(node: Node, trace: Trace) -> Iterator[Use]:
 @reads("lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell",
        "rnn_relu_cell", "_thnn_fused_lstm_cell")  # fmt: skip
 def recurrent(node: Node, trace: Trace) -> Iterator[Use]:
-    gates = {"l": ("i", "f", "g", "o"), "g": ("r", "z", "n"), "r": ()}[node.name.lstrip("_")[0]]
+    kinds = {"lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n")}
+    gates = next((parts for kind, parts in kinds.items() if kind in node.name), ())
+    given = {n for name in ("input", "data", "hx") for n in numbers(node.argument(name))}
+    sizes = [trace.values[n].shape for _, n in node.slots() if n not in given]
+    rows = next((shape[0] for shape in sizes if len(shape) == 2), 0)
     for slot, number in node.slots():
         value = trace.values[number]
         if value.weight is None:
             continue
-        if len(value.shape) == 1:
+        if number in given:
+            yield Use(node.number, slot, number, "vector")
+        elif len(value.shape) == 1:
             yield Use(node.number, slot, number, "bias", (0,), parts=gates)
-        else:
-            projects = bool(gates) and value.shape[0] % len(gates) != 0
-            parts = () if projects else gates
+        else:  # that of a projection has no gates
+            parts = gates if value.shape[0] == rows else ()
             yield Use(node.number, slot, number, "matrix", (0,), (1,), parts=parts)
+
+
+def numbers(argument: Any) -> list[int]:
+    """Of the values in an argument."""
+    return [leaf.number for leaf in tree_flatten(argument)[0] if isinstance(leaf, Ref)]
