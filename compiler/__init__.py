@@ -18,7 +18,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modnorm.adopting.audit import Audit, audit
+    from modnorm.adopting.audit import audit
+    from modnorm.adopting.audited import Audit
     from modnorm.adopting.interface import adopt
     from modnorm.adopting.plan import load_plan
     from modnorm.adopting.problems import AuditError
@@ -70,7 +71,7 @@ __all__ = [
 
 
 ADOPTING = {
-    "Audit": "modnorm.adopting.audit",
+    "Audit": "modnorm.adopting.audited",
     "AuditError": "modnorm.adopting.problems",
     "adopt": "modnorm.adopting.interface",
     "audit": "modnorm.adopting.audit",

@@ -323,7 +323,7 @@ def audit(model: str, options: AuditOptions) -> None:
     Examples:
       modnorm audit own:model --optimizer own:optimizer --example own:batch
       modnorm audit own:model --optimizer own:optimizer -o audit.html
-      modnorm audit own:model --example own:batch --fix torch    what would be right
+      modnorm audit own:model --example own:batch --fix torch  what would be right
     """
     if options.optimizer is None and options.fix is None:
         raise click.UsageError("Give --optimizer MODULE:FUNCTION to audit one, or --fix.")
@@ -340,7 +340,7 @@ def audit(model: str, options: AuditOptions) -> None:
     work = _Work(None, options)
     work.expect_writable()
     found = audited(model, options)
-    from modnorm.adopting.audit_document import rendered
+    from modnorm.adopting.audited import rendered
     from modnorm.report.words import plural
 
     work.write(rendered(found, work.form, *work.look))

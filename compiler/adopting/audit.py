@@ -4,70 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from modnorm.adopting.faults import Case, Finding, find
+from modnorm.adopting.audited import Audit, Audited
+from modnorm.adopting.faults import Case, find
 from modnorm.adopting.plan import make_plan
 from modnorm.adopting.problems import AuditError
 from modnorm.adopting.trace import unwrapped
-from modnorm.adopting.treatment import Treatment, as_sequence, treatments
+from modnorm.adopting.treatment import as_sequence, treatments
 from modnorm.kernels.plan import Plan
 from modnorm.kernels.weight import Weight
-
-__all__ = ["Audit", "AuditError", "Audited", "Finding", "audit"]
-
-
-@dataclass(frozen=True)
-class Audited:
-    """A parameter: its role in the model (of its first weight, where it holds several), and what
-    optimizers do with it. The role is "" where the run did not use it."""
-
-    name: str
-    role: str
-    treatment: Treatment
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What was found of a model and its optimizers; it shows itself when printed.
-
-    model: its class. findings: the faults, none where all is as it should be. parameters: all that
-    are trained. notes: what could not be looked at. plan: what each of the parameters is.
-    """
-
-    model: str
-    findings: tuple[Finding, ...]
-    parameters: tuple[Audited, ...]
-    notes: tuple[str, ...]
-    plan: Plan
-
-    @property
-    def json(self) -> dict[str, Any]:
-        """The audit as a dict with the keys of the JSON that `modnorm audit` writes."""
-        return {
-            "model": self.model,
-            "findings": [one.to_json() for one in self.findings],
-            "parameters": [
-                {"name": one.name, "role": one.role, "treatment": str(one.treatment)}
-                for one in self.parameters
-            ],
-            "notes": [*self.notes],
-        }
-
-    def __str__(self) -> str:
-        from modnorm.adopting.audit_document import rendered
-
-        return rendered(self, "text").rstrip("\n")
-
-    def _repr_html_(self) -> str:
-        """For a notebook: the page in a frame."""
-        from modnorm.adopting.audit_document import rendered
-        from modnorm.report.html import frame
-
-        return frame(rendered(self, "html"))
 
 
 def audit(
@@ -95,7 +44,7 @@ def audit(
     case, plan, notes = examined(model, optimizer, example, groups)
     if other is not None:
         second, _, _ = examined(*other)
-        case = Case(**{**vars(case), "other": second})
+        case = replace(case, other=second)
     parameters = tuple(Audited(name, case.role(name), t) for name, t in case.treatments.items())
     return Audit(type(unwrapped(model)).__name__, find(case), parameters, notes, plan)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 import modnorm.kernels.optimizer  # noqa: F401  (defines the norms)
+from modnorm.adopting.problems import FAULTS
 from modnorm.adopting.treatment import Holder, Treatment
 from modnorm.adopting.updates import product
 from modnorm.kernels.plan import NORMS
@@ -77,8 +79,9 @@ class Case:
         return self.held[name][0].role if name in self.held else ""
 
     def place(self, name: str) -> str:
-        """Where it is used, in words, if that is known."""
+        """Where it is used, in words, if that is known; files from the working directory."""
         place = self.held[name][0].place if name in self.held else ""
+        place = place.replace(os.path.join(os.getcwd(), ""), "")
         return f", used in {place}," if place else ""
 
     def orthogonalised(self) -> Iterator[Treatment]:
@@ -109,42 +112,14 @@ class Case:
         return one.holders[0].lr * factor * size(w, u)
 
     def find(self, name: str, fault: str, found: str, should: str, mend: str) -> Finding:
+        assert fault in FAULTS, fault
         what = f"`{name}`{self.place(name)} is {found}, and should be {should}: {mend}."
         return Finding(name, fault, found, should, what)
-
-
-Rule = Callable[[Case], Iterator[Finding]]
-FAULTS: dict[str, str] = {}
-"""Every fault's code with its title."""
-RULES: list[Rule] = []
-
-
-def finds(**titles: str) -> Callable[[Rule], Rule]:
-    """Declare a rule with the codes of the faults that it finds, `_` for `-`, and their titles."""
-
-    def add(rule: Rule) -> Rule:
-        FAULTS.update({code.replace("_", "-"): title for code, title in titles.items()})
-        RULES.append(rule)
-        return rule
-
-    return add
-
-
-def find(case: Case) -> tuple[Finding, ...]:
-    """All faults of a case, in the order of the parameters."""
-    order = {name: i for i, name in enumerate(case.treatments)}
-    found = [one for rule in RULES for one in rule(case)]
-    return tuple(sorted(found, key=lambda one: order.get(one.parameter, len(order))))
 
 
 # --- membership -----------------------------------------------------------------------------
 
 
-@finds(
-    never_given="a parameter that no optimizer has",
-    given_twice="a parameter that is stepped more than once",
-    not_moved="a parameter that a step leaves as it is",
-)
 def membership(case: Case) -> Iterator[Finding]:
     for name, one in case.treatments.items():
         holders = one.holders
@@ -175,7 +150,6 @@ def membership(case: Case) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-@finds(group_options_lost="options of a group that the optimizer does not have")
 def lost_options(case: Case) -> Iterator[Finding]:
     for name, (given, own) in case.options.items():
         lost = [key for key, value in given.items() if key not in own or own[key] != value]
@@ -225,14 +199,6 @@ OF_THEIR_OWN = ("readout", "router")
 """Roles that may be orthogonalised, in other groups than hidden matrices are."""
 
 
-@finds(
-    table_as_matrix="a table whose updates are orthogonalised",
-    tied_as_matrix="a tied table whose updates are orthogonalised",
-    vector_as_matrix="a bias, a gain or a vector whose updates are orthogonalised",
-    taps_as_matrix="a depthwise kernel that is orthogonalised across its channels",
-    readout_as_matrix="a readout in a group with hidden matrices",
-    router_as_matrix="a router in a group with hidden matrices",
-)
 def roles(case: Case) -> Iterator[Finding]:
     groups = {one.holders[0] for one in case.hidden()}
     for one in case.orthogonalised():
@@ -244,7 +210,6 @@ def roles(case: Case) -> Iterator[Finding]:
         yield case.find(one.name, fault, found, f"treated as {what}", mend)
 
 
-@finds(low_rank_as_matrix="a factor of a low-rank change whose updates are orthogonalised")
 def low_rank(case: Case) -> Iterator[Finding]:
     factors = low_rank_factors(case.held, case.treatments, case.frozen)
     for one in case.orthogonalised():
@@ -287,15 +252,6 @@ def low_rank_factors(
 # --- cuts -----------------------------------------------------------------------------------
 
 
-@finds(
-    fused_as_one="several matrices in one parameter that are orthogonalised as one",
-    fused_cut_wrongly="several matrices in one parameter that are cut at other places",
-    cut_apart="one matrix that is orthogonalised in parts",
-    experts_as_one="experts that are orthogonalised as one matrix",
-    kernels_as_one="kernels of several layers that are orthogonalised as one matrix",
-    kernel_sides="a kernel that is orthogonalised, or scaled, by its sides",
-    fan_swapped="a weight whose inputs are taken for its outputs",
-)
 def cuts(case: Case) -> Iterator[Finding]:
     for one in case.hidden():
         held, key = case.held[one.name], one.key
@@ -385,7 +341,6 @@ WRONG: tuple[tuple[str, str, Fans], ...] = (
 )  # fmt: skip
 
 
-@finds()
 def scales(case: Case) -> Iterator[Finding]:
     """Compares the scales in a group with those of rules: no right one fits, but a wrong one."""
     groups: dict[Holder, list[Treatment]] = {}
@@ -430,7 +385,6 @@ def mistaken(
             )  # fmt: skip
 
 
-@finds(clipped_update="an orthogonalised update that is made smaller where gradients are larger")
 def clipped(case: Case) -> Iterator[Finding]:
     for one in case.orthogonalised():
         if CLIPPED[0] < abs(one.response) and one.response < CLIPPED[1]:
@@ -446,7 +400,6 @@ def clipped(case: Case) -> Iterator[Finding]:
 # --- what is beside others ------------------------------------------------------------------
 
 
-@finds(left_elementwise="a hidden matrix that is not orthogonalised as others of its kind are")
 def left(case: Case) -> Iterator[Finding]:
     factors = low_rank_factors(case.held, case.treatments, case.frozen)
     like: dict[object, Treatment] = {}
@@ -482,7 +435,6 @@ def size(w: Weight, update: Tensor) -> float:
     return 1 / max(float(norm.measure(u, None)[0].min()), torch.finfo(u.dtype).tiny)
 
 
-@finds(rate_of_matrices="a table at the rate of orthogonalised matrices, where it is out of place")
 def rates(case: Case) -> Iterator[Finding]:
     """Compares sizes of updates, each in the norm of its weight, at one learning rate."""
     sizes: dict[float, list[float]] = {}
@@ -511,7 +463,6 @@ def rates(case: Case) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-@finds(size_with_width="an update whose size changes with the width")
 def widths(case: Case) -> Iterator[Finding]:
     """Compares sizes of updates with those in a model of another width."""
     if case.other is None:
@@ -540,3 +491,15 @@ def widths(case: Case) -> Iterator[Finding]:
                     f"{others / own:.3g} here, or check that base shapes are set and have it",
                 )  # fmt: skip
                 break
+
+
+RULES: tuple[Callable[[Case], Iterator[Finding]], ...] = (
+    membership, lost_options, roles, low_rank, cuts, scales, clipped, left, rates, widths,
+)  # fmt: skip
+
+
+def find(case: Case) -> tuple[Finding, ...]:
+    """All faults of a case, in the order of the parameters."""
+    order = {name: i for i, name in enumerate(case.treatments)}
+    found = [one for rule in RULES for one in rule(case)]
+    return tuple(sorted(found, key=lambda one: order.get(one.parameter, len(order))))

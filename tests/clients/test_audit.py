@@ -11,9 +11,11 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from modnorm.adopting.audit import Audit, AuditError, audit  # noqa: E402
-from modnorm.adopting.faults import FAULTS as CODES  # noqa: E402
+from modnorm.adopting.audit import audit  # noqa: E402
+from modnorm.adopting.audited import Audit  # noqa: E402
 from modnorm.adopting.interface import adopt  # noqa: E402
+from modnorm.adopting.problems import FAULTS as CODES  # noqa: E402
+from modnorm.adopting.problems import AuditError  # noqa: E402
 from tests import published  # noqa: E402
 from tests.faults import FAULTS, Call, Model, parted, tokens, without  # noqa: E402
 from tests.zoo import ZOO, Entry, Expected  # noqa: E402

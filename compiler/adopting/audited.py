@@ -1,16 +1,68 @@
-"""An audit in each of its formats."""
+"""What was found of a model and its optimizers, and how it is shown."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
-from modnorm.adopting.audit import Audit, Audited
-from modnorm.adopting.faults import FAULTS, Finding, pattern
+from modnorm.adopting.faults import Finding, pattern
+from modnorm.adopting.problems import FAULTS
+from modnorm.adopting.treatment import Treatment
+from modnorm.kernels.plan import Plan
 from modnorm.report.blocks import Block, Cell, Column, Document, Facts, Notes, Section, table_of
 from modnorm.report.words import encode, plural
+
+
+@dataclass(frozen=True)
+class Audited:
+    """A parameter: its role in the model (of its first weight, where it holds several), and what
+    optimizers do with it. The role is "" where the run did not use it."""
+
+    name: str
+    role: str
+    treatment: Treatment
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found of a model and its optimizers; it shows itself when printed.
+
+    model: its class. findings: the faults, none where all is as it should be. parameters: all that
+    are trained. notes: what could not be looked at. plan: what each of the parameters is.
+    """
+
+    model: str
+    findings: tuple[Finding, ...]
+    parameters: tuple[Audited, ...]
+    notes: tuple[str, ...]
+    plan: Plan
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The audit as a dict with the keys of the JSON that `modnorm audit` writes."""
+        return {
+            "model": self.model,
+            "findings": [one.to_json() for one in self.findings],
+            "parameters": [
+                {"name": one.name, "role": one.role, "treatment": str(one.treatment)}
+                for one in self.parameters
+            ],
+            "notes": [*self.notes],
+        }
+
+    def __str__(self) -> str:
+        return rendered(self, "text").rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the page in a frame."""
+        from modnorm.report.html import frame
+
+        return frame(rendered(self, "html"))
+
 
 KINDS = (
     Column[list[Audited]]("parameter", lambda many: Cell(shared(many), kind="code")),
