@@ -7,8 +7,9 @@
     modnorm.check("gpt.mod")                        # what is declared and certified, measured
     modnorm.transfer("gpt.mod", vary={"blocks": [2, 4]})   # how the best learning rate drifts
     modnorm.adopt(model, example, lr=0.3)           # an optimizer for a model written in PyTorch
+    modnorm.audit(model, optimizer, example)        # what an optimizer takes for what it is not
 
-Nothing here imports torch before a model is loaded, or adopted.
+Nothing here imports torch before a model is loaded, adopted or audited.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from modnorm.adopting.audit import audit
+    from modnorm.adopting.audited import Audit
     from modnorm.adopting.interface import adopt
     from modnorm.adopting.plan import load_plan
+    from modnorm.adopting.problems import AuditError
     from modnorm.api import (
         Check,
         CheckError,
@@ -41,6 +45,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Audit",
+    "AuditError",
     "Check",
     "CheckError",
     "DataError",
@@ -52,6 +58,7 @@ __all__ = [
     "__version__",
     "adopt",
     "analyse_text",
+    "audit",
     "check",
     "compile",
     "explain",
@@ -63,7 +70,13 @@ __all__ = [
 ]
 
 
-ADOPTING = {"adopt": "modnorm.adopting.interface", "load_plan": "modnorm.adopting.plan"}
+ADOPTING = {
+    "Audit": "modnorm.adopting.audited",
+    "AuditError": "modnorm.adopting.problems",
+    "adopt": "modnorm.adopting.interface",
+    "audit": "modnorm.adopting.audit",
+    "load_plan": "modnorm.adopting.plan",
+}
 """What needs torch at once, and where it is."""
 
 

@@ -1,4 +1,4 @@
-"""The command line: `modnorm compile`, `report`, `explain`, `check` and `transfer`.
+"""The command line: `modnorm compile`, `report`, `explain`, `check`, `transfer` and `audit`.
 
 Everything but click is imported by the command that needs it.
 """
@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 import click
 
 from modnorm import __version__
+from modnorm.adopting.options import AuditOptions
 from modnorm.codegen.options import CompileOptions
 from modnorm.command_line import expect_only, mod_file, rates_of, takes
 from modnorm.console import emit, is_colored, quiet, say, sentence, show, tell
@@ -75,6 +76,7 @@ def _told() -> Iterator[None]:
 
 def _failed(error: Exception) -> Failed | None:
     """What is said of an error that is not ours."""
+    from modnorm.adopting.problems import AuditError
     from modnorm.data.fetch import DataError
     from modnorm.diagnostics import Diagnostic, InternalError, ModnormError
     from modnorm.measure.problems import CheckError
@@ -84,7 +86,9 @@ def _failed(error: Exception) -> Failed | None:
     match error:
         case ModnormError():
             return Failed(_rendered(error.diagnostics))
-        case CannotWrite() | CheckError() | DataError() | InternalError() | Unusable():
+        case (
+            AuditError() | CannotWrite() | CheckError() | DataError() | InternalError() | Unusable()
+        ):
             return Failed(sentence(f"error: {error}"))
         case RecursionError():
             deep = Diagnostic("E104", "the model is nested too deeply to compile")
@@ -114,6 +118,7 @@ def cli() -> None:
       modnorm explain gpt.mod '*.attention.q.*'    how a weight's target comes about
       modnorm check gpt.mod                        runs the model: what is against what is said
       modnorm transfer gpt.mod --vary d_embed=32,64,128   where the best learning rate is
+      modnorm audit own:model --optimizer own:optimizer   does the optimizer fit the model?
     """
 
 
@@ -304,6 +309,45 @@ def transfer(file: str | None, options: TransferOptions) -> None:
     work.write(text, picture)
 
 
+@cli.command(short_help="Find parameters that an optimizer takes for what they are not.")
+@click.argument("model", metavar="MODULE:FACTORY")
+@takes(AuditOptions)
+def audit(model: str, options: AuditOptions) -> None:
+    """Run a model that is written in PyTorch, step its optimizer on made-up gradients, and find
+    parameters that it treats in another way than their use implies: tables that are orthogonalised,
+    fused matrices taken for one, parameters never given. Exits with status 1 where there are some.
+
+    FACTORY, a function of a module that is here or installed, returns the model.
+
+    \b
+    Examples:
+      modnorm audit own:model --optimizer own:optimizer --example own:batch
+      modnorm audit own:model --optimizer own:optimizer -o audit.html
+      modnorm audit own:model --example own:batch --fix torch  what would be right
+    """
+    if options.optimizer is None and options.fix is None:
+        raise click.UsageError("Give --optimizer MODULE:FUNCTION to audit one, or --fix.")
+    if options.fix == "mup" and options.other is None:
+        raise click.UsageError("--fix mup tells from --other, a second width, which axes grow.")
+    if options.fix is not None and (options.format, options.output) != (None, None):
+        raise click.UsageError("--fix prints a file of its own kind: no --format, no --output.")
+    from modnorm.adopting.command import audited, mended_file
+
+    gc.enable()
+    if options.fix is not None:
+        emit(mended_file(model, options))
+        return
+    work = _Work(None, options)
+    work.expect_writable()
+    found = audited(model, options)
+    from modnorm.adopting.audited import rendered
+    from modnorm.report.words import plural
+
+    work.write(rendered(found, work.form, *work.look))
+    if found.findings:
+        raise Failed(sentence(f"error: {plural(len(found.findings), 'finding')}"))
+
+
 def main() -> NoReturn:
     """Run the command line and exit: 0 done, 1 the input is at fault, 2 usage."""
     gc.disable()  # over before collecting would pay
@@ -345,15 +389,16 @@ def _analyse(file: str, options: ModelOptions, passes: tuple[Pass, ...]) -> Anal
     return analyse(file, options.params, options.model, passes=passes, root=options.root)
 
 
+_Options = AuditOptions | CheckOptions | ReportOptions | TransferOptions
+
+
 class _Work:
     """What a command reads, and what it writes: a text in a format, and maybe a picture.
 
     `reads` names the options of files that are read.
     """
 
-    def __init__(
-        self, file: str | None, options: ReportOptions | CheckOptions | TransferOptions, *reads: str
-    ) -> None:
+    def __init__(self, file: str | None, options: _Options, *reads: str) -> None:
         self.file, self.options, known = file or "", options, declared(type(options))
         named = {known[name].names(name)[-1]: getattr(options, name) for name in reads}
         self.read: dict[str, Any] = {"": file, **named}
@@ -397,6 +442,7 @@ class _Work:
         """The analysis with some params changed; what the file imports is not written over."""
         from modnorm.report.output import IMPORTED
 
+        assert isinstance(self.options, ModelOptions)
         analysis = _analyse(self.file, self.options.varied(changed), passes)
         if IMPORTED not in self.read:
             self.read[IMPORTED] = analysis.sources

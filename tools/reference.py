@@ -18,6 +18,7 @@ from typing import Any
 import lark
 
 import modnorm.ops  # noqa: F401  (registers the operations)
+from modnorm.adopting.problems import FAULTS
 from modnorm.diagnostics import CODES
 from modnorm.grammar import grammar, library
 from modnorm.graph.equivalents import BIASES, EQUIVALENTS, LEFT_OUT, RENAMED
@@ -32,7 +33,7 @@ from modnorm.syntax.words import FORMS, KEYWORDS
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = (
     *("syntax", "ops", "graph", "passes", "codegen", "report", "report/html", "measure"),
-    *("data", "sweep"),
+    *("data", "sweep", "adopting"),
 )
 BATCH, SEQ = Symbol(("batch",)), Symbol(("seq",))
 VALUE = Tensor("float", (BATCH, SEQ, 12), None, ("batch", "other", "channel"))
@@ -332,6 +333,10 @@ def codes() -> str:
     return table(["code", "title"], [[code(key), title] for key, title in CODES.items()])
 
 
+def faults() -> str:
+    return table(["fault", "what"], [[code(key), title] for key, title in FAULTS.items()])
+
+
 # --- files ----------------------------------------------------------------------------------
 
 
@@ -364,6 +369,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "library": library_files,
     "bounds": bounds,
     "codes": codes,
+    "faults": faults,
     "files": files,
 }
 """What can stand between `<!-- begin: NAME -->` and `<!-- end: NAME -->`."""

@@ -240,7 +240,8 @@ def test_help(flag: str) -> None:
     for name in cli.commands:
         shown = run(name, flag)
         assert shown.exit_code == 0
-        assert f"Usage: modnorm {name} [OPTIONS] FILE.mod" in shown.stdout
+        argument = "MODULE:FACTORY" if name == "audit" else "FILE.mod"
+        assert f"Usage: modnorm {name} [OPTIONS] {argument}" in shown.stdout
         assert f"  modnorm {name} " in shown.stdout, "an example"
         assert max(map(len, shown.stdout.splitlines())) <= 80
 

@@ -236,7 +236,7 @@ ARGUMENTS = {
     "fmt": ["--check", GPT],
 }
 """A use of each command that is to work without torch."""
-NEED_TORCH = {"check", "transfer"}
+NEED_TORCH = {"audit", "check", "transfer"}
 
 
 @pytest.mark.parametrize("command", sorted(set(cli.commands) - NEED_TORCH))

@@ -11,6 +11,15 @@ from modnorm.report.diagnostics import clean, glyph
 
 BAR = 60
 """Width of a bar that is full."""
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+"""Of pages without a script."""
+STYLE = """
+main { padding: 16px; max-width: 1280px; margin: 0 auto; }
+.panel { display: grid; }
+.panel > :not(header) { margin: 0 12px; }
+.panel > h1 { padding-top: 8px; }
+"""
+"""Of these too."""
 
 
 def text(value: str) -> str:
@@ -34,6 +43,24 @@ def message(value: str) -> str:
 def style() -> str:
     """The style of all pages."""
     return files(__package__).joinpath("style.css").read_text(encoding="utf-8")
+
+
+def page(title: str, about: str, parts: Iterable[str], more: str = "") -> str:
+    """A page that needs nothing else: no network, no script. `about` and `parts` are HTML, `more`
+    is style of its own."""
+    title = text(title)
+    return "\n".join(
+        (
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{title} · modnorm</title>\n<style>{style()}{STYLE}{more}</style>",
+            "</head>\n<body>\n<main>",
+            f'<header class="panel"><h1>{title}</h1>{about}</header>',
+            *parts,
+            "</main>\n</body>\n</html>\n",
+        )
+    )
 
 
 def panel(name: str, title: str, inner: str, note: str = "") -> str:
