@@ -1,4 +1,4 @@
-"""How far the output moves with each value of a run, measured at the weights as they are."""
+"""How far the output moves with each value of a run, measured by random cotangents."""
 
 from __future__ import annotations
 

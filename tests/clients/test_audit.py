@@ -162,7 +162,9 @@ def is_plain(what: Expected) -> bool:
 
 def split(entry: Entry, model: nn.Module, matrix: Any, **options: Any) -> Any:
     named = entry.named([name for name, _ in model.named_parameters()])
-    hidden, rest = parted(model, lambda name, p: matrix(p, named[name]))
+    hidden, rest = parted(
+        model, lambda name, p: "lora_" not in name and matrix(p, named[name])
+    )  # of LoRA's factors none is a matrix by itself
     muon = [torch.optim.Muon(hidden, lr=0.02, **options)] if hidden else []
     return [*muon, torch.optim.AdamW(rest, lr=3e-4)]
 
@@ -211,7 +213,7 @@ def test_muon_on_everything_with_two_axes_is_caught(entry: Entry) -> None:
     made = split(entry, model, lambda p, what: p.ndim == 2, adjust_lr_fn="match_rms_adamw")
     done = audit(model, made, entry.example())
     seen = {one.name for one in done.parameters if one.role == named[one.name].role
-            and own[one.name].ndim == 2}  # fmt: skip
+            and own[one.name].ndim == 2 and "lora_" not in one.name}  # fmt: skip
     beside = any(named[name].role == "matrix" for name in seen)
     codes = ALWAYS | (BESIDE if beside else {})
     wrong = {(name, codes[role]) for name in seen if (role := named[name].role) in codes}
