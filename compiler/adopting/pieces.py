@@ -12,7 +12,7 @@ from torch import Tensor
 
 from modnorm.adopting.labels import Labels
 from modnorm.adopting.trace import Read, Trace
-from modnorm.adopting.uses import Use, along
+from modnorm.adopting.uses import Use, along, turned
 from modnorm.kernels.weight import Layout
 
 
@@ -49,17 +49,17 @@ class Signs:
         for read in reads:
             self.mark(read.rows, torch.tensor(read.node * 64 + read.slot + 1))
         for kept, other in reversed(links):
-            self.mark(other, self.marks[torch.searchsorted(self.labels, kept)])
+            self.mark(other, self.marks[torch.searchsorted(self.labels, kept.contiguous())])
 
     def mark(self, rows: Tensor, marks: Tensor) -> None:
-        at = torch.searchsorted(self.labels, rows)
+        at = torch.searchsorted(self.labels, rows.contiguous())
         self.marks[at] = (self.marks[at] * 1000003 + marks) % (2**31 - 1)
 
     def of(self, labels: Tensor) -> list[int]:
         """The same number for rows that the same operations read; 0 for those that none does."""
         if not len(self.labels):
             return [0] * len(labels)
-        at = torch.searchsorted(self.labels, labels).clamp_(max=len(self.labels) - 1)
+        at = torch.searchsorted(self.labels, labels.contiguous()).clamp_(max=len(self.labels) - 1)
         found: list[int] = torch.where(self.labels[at] == labels, self.marks[at], 0).tolist()
         return found
 
@@ -123,7 +123,7 @@ def views(uses: Sequence[Use], trace: Trace, name: str) -> list[View]:
                 axes = ((), use.contracted, (*rest, *use.out))
             rows = torch.empty(0, dtype=torch.int64)
             if len(axes[1]) == 1:
-                rows = along(labels, axes[1][0]).tensor() + start
+                rows = along(labels, axes[1][0]).tensor() + start + turned(use, trace)
             reach = sum((n - 1) * s for n, s in zip(labels.shape, labels.stride, strict=True))
             if (
                 use.kind == "matrix"
@@ -199,10 +199,12 @@ def cut(name: str, uses: Sequence[Use], trace: Trace, signs: Signs) -> list[Piec
             part = view.use.parts[number] if len(view.use.parts) == len(view.parts) else ""
             shape = tuple(sizes[a] for a in order)
             piece = Piece(part, shape, layout, (view.use,), chosen, len(view.axes[0]))
-            key = layout.take, layout.order
-            if key in pieces:
-                piece = replace(pieces[key], uses=(*pieces[key].uses, view.use))
-            pieces[key] = piece
+            if (known := pieces.get(layout.take)) is not None:
+                # the same entries, maybe turned over: then as they are stored counts
+                stored = list(known.layout.order) == sorted(known.layout.order)
+                first = known if stored or known.layout.order == layout.order else piece
+                piece = replace(first, uses=(*known.uses, view.use))
+            pieces[layout.take] = piece
     return list(pieces.values())
 
 

@@ -132,7 +132,8 @@ class Read:
 class Trace:
     """What was recorded.
 
-    names: of parameters, each with all of its names. starts: by the first of them, its first label.
+    names: of parameters, each with all of its names. starts: by the first of them, its first label;
+        a parameter has twice as many as entries, the second half for its columns.
     outputs: numbers of the values that the model returns, with where they stand in it.
     features: by number of a value, labels of the rows that made its features. links: by number of
         a sum of features of two parameters, pairs of labels: those that it has, and the others.
@@ -235,7 +236,7 @@ def record(model: nn.Module, example: Any, read: Reading) -> Trace:
     starts, count = {}, 0
     for key, p in parameters.items():
         starts[names[key][0]] = count
-        count += p.numel()
+        count += 2 * p.numel()
     trace = Trace(
         {own[0]: tuple(own) for own in names.values()},
         {names[key][0]: tuple(p.shape) for key, p in parameters.items()},

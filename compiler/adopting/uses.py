@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -101,6 +102,7 @@ def features(found: list[Use], node: Node, trace: Trace) -> dict[int, Labels]:
             weight = trace.values[use.number].weight
             assert weight is not None
             rows = along(weight, use.out[0])
+            rows = replace(rows, offset=rows.offset + turned(use, trace))
             out = trace.values[node.outputs[0]]
             axis = feature_axis(node, use, out, trace)
             shape = [1] * len(out.shape)
@@ -112,6 +114,18 @@ def features(found: list[Use], node: Node, trace: Trace) -> dict[int, Labels]:
                 return {out.number: Labels(rows.offset, out.shape, stride)}
             return {out.number: Labels.of(rows.tensor().view(shape).expand(out.shape))}
     return {}
+
+
+def turned(use: Use, trace: Trace) -> int:
+    """What is added to labels of rows that are columns of the parameter, so that of one used both
+    ways no row has the label of a column: a parameter has twice as many labels as entries.
+    """
+    labels = trace.values[use.number].weight
+    if labels is None or not labels.is_affine or not use.out or not use.contracted:
+        return 0
+    if labels.stride[use.out[0]] >= labels.stride[use.contracted[0]]:
+        return 0
+    return math.prod(trace.shapes[trace.parameter(labels.offset)])
 
 
 def along(labels: Labels, axis: int) -> Labels:
@@ -157,18 +171,21 @@ def linear(node: Node, trace: Trace) -> Iterator[Use]:
     x, weight, *bias = (number for _, number in node.slots())
     yield Use(node.number, 0, x, "vector")
     rank = len(trace.values[weight].shape)
-    yield Use(node.number, 1, weight, "matrix", tuple(range(rank - 1)), (rank - 1,), x=x)
+    matrix = Use(node.number, 1, weight, "matrix", tuple(range(rank - 1)), (rank - 1,), x=x)
+    yield matrix
     for number in bias:
-        yield added(node, trace, 2, number, weight, 0)
+        yield added(trace, 2, number, matrix)
 
 
-def added(node: Node, trace: Trace, slot: int, bias: int, weight: int, axis: int) -> Use:
+def added(trace: Trace, slot: int, bias: int, use: Use) -> Use:
     """A bias that a matrix or kernel brings with it."""
-    labels = trace.values[weight].weight
-    rows = None if labels is None else along(labels, axis)
+    node, labels, rows = use.node, trace.values[use.number].weight, None
+    if labels is not None and use.out:
+        rows = along(labels, use.out[0])
+        rows = replace(rows, offset=rows.offset + turned(use, trace))
     if len(trace.values[bias].shape) != 1:
-        return Use(node.number, slot, bias, "bias")
-    return Use(node.number, slot, bias, "bias", (0,), features=rows)
+        return Use(node, slot, bias, "bias")
+    return Use(node, slot, bias, "bias", (0,), features=rows)
 
 
 @reads("mm", "matmul", "bmm", "mv", "addmm", "baddbmm", "addmv", "inner", "dot", "_grouped_mm")
@@ -183,10 +200,10 @@ def product(node: Node, trace: Trace) -> Iterator[Use]:
         if node.name == "inner":
             own, inner = own and (rank - 2,), rank - 1
         stack = tuple(i for i in range(rank - 2) if right[i] > 1)
-        yield Use(node.number, start + 1, b, "matrix", own, (inner,), stack, x=a)
+        matrix = Use(node.number, start + 1, b, "matrix", own, (inner,), stack, x=a)
+        yield matrix
         if start and own:
-            number = node.refs(0)[0]
-            yield added(node, trace, 0, number, b, own[0])
+            yield added(trace, 0, node.refs(0)[0], matrix)
         yield Use(node.number, start, a, "vector")
     elif trace.values[a].weight is not None:
         rank = len(left)
@@ -237,14 +254,15 @@ def einsum(node: Node, trace: Trace) -> Iterator[Use]:
 )  # fmt: skip
 def convolution(node: Node, trace: Trace) -> Iterator[Use]:
     x, weight, *bias = (number for _, number in node.slots())
-    groups, turned = int(node.argument("groups", 1)), "transpose" in node.name
-    axis = 1 if turned else 0
-    own = (axis,) if not (turned and groups > 1) else ()
-    yield Use(
-        node.number, 1, weight, "kernel", own, (1 - axis,), groups=groups, transposed=turned, x=x
+    groups, over = int(node.argument("groups", 1)), "transpose" in node.name
+    axis = 1 if over else 0
+    own = (axis,) if not (over and groups > 1) else ()
+    kernel = Use(
+        node.number, 1, weight, "kernel", own, (1 - axis,), groups=groups, transposed=over, x=x
     )
+    yield kernel
     for number in bias:
-        yield added(node, trace, 2, number, weight, axis)
+        yield added(trace, 2, number, kernel)
 
 
 @reads("tensordot")

@@ -642,3 +642,30 @@ def test_two_adoptions_are_the_same() -> None:
     model.eval()
     assert not silent(model, x, plan_only=True)[0].place.startswith("<")
     assert not model.training
+
+
+class TiedEncoder(nn.Module):
+    """One matrix, used both ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(randn(6, 5))
+        self.bias = nn.Parameter(torch.zeros(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(F.linear(x, self.weight, self.bias)) @ self.weight
+
+
+def test_a_matrix_that_is_used_both_ways() -> None:
+    plan = silent(TiedEncoder(), randn(4, 5), plan_only=True)
+    shapes = {w.name: (w.shape, w.norm, w.layout) for w in plan}
+    assert shapes == {"weight": ((6, 5), "spectral", None), "bias": ((6,), "rms", None)}
+
+
+def test_spectral_norm_in_training_iterates_with_the_matrix_both_ways() -> None:
+    first = parametrizations.spectral_norm(nn.Linear(5, 6))
+    plan = silent(nn.Sequential(first, nn.ReLU(), nn.Linear(6, 3)), randn(4, 5), plan_only=True)
+    assert roles(plan) == {
+        "0.parametrizations.weight.original": "matrix", "0.bias": "bias",
+        "2.weight": "readout", "2.bias": "bias",
+    }  # fmt: skip
