@@ -63,7 +63,7 @@ def gradients(
     """
     values, outputs = list(values), list(outputs)
     leaves = {
-        v.number: given.get(v.number, v.leaf).clone().requires_grad_()
+        v.number: given.get(v.number, v.leaf).detach().requires_grad_()
         for v in trace.values
         if v.leaf is not None and v.floating and v.live
     }
