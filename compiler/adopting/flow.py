@@ -34,20 +34,18 @@ SUMS = frozenset(
     " scaled_dot_product_attention".split()
 )
 """Operations that sum over products, which are no part of a function written out."""
-ONES = frozenset(
-    "mean avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d max_pool1d"
-    " max_pool2d max_pool3d max_pool2d_with_indices adaptive_max_pool2d upsample_nearest2d"
-    " upsample_bilinear2d softmax _softmax log_softmax topk sort max amax write copy index_put"
-    " index_add scatter scatter_add scatter_reduce masked_scatter select_scatter slice_scatter"
-    " embedding embedding_bag where lstm gru rnn_tanh rnn_relu lstm_cell gru_cell prelu unfold"
-    " im2col fold rsub add sub".split()
-)
-"""Operations of which 1 is declared, in each of their inputs."""
 POOLS = frozenset(
     "mean avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d max_pool1d"
     " max_pool2d max_pool3d upsample_nearest2d upsample_bilinear2d".split()
 )
-"""Those of them that keep the size of a stream, which a norm may read behind them."""
+"""Operations that keep the size of a stream, which a norm may read behind them."""
+ONES = POOLS | frozenset(
+    "max_pool2d_with_indices adaptive_max_pool2d softmax _softmax log_softmax topk sort max amax"
+    " write copy index_put index_add scatter scatter_add scatter_reduce masked_scatter"
+    " select_scatter slice_scatter embedding embedding_bag where lstm gru rnn_tanh rnn_relu"
+    " lstm_cell gru_cell prelu unfold im2col fold rsub add sub".split()
+)
+"""Operations of which 1 is declared, in each of their inputs."""
 LARGEST = 64
 """Operations that a function may be written out in."""
 LOSSES = frozenset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,9 +14,8 @@ from modnorm.adopting.plan import How, make_plan
 from modnorm.adopting.trace import unwrapped
 from modnorm.kernels.optimizer import NormedOptimizer
 from modnorm.kernels.plan import Plan
-from modnorm.kernels.state import plan_names
-
-KINDS = {"normed_adam": "NormedAdam", "normed_sgd": "NormedSGD", "dualized_sgd": "DualizedSGD"}
+from modnorm.kernels.state import plan_names, some
+from modnorm.sweep.axes import NORMED
 
 
 def adopt(
@@ -49,10 +49,11 @@ def adopt(
 
     Raises:
         ValueError: if the output depends on no parameter, if parameters have no shape or no numbers
-            yet, or an option is none.
+            yet, an option is none, or a pattern in masses fits no weight.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    if kind not in NORMED:
+        raise ValueError(f"kind must be one of {', '.join(NORMED)}, not {kind!r}")
+    given = plan is not None
     if plan is None:
         if example is None:
             raise ValueError("adopt needs an example of what the model is called with, or a plan")
@@ -60,6 +61,8 @@ def adopt(
             model, example, sensitivity=sensitivity, blocks_mass=blocks_mass,
             small_mass=small_mass, masses=masses,
         )  # fmt: skip
+    elif (sensitivity, blocks_mass, small_mass, masses) != ("auto", BLOCKS, SMALL, None):
+        raise ValueError("masses and sensitivities stand in the plan: give those, or a plan")
     if plan_only:
         return plan
     if lr is not None:
@@ -68,5 +71,9 @@ def adopt(
         own = dict(unwrapped(model).named_parameters())
         own |= dict(zip(plan_names(list(own), plan.stored), own.values(), strict=True))
         params = [(w.name, own[w.name]) for w in plan.stored if w.name in own]
-    made: type[NormedOptimizer] = getattr(kernels, KINDS[kind])
+        held = {id(p) for _, p in params}
+        left = [n for n, p in own.items() if p.requires_grad and id(p) not in held]
+        if left and given:
+            warnings.warn(f"no part of the plan, and not trained: {some(left)}", stacklevel=2)
+    made: type[NormedOptimizer] = getattr(kernels, NORMED[kind])
     return made(params, plan=plan, **options)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 NONE = -1
 """The label of a place that shows no parameter's entry."""
@@ -82,7 +83,6 @@ def replay(func: Any, args: Any, kwargs: Any, labels: dict[int, Labels]) -> list
 
     labels: of the tensors in args, by their ids. Other floats there have none.
     """
-    from torch.utils._pytree import tree_map
 
     def swap(x: Any) -> Any:
         if not isinstance(x, Tensor):

@@ -7,6 +7,7 @@ together; other matrices and tables have 1 each, and biases and gains less.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -14,6 +15,7 @@ from fnmatch import fnmatchcase
 from modnorm.adopting.flow import scalar
 from modnorm.adopting.roles import Found
 from modnorm.adopting.trace import KEEPS, MOVES, Trace
+from modnorm.kernels.state import some
 
 SMALL = 0.1
 """The mass of a bias or gain, or of what is not understood, where that of a matrix is 1."""
@@ -78,23 +80,33 @@ def find_masses(
     trace: Trace, weights: Sequence[Found], given: Mapping[str, float],
     blocks_mass: float, small: float,
 ) -> dict[str, float]:  # fmt: skip
-    """The mass of each weight by name; `given` has those of patterns of names."""
+    """The mass of each weight by name; `given` has those of patterns of names.
+
+    Raises ValueError for a pattern that fits none, and for a mass that is none.
+    """
+    for mass in (blocks_mass, small, *given.values()):
+        if not 0 <= mass < math.inf:
+            raise ValueError(f"a mass is a number of at least 0, not {mass!r}")
+    names = [w.name for w in weights]
+    for pattern in given:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(f"no weight is called {pattern!r}: the plan has {some(names)}")
     own = {w.name: small if w.role in ("bias", "gain", "opaque") else 1.0 for w in weights}
     located = blocks(trace, weights)
     inside: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for name, (repetition, block) in located.items():
-        inside[repetition][block].append(name)
+    for name, (repetition, path) in located.items():
+        inside[repetition][path].append(name)
     for members in inside.values():
-        for names in members.values():
-            total = sum(own[name] for name in names)
-            for name in names:
+        for block in members.values():
+            total = sum(own[name] for name in block)
+            for name in block:
                 own[name] *= blocks_mass / len(members) / total
     together: dict[int, list[str]] = defaultdict(list)
     for name, group in added_up(trace, weights).items():
         if name not in located:
             together[group].append(name)
-    for names in together.values():
-        own.update(dict.fromkeys(names, 1 / len(names)))
+    for group_names in together.values():
+        own.update(dict.fromkeys(group_names, 1 / len(group_names)))
     for name in own:
         for pattern, mass in given.items():
             if fnmatchcase(name, pattern):

@@ -7,7 +7,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 from torch import Tensor, nn
@@ -18,7 +18,9 @@ from modnorm.adopting.measure import of_norm_one, sensitivities
 from modnorm.adopting.roles import MATRICES, Found, feature, find_roles
 from modnorm.adopting.trace import Node, Trace, record, unwrapped
 from modnorm.adopting.uses import Use, features, settled, uses
+from modnorm.files import write_whole
 from modnorm.kernels.plan import FORMAT, Plan
+from modnorm.kernels.state import some
 from modnorm.kernels.weight import Weight
 
 FELT = 1e-3
@@ -29,12 +31,7 @@ UNKNOWN = dict.fromkeys(
     ("cross_entropy", "mse"), "no file describes the model, so that nothing is known of curvature"
 )
 How = Literal["auto", "declared", "measured", "as_is"]
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few, and how many there are."""
-    more = f", … ({len(names)} in all)" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
+HOW: tuple[How, ...] = get_args(How)
 
 
 def traced(model: nn.Module, example: Any) -> tuple[Trace, list[Use]]:
@@ -55,15 +52,16 @@ def make_plan(
     small_mass: float = SMALL, masses: Mapping[str, float] | None = None,
 ) -> Plan:  # fmt: skip
     """The plan of a model, from one run: see `modnorm.adopt`."""
+    if sensitivity not in HOW:
+        raise ValueError(f"sensitivity must be one of {', '.join(HOW)}, not {sensitivity!r}")
     trace, found = traced(model, example)
     flow = find_flow(trace)
     inner = unwrapped(model)
     trained = {name for name, p in inner.named_parameters() if p.requires_grad}
-    reached = {name for name in trace.names if name in trained}
     weights = [
         w
         for w in find_roles(trace, found, flow)
-        if w.parameter in reached and alive(w, trace, flow)
+        if w.parameter in trained and alive(w, trace, flow)
     ]
     missing = sorted(trained - {w.parameter for w in weights})
     if not weights:
@@ -96,10 +94,7 @@ def make_plan(
         )
         for w in weights
     ]  # fmt: skip
-    return AdoptedPlan(
-        records, model=type(inner).__name__,
-        smoothness=UNKNOWN,
-    )  # fmt: skip
+    return AdoptedPlan(records, model=type(inner).__name__, smoothness=UNKNOWN)
 
 
 def alive(weight: Found, trace: Trace, flow: Flow) -> bool:
@@ -199,9 +194,19 @@ class AdoptedPlan(Plan):
     """A plan that can be kept in a file."""
 
     def save(self, path: str | Path) -> None:
-        """Write it as JSON, for `modnorm.load_plan`."""
+        """Write it as JSON, for `modnorm.load_plan`; it may take the place of another plan.
+
+        Raises:
+            FileExistsError: if there is something else.
+            OSError: if it cannot be written; what was there is there then.
+        """
+        if Path(path).exists():
+            try:
+                load_plan(path)
+            except ValueError as error:
+                raise FileExistsError(f"{error}; it stays as it is, give another path") from None
         data = msgspec.json.encode(Saved(FORMAT, self.model, list(self)))
-        Path(path).write_bytes(msgspec.json.format(data, indent=1))
+        write_whole(Path(path), msgspec.json.format(data, indent=1))
 
 
 def load_plan(path: str | Path) -> AdoptedPlan:

@@ -669,3 +669,48 @@ def test_spectral_norm_in_training_iterates_with_the_matrix_both_ways() -> None:
         "0.parametrizations.weight.original": "matrix", "0.bias": "bias",
         "2.weight": "readout", "2.bias": "bias",
     }  # fmt: skip
+
+
+# --- what it is told ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sensitivity": "mesured"}, "sensitivity must be one of auto, declared, measured, as_is"),
+        ({"masses": {"nothing.*": 2}}, "no weight is called 'nothing.\\*'"),
+        ({"masses": {"*": -1}}, "a mass is a number of at least 0"),
+        ({"blocks_mass": float("nan")}, "a mass is a number of at least 0"),
+        ({"kind": "adam"}, "kind must be one of normed_adam"),
+    ],
+)  # fmt: skip
+def test_options_that_are_none(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        modnorm.adopt(small(), randn(4, 5), **options)
+
+
+def test_a_plan_has_its_masses() -> None:
+    plan = modnorm.adopt(small(), randn(4, 5), plan_only=True)
+    with pytest.raises(ValueError, match="stand in the plan"):
+        modnorm.adopt(small(), plan=plan, masses={"*": 2})
+
+
+def test_what_a_plan_leaves_out_is_told() -> None:
+    model = small()
+    plan = modnorm.adopt(model, randn(4, 5), plan_only=True)
+    model.register_parameter("more", nn.Parameter(torch.zeros(3)))
+    with pytest.warns(UserWarning, match="no part of the plan, and not trained: more"):
+        modnorm.adopt(model, plan=plan)
+
+
+def test_a_plan_takes_no_other_files_place(tmp_path: Any) -> None:
+    plan = modnorm.adopt(small(), randn(4, 5), plan_only=True)
+    path = tmp_path / "plan.json"
+    path.write_text('{"mine": 1}')
+    with pytest.raises(FileExistsError, match="no plan that modnorm has saved"):
+        plan.save(path)
+    assert path.read_text() == '{"mine": 1}'
+    path.unlink()
+    plan.save(path)
+    plan.save(path)
+    assert tuple(modnorm.load_plan(path)) == tuple(plan)
