@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import networkx as nx
@@ -46,6 +46,11 @@ ONES = POOLS | frozenset(
     " lstm_cell gru_cell prelu unfold im2col fold rsub add sub".split()
 )
 """Operations of which 1 is declared, in each of their inputs."""
+PARTS = frozenset(
+    "split split_with_sizes chunk unsafe_chunk unsafe_split tensor_split unbind index"
+    " index_select".split()
+)
+"""Operations that take some tokens out of a value, if not some of its features."""
 LARGEST = 64
 """Operations that a function may be written out in."""
 LOSSES = frozenset(
@@ -62,6 +67,7 @@ class Flow:
     model's. unclear: of sums of a value and what is made of it, which no norm reads: what does.
     guessed: names of operations of which nothing is declared; 1 was taken. sites: what an
         operation of an attention reads in one of its arguments: q, k or v. sums: of streams.
+        parts: values that are some of the tokens of one, as those that an expert gets.
     """
 
     trace: Trace
@@ -72,6 +78,7 @@ class Flow:
     guessed: set[str] = field(default_factory=set)
     sums: set[int] = field(default_factory=set)
     sites: dict[tuple[int, int], str] = field(default_factory=dict)
+    parts: set[int] = field(default_factory=set)
 
     def inputs(self, node: Node) -> list[int]:
         """Values that an operation reads and that move, each once."""
@@ -82,12 +89,37 @@ class Flow:
         value = self.trace.values[number]
         return value.live and value.floating and value.weight is None
 
+    def scale(self, number: int) -> float:
+        """The size of the factors by which a value was multiplied last."""
+        scale = 1.0
+        while (made := self.trace.values[number].node) is not None:
+            node = self.trace.nodes[made]
+            own = self.inputs(node)
+            if len(own) != 1 or any(self.trace.values[n].weight is not None for n in node.inputs):
+                break
+            if (by := scalar(node)) is not None:
+                scale *= abs(by)
+            elif node.name not in MOVES | KEEPS:
+                break
+            number = own[0]
+        return scale
+
+    def over(self, value: int, size: Callable[[int], float]) -> float:
+        """The sum over a value's readers; of those that have other tokens each, the largest."""
+        total, most = (1.0 if value in self.outputs else 0.0), 0.0
+        for reader, by in self.edges.get(value, ()):
+            if reader in self.parts:
+                most = max(most, by * size(reader))
+            else:
+                total += by * size(reader)
+        return total + most
+
     def of_rows(self, value: int, rows: Tensor) -> float:
         """The sensitivity downstream of some features of a value: of those that these rows made."""
-        total = 1.0 if value in self.outputs else 0.0
         known = self.trace.features.get(value)
         before = rows if known is None else known.distinct()
-        for reader, size in self.edges.get(value, ()):
+
+        def size(reader: int) -> float:
             labels, own = self.trace.features.get(reader), rows
             if reader in self.trace.links:
                 kept, other = self.trace.links[reader]
@@ -95,10 +127,10 @@ class Flow:
                     own = torch.unique(kept[torch.isin(other, rows)])
             there = None if labels is None else labels.distinct()
             if there is None or (own is rows and not bool(torch.isin(there, before).any())):
-                total += size * self.below.get(reader, 0.0)
-            elif bool(torch.isin(own, there).any()):
-                total += size * self.of_rows(reader, own)
-        return total
+                return self.below.get(reader, 0.0)
+            return self.of_rows(reader, own) if bool(torch.isin(own, there).any()) else 0.0
+
+        return self.over(value, size)
 
 
 def find_outputs(trace: Trace) -> tuple[int, ...]:
@@ -276,18 +308,9 @@ class _Finder:
     ) -> list[tuple[int, float]]:
         found = []
         for i, number in enumerate(numbers):
-            scale, at = 1.0, number
-            while i < 2 and (made := self.made(at)) is not None:  # a scale of the queries
-                own = self.inputs(made)
-                if len(own) != 1 or self.weighted(made):
-                    break
-                if (by := scalar(made)) is not None:
-                    scale *= by
-                elif made.name not in MOVES | KEEPS:
-                    break
-                at = own[0]
-            factor *= abs(scale) if i < 2 else 1.0
-            found.append((number, 1 / abs(scale or 1.0)))
+            scale = self.found.scale(number) if i < 2 else 1.0
+            factor *= scale
+            found.append((number, 1 / scale))
         size = float(Attention(scale=factor).sensitivity)
         return [(n, size * by) for n, by in found] + [(n, size) for n in masks]
 
@@ -355,14 +378,13 @@ class _Finder:
         for node in self.trace.nodes:
             if node.name != "add" or not node.outputs or node.outputs[0] not in self.above:
                 continue
-            own = self.inputs(node)
-            if len(own) != 2 or node.outputs[0] in self.shortcuts:
+            own, out = self.inputs(node), node.outputs[0]
+            if len(own) != 2 or out in self.shortcuts:
                 continue
             skip = self.skipped(own)
             if skip is None:
                 continue
             branch = own[1 - own.index(skip)]
-            out = node.outputs[0]
             self.terms[out] = self.terms.get(self.source(skip), 1.0) + self.length(branch)
             for number in (skip, out):
                 reader = self.reader(number)
@@ -378,14 +400,24 @@ class _Finder:
         return before.pop() if len(before) == 1 and not self.weighted(made) else number
 
     def skipped(self, own: list[int]) -> int | None:
-        """Of two values the one that the other is made of."""
+        """Of two values the one that the other is made of, whatever else that is made of."""
         for skip, other in (own, own[::-1]):
-            number, base = self.dominators.get(other, -1), self.source(skip)
-            while number >= 0 and number > base:
-                number = self.dominators.get(number, -1)
-            if number >= 0 and number == base:
+            if self.depends(other, self.source(skip)):
                 return skip
         return None
+
+    def depends(self, number: int, base: int) -> bool:
+        """Whether one value is made of another; what makes a value has a smaller number."""
+        open_, seen = [number], {number}
+        while open_:
+            node = self.trace.values[open_.pop()].node
+            own = () if node is None else self.inputs(self.trace.nodes[node])
+            if base in own:
+                return True
+            more = {n for n in own if n > base} - seen
+            seen |= more
+            open_ += more
+        return False
 
     def length(self, number: int) -> float:
         """How many terms a branch adds: 1, but for scalar factors, and sums in it."""
@@ -446,17 +478,35 @@ class _Finder:
                 if out in self.above and self.acts(out):
                     for x, size in self.steps(node, out):
                         edges[x].append((out, size))
-        below: dict[int, float] = defaultdict(float)
-        below.update(dict.fromkeys(found.outputs, 1.0))
+        found.edges = dict(edges)
+        found.parts = {n for node in trace.nodes for n in node.outputs if self.is_part(node, n)}
+        below = dict.fromkeys(found.outputs, 1.0)
         for number in sorted(self.above, reverse=True):
-            if not self.acts(number):
-                continue
-            own = sum(size * below[out] for out, size in edges[number] if out in below)
-            below[number] += own
-        found.edges, found.below = dict(edges), dict(below)
+            if self.acts(number):
+                below[number] = found.over(number, lambda n: below.get(n, 0.0))
+        found.below = below
         found.sums = set(self.terms)
         found.guessed = {name for out, name in self.guessed.items() if below[out]}
         return found
+
+    def is_part(self, node: Node, out: int) -> bool:
+        """Whether a value is some of the tokens of another, with all of its features."""
+        own = self.inputs(node)
+        if node.name not in PARTS or len(own) != 1:
+            return False
+        before, after = (self.trace.features.get(n) for n in (own[0], out))
+        first = len(self.trace.values[own[0]].shape) > 1 and node.argument("dim", 0) == 0
+        if before and after and not torch.equal(before.distinct(), after.distinct()):
+            return first and self.is_joined(own[0])  # each expert has made features of its own
+        return bool(before and after) or first
+
+    def is_joined(self, number: int) -> bool:
+        """Whether a value has the tokens of several, one after the other."""
+        made, shape = self.made(number), self.trace.values[number].shape
+        while made is not None and made.name not in ("cat", "concat", "concatenate"):
+            like = [n for n in self.inputs(made) if self.trace.values[n].shape == shape]
+            made = self.made(like[0]) if like else None
+        return made is not None and made.argument("dim", 0) == 0
 
     def steps(self, node: Node, out: int) -> Iterator[tuple[int, float]]:
         """From which values an output is made, and how far it moves with each."""
@@ -478,6 +528,9 @@ class _Finder:
         elif node.name == "sum":
             one, whole = (math.prod(self.trace.values[n].shape) for n in (out, own[0]))
             yield own[0], whole / max(one, 1)
+        elif node.name == "lerp" and isinstance(by := node.argument("weight"), (int, float)):
+            pair = [n for _, n in node.slots()]
+            yield from zip(pair, (abs(1 - by), abs(by)), strict=True)
         elif node.name in ("add", "sub"):
             factors = (1.0, abs(float(node.argument("alpha", 1))))
             by_place = dict(zip([n for _, n in node.slots()], factors, strict=False))

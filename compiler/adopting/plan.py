@@ -167,7 +167,10 @@ def declared_of(weight: Found, trace: Trace, flow: Flow) -> float:
     sizes = []
     for use in weight.uses:
         out, rows = ends(weight, use, trace)
-        sizes.append(flow.below.get(out, 0.0) if rows is None else flow.of_rows(out, rows))
+        size = flow.below.get(out, 0.0) if rows is None else flow.of_rows(out, rows)
+        if weight.role == "tied" and use.x is not None:
+            size *= flow.scale(use.x)  # scores of rows: as `Unembed`, times the input's factor
+        sizes.append(size)
     return together(weight, trace, sizes)
 
 
