@@ -18,45 +18,27 @@ import torch
 from torch import Tensor
 
 from modnorm.adopting.execute import execute
-from modnorm.adopting.trace import KEEPS, MOVES, Node, Trace
+from modnorm.adopting.operations import (
+    JOINS,
+    KEEPS,
+    LOSSES,
+    MOVES,
+    NORMALIZES,
+    ONES,
+    PARTS,
+    POOLS,
+    PRODUCTS,
+    SOFTMAXES,
+    SUMS,
+)  # fmt: skip
+from modnorm.adopting.trace import Node, Trace
 from modnorm.ops import registry
 from modnorm.ops.attention import Attention
 from modnorm.ops.families import Entrywise
 from modnorm.ops.product import Product
 
-NORMS = frozenset(
-    "layer_norm rms_norm group_norm batch_norm instance_norm native_layer_norm native_group_norm"
-    " cudnn_batch_norm".split()
-)
-SUMS = frozenset(
-    "linear mm matmul bmm addmm baddbmm einsum tensordot mv inner dot conv1d conv2d conv3d"
-    " conv_transpose1d conv_transpose2d conv_transpose3d _grouped_mm"
-    " scaled_dot_product_attention".split()
-)
-"""Operations that sum over products, which are no part of a function written out."""
-POOLS = frozenset(
-    "mean avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d max_pool1d"
-    " max_pool2d max_pool3d upsample_nearest2d upsample_bilinear2d".split()
-)
-"""Operations that keep the size of a stream, which a norm may read behind them."""
-ONES = POOLS | frozenset(
-    "max_pool2d_with_indices adaptive_max_pool2d softmax _softmax log_softmax topk sort max amax"
-    " write copy index_put index_add scatter scatter_add scatter_reduce masked_scatter"
-    " select_scatter slice_scatter embedding embedding_bag where lstm gru rnn_tanh rnn_relu"
-    " lstm_cell gru_cell prelu unfold im2col fold rsub add sub".split()
-)
-"""Operations of which 1 is declared, in each of their inputs."""
-PARTS = frozenset(
-    "split split_with_sizes chunk unsafe_chunk unsafe_split tensor_split unbind index"
-    " index_select".split()
-)
-"""Operations that take some tokens out of a value, if not some of its features."""
 LARGEST = 64
 """Operations that a function may be written out in."""
-LOSSES = frozenset(
-    "cross_entropy_loss nll_loss nll_loss_nd nll_loss2d mse_loss l1_loss smooth_l1_loss huber_loss"
-    " binary_cross_entropy binary_cross_entropy_with_logits kl_div ctc_loss".split()
-)
 
 
 @dataclass
@@ -213,7 +195,7 @@ class _Finder:
             return None
         node = self.trace.nodes[value.node]
         own, start = self.inputs(node), self.dominators.get(number, -1)
-        if not own or start < 0 or node.name in SUMS | NORMS:
+        if not own or start < 0 or node.name in SUMS | NORMALIZES:
             return None
         if len(own) == 1 and (node.name in MOVES | KEEPS | ONES or self.weighted(node)):
             return None
@@ -238,7 +220,7 @@ class _Finder:
             if node_number is None or node_number in found:
                 continue
             node = self.trace.nodes[node_number]
-            if self.weighted(node) or node.name in SUMS | NORMS | {"write"}:
+            if self.weighted(node) or node.name in SUMS | NORMALIZES | {"write"}:
                 return None
             if node.func._schema.is_mutable or len(found) > LARGEST:
                 return None
@@ -284,7 +266,7 @@ class _Finder:
             d = self.trace.values[numbers[0]].shape[-1]
             scale = node.argument("scale")
             return self.declared(numbers, d * (d**-0.5 if scale is None else float(scale)), [])
-        if node.name not in ("matmul", "bmm", "einsum"):
+        if node.name not in PRODUCTS - {"baddbmm"}:
             return None
         pair = [number for _, number in node.slots()]
         if len(pair) != 2:
@@ -292,7 +274,7 @@ class _Finder:
         for probabilities, v in (pair, pair[::-1]):
             number = self.passed(probabilities)
             made = self.made(number)
-            if made is not None and made.name in ("softmax", "_softmax"):
+            if made is not None and made.name in SOFTMAXES:
                 found = self.scores(made.inputs[0])
                 if found is not None:
                     (q, k), scale, masks, product = found
@@ -334,7 +316,7 @@ class _Finder:
             if made is None:
                 return None
             own = [number for number in made.inputs if self.trace.values[number].live]
-            if made.name in ("matmul", "bmm", "baddbmm", "einsum"):
+            if made.name in PRODUCTS:
                 pair = own[-2:]
                 if len(pair) < 2 or not all(map(self.acts, pair)):
                     return None
@@ -360,7 +342,7 @@ class _Finder:
     def is_product(self, number: int) -> bool:
         for _ in range(LARGEST):
             made = self.made(number)
-            if made is None or made.name in ("matmul", "bmm", "baddbmm", "einsum"):
+            if made is None or made.name in PRODUCTS:
                 return made is not None and not self.weighted(made)
             own = [n for n in made.inputs if self.trace.values[n].live]
             if len(own) != 1:
@@ -451,7 +433,7 @@ class _Finder:
         return "the output" if number in self.found.outputs else None
 
     def normalizes(self, node: Node, out: int, number: int) -> bool:
-        if node.name in NORMS:
+        if node.name in NORMALIZES:
             return True
         found = self.shortcuts.get(out)
         return found is not None and found[0] == number and found[2]
@@ -503,7 +485,7 @@ class _Finder:
     def is_joined(self, number: int) -> bool:
         """Whether a value has the tokens of several, one after the other."""
         made, shape = self.made(number), self.trace.values[number].shape
-        while made is not None and made.name not in ("cat", "concat", "concatenate"):
+        while made is not None and made.name not in JOINS:
             like = [n for n in self.inputs(made) if self.trace.values[n].shape == shape]
             made = self.made(like[0]) if like else None
         return made is not None and made.argument("dim", 0) == 0
@@ -518,11 +500,11 @@ class _Finder:
         elif out in self.shortcuts:
             start, size, norm = self.shortcuts[out]
             yield start, size / (self.terms.get(self.source(start), 1.0) if norm else 1.0)
-        elif node.name in NORMS:
+        elif node.name in NORMALIZES:
             yield own[0], 1 / self.terms.get(self.source(own[0]), 1.0)
         elif (by := scalar(node)) is not None and len(own) == 1:
             yield own[0], abs(by)
-        elif node.name in ("matmul", "bmm", "baddbmm", "einsum") and len(own) == 2:
+        elif node.name in PRODUCTS and len(own) == 2:
             terms = self.trace.values[own[0]].shape[-1]
             yield from ((n, float(terms)) for n in own)
         elif node.name == "sum":

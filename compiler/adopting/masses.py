@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from modnorm.adopting.flow import scalar
+from modnorm.adopting.operations import KEEPS, MOVES
 from modnorm.adopting.roles import Found
-from modnorm.adopting.trace import KEEPS, MOVES, Trace
+from modnorm.adopting.trace import Trace
 from modnorm.kernels.state import some
 
 SMALL = 0.1

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from modnorm.adopting.flow import Flow
+from modnorm.adopting.operations import KEEPS, MOVES
 from modnorm.adopting.pieces import Piece, Signs, Uncut, cut
-from modnorm.adopting.trace import KEEPS, MOVES, Node, Trace
+from modnorm.adopting.trace import Node, Trace
 from modnorm.adopting.uses import Use, along, weight_names
 from modnorm.kernels.weight import Layout
 from modnorm.ops.conv import Conv1D, Conv2D, ConvTranspose2D

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import weakref
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,31 +23,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
 from modnorm.adopting.labels import NONE, Labels, replay
-
-MOVES = frozenset(
-    "view reshape _unsafe_view view_as reshape_as transpose permute t movedim swapaxes swapdims"
-    " numpy_T matrix_H mH mT slice select narrow split split_with_sizes chunk unsafe_chunk"
-    " unsafe_split tensor_split unbind unsqueeze squeeze expand expand_as flatten unflatten repeat"
-    " tile repeat_interleave cat concat concatenate stack hstack vstack index index_select gather"
-    " roll flip pad constant_pad_nd ravel broadcast_to rot90 pixel_shuffle pixel_unshuffle".split()
-)
-"""Operations whose output's entries are entries of their inputs."""
-KEEPS = frozenset(
-    "to _to_copy contiguous clone alias detach lift_fresh dropout feature_dropout alpha_dropout"
-    " native_dropout neg positive masked_fill type_as nan_to_num".split()
-)
-"""Operations whose output has an entry for each entry of their first input, in its place."""
-MEETS = frozenset(
-    "add sub mul div true_divide rsub where multiply subtract divide"
-    " add_relu lerp addcmul maximum minimum clamp".split()
-)
-"""Operations between values that are broadcast to each other."""
-DROPOUTS = frozenset("dropout feature_dropout alpha_dropout native_dropout".split())
-FRESH = frozenset(
-    "new_zeros new_ones new_full new_empty new_empty_strided zeros_like ones_like full_like"
-    " empty_like rand_like randn_like randint_like".split()
-)
-"""Operations that take the shape or type of a value, and none of its entries."""
+from modnorm.adopting.operations import DROPOUTS, FRESH, KEEPS, MEETS, MOVES
 
 
 @dataclass(frozen=True)
@@ -163,11 +140,7 @@ class Trace:
 
     def parameter(self, label: int) -> str:
         """The name of the parameter with the entry of a label."""
-        found = ""
-        for name, start in self.starts.items():
-            if start <= label:
-                found = name
-        return found
+        return list(self.starts)[bisect_right(list(self.starts.values()), label) - 1]
 
 
 Reading = Callable[[Node, Trace], dict[int, Labels]]
