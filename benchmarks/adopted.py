@@ -2,10 +2,12 @@
 
     python benchmarks/adopted.py                 # goes on where it was stopped; prints the table
     python benchmarks/adopted.py --print         # the table of what is there
+    python benchmarks/adopted.py --size 64x4 --seeds 1 --model llama --optimizer dualized_sgd \
+        --option blocks_mass=1                   # what else the docs say
 
 Each size is trained at rates around the best one; more are added until the best is inside.
-Muon has the matrices of blocks, as named (`ndim == 2`, and neither `wte` nor `wpe` nor `lm_head` in
-the name), AdamW what is left; one rate for both, by Muon's `match_rms_adamw`.
+Muon has the matrices of blocks, as named (`ndim == 2`, and neither `wte` nor `wpe`, `embed` nor
+`lm_head` in the name), AdamW what is left; one rate for both, by Muon's `match_rms_adamw`.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ HERE = Path(__file__).resolve().parent
 STORE = HERE / "transfer" / "results" / "adopted.jsonl"
 STEPS, BATCH, CONTEXT, EVAL_BATCHES, TAIL = 300, 8, 64, 16, 30
 SIZES = ((64, 4), (128, 4), (256, 4), (128, 2), (128, 8))
-START = {"dualized_sgd": -2, "normed_adam": -2, "muon": -7}
+START = {"dualized_sgd": -2, "normed_adam": -2, "muon": -5}
 """The power of two of the middle one of the learning rates to begin with."""
 
 
@@ -46,12 +48,21 @@ class Run:
     seed: int
     log2: int
     options: tuple[tuple[str, float], ...] = ()
+    model: str = "gpt2"
 
 
-def gpt2(run: Run, vocabulary: int) -> nn.Module:
+def made(run: Run, vocabulary: int) -> nn.Module:
     import transformers
 
     torch.manual_seed(run.seed)
+    if run.model == "llama":
+        like = transformers.LlamaConfig(
+            vocab_size=vocabulary, max_position_embeddings=CONTEXT, hidden_size=run.width,
+            intermediate_size=3 * run.width, num_hidden_layers=run.depth,
+            num_attention_heads=run.width // 32, bos_token_id=None, eos_token_id=None,
+            use_cache=False,
+        )  # fmt: skip
+        return transformers.LlamaForCausalLM(like).train()
     config = transformers.GPT2Config(
         vocab_size=vocabulary, n_positions=CONTEXT, n_embd=run.width, n_layer=run.depth,
         n_head=run.width // 32, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
@@ -67,7 +78,7 @@ def optimizers(run: Run, model: nn.Module, example: torch.Tensor) -> list[Any]:
         return [modnorm.adopt(model, example, kind=run.optimizer, lr=rate, **options)]
     hidden, others = [], []
     for name, p in model.named_parameters():
-        table = any(part in name for part in ("wte", "wpe", "lm_head"))
+        table = any(part in name for part in ("wte", "wpe", "embed", "lm_head"))
         (hidden if p.ndim == 2 and not table else others).append(p)
     return [
         torch.optim.Muon(hidden, lr=rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
@@ -77,7 +88,7 @@ def optimizers(run: Run, model: nn.Module, example: torch.Tensor) -> list[Any]:
 
 def measure(run: Run, task: NextCharacter) -> float:
     """The mean loss of the last steps, in nats; infinity where training fails."""
-    model = gpt2(run, task.classes)
+    model = made(run, task.classes)
     batches = torch.Generator().manual_seed(run.seed)
 
     def objective() -> torch.Tensor:
@@ -107,11 +118,11 @@ def finished() -> dict[Run, float]:
 
 
 def wanted(run: Run, found: dict[Run, float]) -> Iterator[Run]:
-    """The runs that a curve still needs: five, and more until the best one is inside."""
+    """The runs that a curve still needs: three, and more until the best one is inside."""
     fields = asdict(run) | {"options": run.options}
     curve = {r.log2: loss for r, loss in found.items() if asdict(r) | {"log2": 0} == asdict(run)}
     start = START[run.optimizer]
-    near = set(range(start - 2, start + 3))
+    near = {start - 1, start, start + 1}
     if near <= curve.keys():
         best = min(curve, key=lambda x: curve[x])
         near = {best - 1, best, best + 1}
@@ -122,30 +133,31 @@ def wanted(run: Run, found: dict[Run, float]) -> Iterator[Run]:
 def table(found: dict[Run, float]) -> None:
     curves: dict[Any, dict[int, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for run, loss in sorted(found.items(), key=lambda item: item[0].log2):
-        key = run.optimizer, run.options, run.width, run.depth
+        key = run.model, run.optimizer, run.options, run.width, run.depth
         curves[key][run.seed].append((run.log2, loss))
-    click.echo("optimizer                  width depth seeds  best log2 lr          loss")
-    for (name, options, width, depth), seeds in sorted(curves.items()):
+    click.echo("model, optimizer                     width depth seeds  best log2 lr          loss")
+    for (model, name, options, width, depth), seeds in sorted(curves.items()):
         best = [found for points in seeds.values() if (found := optimum(points)) is not None]
         if not best:
             continue
         at, loss = (mean([one[i] for one in best]) for i in (0, 1))
         error = standard_error([one[0] for one in best])
-        shown = " ".join([name, *(f"{key}={value:g}" for key, value in options)])
+        shown = " ".join([model, name, *(f"{key}={value:g}" for key, value in options)])
         within = "" if error is None else f"± {error:.2f}"
         click.echo(
-            f"{shown:26} {width:5} {depth:5} {len(best):5}  {at:6.2f} {within:8} {loss:12.4f}"
+            f"{shown:36} {width:5} {depth:5} {len(best):5}  {at:6.2f} {within:8} {loss:12.4f}"
         )
 
 
 @click.command()
 @click.option("--print", "prints", is_flag=True, help="Only print what is there.")
 @click.option("--optimizer", "names", multiple=True, default=("dualized_sgd", "muon"))
+@click.option("--model", type=click.Choice(["gpt2", "llama"]), default="gpt2")
 @click.option("--seeds", default=3)
 @click.option("--size", "sizes", multiple=True, help="WIDTHxDEPTH, by default five of them.")
 @click.option("--option", "options", multiple=True, help="KEY=NUMBER, of adopt.")
 def main(
-    prints: bool, names: tuple[str, ...], seeds: int, sizes: tuple[str, ...],
+    prints: bool, names: tuple[str, ...], model: str, seeds: int, sizes: tuple[str, ...],
     options: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Train what is not there yet, and print the best learning rates."""
@@ -159,7 +171,7 @@ def main(
     for seed in () if prints else range(seeds):
         for width, depth in chosen:
             for name in names:
-                run = Run(name, width, depth, seed, 0, given)
+                run = Run(name, width, depth, seed, 0, given, model)
                 while missing := list(wanted(run, found)):
                     for one in missing:
                         found[one] = loss = measure(one, task)

@@ -2,7 +2,8 @@
 
 A repetition of blocks has a mass of its own, which its blocks share, as `tare(block ** n, mass)`
 gives them. What is added up before the first of them, such as token and position tables, has mass 1
-together; other matrices and tables have 1 each, and biases and gains less.
+together; other matrices and tables have 1 each, and biases and gains less. A table that is the
+readout too has both masses.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from modnorm.kernels.state import some
 
 SMALL = 0.1
 """The mass of a bias or gain, or of what is not understood, where that of a matrix is 1."""
-BLOCKS = 32.0
-"""The mass of a repetition of blocks, by the sweeps in docs/transfer.md."""
+BLOCKS = 4.0
+"""The mass of a repetition of blocks: of 1 to 32, that of the lowest losses in docs/adopt.md."""
 
 
 def blocks(trace: Trace, weights: Sequence[Found]) -> dict[str, tuple[str, str]]:
@@ -108,6 +109,7 @@ def find_masses(
             together[group].append(name)
     for group_names in together.values():
         own.update(dict.fromkeys(group_names, 1 / len(group_names)))
+    own.update({w.name: own[w.name] + 1.0 for w in weights if w.role == "tied"})
     for name in own:
         for pattern, mass in given.items():
             if fnmatchcase(name, pattern):

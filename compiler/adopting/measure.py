@@ -26,11 +26,7 @@ def of_norm_one(trace: Trace, weights: Iterable[Found]) -> dict[int, Tensor]:
     """
     seed = torch.Generator().manual_seed(1)
     found: dict[int, Tensor] = {}
-    numbers = {
-        trace.parameter(v.weight.offset): v for v in trace.values
-        if v.leaf is not None and v.weight is not None and v.weight.is_affine
-        and v.shape == trace.shapes[trace.parameter(v.weight.offset)]
-    }  # fmt: skip
+    numbers = trace.whole()
     for weight in weights:
         value = numbers.get(weight.parameter)
         if value is None or value.leaf is None or weight.role == "opaque":

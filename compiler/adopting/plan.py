@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from modnorm.adopting.flow import Flow, find_flow
 from modnorm.adopting.masses import BLOCKS, SMALL, find_masses
 from modnorm.adopting.measure import of_norm_one, sensitivities
-from modnorm.adopting.roles import MATRICES, Found, feature, find_roles
+from modnorm.adopting.probe import refuted
+from modnorm.adopting.roles import MATRICES, Found, feature, find_roles, whole
 from modnorm.adopting.trace import Node, Trace, record, unwrapped
 from modnorm.adopting.uses import Use, features, settled, uses
 from modnorm.files import write_whole
@@ -60,7 +61,7 @@ def make_plan(
     trained = {name for name, p in inner.named_parameters() if p.requires_grad}
     weights = [
         w
-        for w in find_roles(trace, found, flow)
+        for w in tested(trace, list(find_roles(trace, found, flow)))
         if w.parameter in trained and alive(w, trace, flow)
     ]
     missing = sorted(trained - {w.parameter for w in weights})
@@ -95,6 +96,15 @@ def make_plan(
         for w in weights
     ]  # fmt: skip
     return AdoptedPlan(records, model=type(inner).__name__, smoothness=UNKNOWN)
+
+
+def tested(trace: Trace, weights: Sequence[Found]) -> Iterator[Found]:
+    """The weights, but for those that the model's own operations refute: see `probe`."""
+    wrong = refuted(trace, weights)
+    yield from (w for w in weights if w.parameter not in wrong)
+    for name in sorted(wrong):
+        uses = dict.fromkeys(use for w in weights if w.parameter == name for use in w.uses)
+        yield whole(name, trace.shapes[name], "opaque", [*uses])
 
 
 def alive(weight: Found, trace: Trace, flow: Flow) -> bool:

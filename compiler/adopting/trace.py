@@ -138,6 +138,14 @@ class Trace:
         at = torch.unique(torch.bucketize(labels.distinct(), starts, right=True))
         return [names[i - 1] for i in at.tolist()]
 
+    def whole(self) -> dict[str, Value]:
+        """By name of a parameter, the value that is all of it."""
+        own = [
+            (self.parameter(v.weight.offset), v) for v in self.values
+            if v.leaf is not None and v.weight is not None and v.weight.is_affine
+        ]  # fmt: skip
+        return {name: v for name, v in own if v.shape == self.shapes[name]}
+
     def parameter(self, label: int) -> str:
         """The name of the parameter with the entry of a label."""
         return list(self.starts)[bisect_right(list(self.starts.values()), label) - 1]
