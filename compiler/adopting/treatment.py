@@ -8,7 +8,7 @@ weights, gradients, the optimizers' states and random numbers are put back, bit 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,18 +16,31 @@ import torch
 from torch import Tensor, nn
 
 from modnorm.adopting.problems import AuditError
+from modnorm.adopting.products import InFloat32
 from modnorm.adopting.untouched import untouched
-from modnorm.adopting.updates import ALIKE, Kind, Reading, Update, cosine, orthogonal, product, told
+from modnorm.adopting.updates import (
+    ALIKE,
+    Kind,
+    Reading,
+    Update,
+    cosine,
+    dot,
+    orthogonal,
+    product,
+    told,
+)
 from modnorm.kernels.weight import Weight
 
-STEPS = 2
-"""Some optimizers only prepare in their first step."""
+STEPS = (1, 2)
+"""Some optimizers only prepare in their first step, so that two are needed."""
 SCALES = (2.0**-7, 2.0**7)
 """Of further gradients, to see whether the size of an update is that of its gradient."""
 RANK = 4
 """Of what is large in the made-up gradients."""
 FLAT = 0.01
 """An update grows by no power of the gradient's size, if by less than this."""
+ROUNDED = 1e-3
+"""The share of a change that may be rounding's."""
 
 
 WORDS: dict[Kind, str] = {
@@ -132,16 +145,55 @@ def treatments(
     found = {name: Treatment(name) for name in own}
     for index, optimizer in enumerate(several):
         holders = placed(optimizer, index, own)
-        shown = {
-            name: described(
-                name, holders[name], gradients[name], change, (held or {}).get(name, ())
-            )
-            for name, change in probed(optimizer, own, gradients, sparse).items()
-        }
+        mine = Mine(optimizer, {n: own[n] for n in own if n in holders}, holders,
+                    gradients, sparse, held or {})  # fmt: skip
+        shown = looked_at(mine, firsts(mine)) or looked_at(mine, {n: n for n in mine.own}) or {}
         for name, one in (shown | jointly(shown, gradients)).items():
             first, before = found[name], found[name].holders
             found[name] = replace(first if before else one, holders=(*before, *one.holders))
     return found
+
+
+@dataclass(frozen=True)
+class Mine:
+    """Parameters that an optimizer has, by name, where it has them, and all that is known of them:
+    made-up gradients, whether these are sparse, and the logical weights that they hold."""
+
+    optimizer: Any
+    own: Mapping[str, Tensor]
+    holders: Mapping[str, tuple[Holder, ...]]
+    gradients: Mapping[str, Tensor]
+    sparse: Collection[str]
+    held: Mapping[str, Sequence[Weight]]
+
+
+def firsts(mine: Mine) -> dict[str, str]:
+    """For each parameter, the first that nothing tells from it: neither place, shape nor cuts."""
+    first: dict[object, str] = {}
+    found = {}
+    for name, p in mine.own.items():
+        cuts = tuple((w.shape, w.layout and w.layout[1:]) for w in mine.held.get(name, ()))
+        key = mine.holders[name], p.shape, p.dtype, p.device, name in mine.sparse, cuts
+        found[name] = first.setdefault(key, name)
+    return found
+
+
+def looked_at(mine: Mine, like: Mapping[str, str]) -> dict[str, Treatment] | None:
+    """What an optimizer does with each of its parameters.
+
+    like: for each the one that it is thought to be treated like, which is looked at more closely.
+        None, if that turns out to be wrong for one of them.
+    """
+    shown: dict[str, Treatment] = {}
+    for name, change in (probed(mine, like) or {}).items():
+        first = shown.get(like[name])
+        if first is None or first.kind == "other":
+            shown[name] = described(name, mine, change)
+        else:
+            shown[name] = described(name, mine, change, [first.reading] if first.reading else [])
+        if first is not None and first.kind != shown[name].kind:
+            return None
+    return shown or None
 
 
 def placed(optimizer: Any, index: int, own: Mapping[str, Tensor]) -> dict[str, tuple[Holder, ...]]:
@@ -210,20 +262,27 @@ def sparse_names(model: nn.Module) -> set[str]:
     }
 
 
-def probed(
-    optimizer: Any, own: Mapping[str, Tensor], gradients: Mapping[str, Tensor], sparse: set[str]
-) -> dict[str, Change]:
+def shrunk(p: Tensor) -> float:
+    """What a parameter is multiplied by before a step, so that rounding does not eat the update."""
+    return 1.0 if p.element_size() >= 4 else 2.0**-20
+
+
+def probed(mine: Mine, like: Mapping[str, str]) -> dict[str, Change] | None:
     """What steps of an optimizer change, by the names of its parameters.
 
     Half of the difference between steps of opposite gradients is the update; the rest is decay.
+    Steps are taken for all parameters once, and then for those alone that others are like: what is
+    decay is then known of the others. None, if that gives another step than all together do.
     """
-    held = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-    mine = {name: p for name, p in own.items() if id(p) in held}
-    rates = {name: rate_of(held[id(p)]) or 1.0 for name, p in mine.items()}
+    optimizer, own = mine.optimizer, mine.own
+    group_of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    rates = {name: rate_of(group_of[id(p)]) or 1.0 for name, p in own.items()}
+    few = [name for name in own if like[name] == name]
+    followed = {first for name, first in like.items() if first != name}
 
-    with untouched([optimizer, *own.values()]) as again:
+    with untouched([optimizer, *own.values()]) as again, InFloat32():  # type: ignore[no-untyped-call]
 
-        def moved(scale: float, afresh: bool = True) -> dict[str, Tensor]:
+        def moved(names: Collection[str], scale: float, steps: int) -> dict[str, Tensor]:
             again(afresh=afresh)
             for group in optimizer.param_groups:
                 for p in group["params"]:
@@ -231,58 +290,76 @@ def probed(
                 if "initial_lr" in group:  # a warm-up may begin with 0
                     group["lr"] = group["initial_lr"]
             before = {}
-            for name, p in mine.items():
-                if p.element_size() < 4:  # so that the update is not lost in rounding
-                    p.detach().mul_(2.0**-20)
+            for name in names:
+                p = own[name]
+                p.detach().mul_(shrunk(p))
                 before[name] = p.detach().clone()
-                g = gradients[name] * scale
-                p.grad = g.to_sparse(1).coalesce() if name in sparse else g
-            for _ in range(STEPS):
+                g = mine.gradients[name] * scale
+                p.grad = g.to_sparse(1).coalesce() if name in mine.sparse else g
+            for _ in range(steps):
                 optimizer.step()
             return {
-                name: (p.detach().double() - before[name].double()) / (rates[name] * STEPS)
-                for name, p in mine.items()
+                name: own[name].detach().double().sub_(x).div_(rates[name] * steps)
+                for name, x in before.items()
             }
 
         afresh = True
-        try:
-            ahead = moved(1.0)
-        except Exception:  # what it keeps cannot be made anew by a step: it goes on
-            afresh = False
+        for steps in STEPS:
             try:
-                ahead = moved(1.0, afresh)
-            except Exception as error:
-                raise AuditError(
-                    f"{type(optimizer).__name__} cannot be looked at, since its step on a gradient "
-                    f"for each of its parameters raised {type(error).__name__}: {error}"
-                ) from error
-        back = moved(-1.0, afresh)
-        updates = {name: (back[name] - ahead[name]) / 2 for name in mine}
-        decays = {name: (back[name] + ahead[name]) / 2 for name in mine}
-        sizes: dict[str, list[float]] = {name: [] for name in mine}
+                ahead = moved(own, 1.0, steps)
+            except Exception:  # what it keeps cannot be made anew by a step: it goes on
+                afresh = False
+                try:
+                    ahead = moved(own, 1.0, steps)
+                except Exception as error:
+                    raise AuditError(
+                        f"{type(optimizer).__name__} cannot be looked at, since its step on a "
+                        "gradient for each of its parameters raised "
+                        f"{type(error).__name__}: {error}"
+                    ) from error
+            if len(few) < len(own):
+                try:
+                    alone = moved(followed, 1.0, steps)
+                except Exception:  # it wants all gradients
+                    return None
+                if any(differ(x, ahead[name]) for name, x in alone.items()):
+                    return None
+            back = moved(few, -1.0, steps)
+            updates = {name: x.sub_(ahead[name]).div_(2) for name, x in back.items()}
+            if all(x.any() for x in updates.values()):
+                break
+        decays = {name: ahead[name].add_(x) for name, x in updates.items()}
+        sizes: dict[str, list[float]] = {name: [] for name in few}
         for scale in SCALES:
-            for name, change in moved(scale, afresh).items():
-                sizes[name].append(float((decays[name] - change).norm()))
-    found = {}
-    for name, p in mine.items():
-        w = p.detach().double()
-        share = -float((decays[name] * w).sum() / (w * w).sum()) if w.any() else 0.0
-        found[name] = Change(updates[name], share, tuple(sizes[name]))
+            for name, change in moved(few, scale, steps).items():
+                sizes[name].append(float(change.sub_(decays[name]).norm()))
+    found: dict[str, Change] = {}
+    for name, p in own.items():
+        w, first = p.detach().double() * shrunk(p), found.get(like[name])
+        if first is None:
+            share = -dot(decays[name], w) / dot(w, w) if w.any() else 0.0
+            found[name] = Change(updates[name], share, tuple(sizes[name]))
+        else:
+            found[name] = replace(first, update=ahead[name].add_(w, alpha=first.decay).neg_())
     return found
 
 
+def differ(a: Tensor, b: Tensor) -> bool:
+    return float((a - b).norm()) > ROUNDED * float(b.norm())
+
+
 def described(
-    name: str, holders: tuple[Holder, ...], gradient: Tensor, change: Change,
-    held: Sequence[Weight],
-) -> Treatment:  # fmt: skip
-    """What a parameter's change is."""
-    u, g = change.update, gradient.double()
+    name: str, mine: Mine, change: Change, known: Iterable[Reading] | None = None
+) -> Treatment:
+    """What a parameter's change is; of several readings, if it is one of the known."""
+    u, g = change.update, mine.gradients[name].double()
     low, high = change.sizes
     response = math.log(high / low) / math.log(SCALES[1] / SCALES[0]) if low and high else 0.0
-    made: Update = told(g, u, held, abs(response) < FLAT)
-    rms = float(u.square().mean().sqrt()) if u.numel() else 0.0
+    made: Update = told(g, u, mine.held.get(name, ()), abs(response) < FLAT, known)
+    rms = float(u.norm()) / math.sqrt(max(u.numel(), 1))
     return Treatment(
-        name, holders, made.kind, made.reading, made.scale, rms, response, change.decay, u
+        name, mine.holders[name], made.kind, made.reading, made.scale, rms, response,
+        change.decay, u,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ matrices, with its sign, with its rows or columns at one length, and with the gr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -31,9 +31,13 @@ MOST_BLOCKS = 64
 """Where an optimizer cuts rows is looked for in units of which there are no more."""
 
 
+def dot(a: Tensor, b: Tensor) -> float:
+    return float(a.flatten() @ b.flatten())
+
+
 def cosine(a: Tensor, b: Tensor) -> float:
     lengths = float(a.norm() * b.norm())
-    return float((a * b).sum()) / lengths if lengths > 0 else 0.0
+    return dot(a, b) / lengths if lengths > 0 else 0.0
 
 
 def orthogonal(x: Tensor) -> Tensor:
@@ -155,11 +159,14 @@ class Update:
     scale: float = 0.0
 
 
-def told(gradient: Tensor, update: Tensor, held: Sequence[Weight], fixed: bool) -> Update:
+def told(
+    gradient: Tensor, update: Tensor, held: Sequence[Weight], fixed: bool,
+    known: Iterable[Reading] | None = None,
+) -> Update:  # fmt: skip
     """What an update is, of a gradient of the same shape; both of float64.
 
     held: the logical weights in the parameter, if they are known. fixed: whether a gradient twice
-    as large gives the same update.
+    as large gives the same update. known: readings that are looked at, instead of all there are.
     """
     if not update.any():
         return Update("still")
@@ -176,12 +183,14 @@ def told(gradient: Tensor, update: Tensor, held: Sequence[Weight], fixed: bool) 
             at = (at / at.norm(dim=axis, keepdim=True)).view_as(gradient)
             if min(gradient.flatten(1).shape) > 1 and cosine(at, update) > EXACT:
                 return Update(kind)  # type: ignore[arg-type]
+    if known is not None:
+        return factor(gradient, update, known) or Update("other")
     return factor(gradient, update, readings(tuple(gradient.shape), held)) or found_blocks(
         gradient, update, held
     )
 
 
-def factor(gradient: Tensor, update: Tensor, known: Iterator[Reading]) -> Update | None:
+def factor(gradient: Tensor, update: Tensor, known: Iterable[Reading]) -> Update | None:
     """An update as the orthogonal factor of a gradient under the reading that fits best."""
     best: tuple[float, Update | None] = (ALIKE, None)
     for reading in known:
@@ -211,4 +220,4 @@ def found_blocks(gradient: Tensor, update: Tensor, held: Sequence[Weight]) -> Up
         else:
             return Update("other")
         sizes.append(end - start)
-    return factor(gradient, update, iter([blocks(sizes)])) or Update("other")
+    return factor(gradient, update, [blocks(sizes)]) or Update("other")

@@ -14,6 +14,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from modnorm.adopting.interface import adopt  # noqa: E402
 from modnorm.adopting.problems import AuditError  # noqa: E402
+from modnorm.adopting.products import InFloat32  # noqa: E402
 from modnorm.adopting.treatment import Treatment, treatments  # noqa: E402
 from modnorm.adopting.updates import orthogonal  # noqa: E402
 from tests import published  # noqa: E402
@@ -167,6 +168,54 @@ def test_a_first_step_that_only_prepares() -> None:
             ready["is"] = True
 
     assert treated(Late, 24, 36, lr=0.01).kind == "proportional"
+
+
+# --- parameters that look alike -------------------------------------------------------------
+
+
+def layers(count: int = 4) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.ModuleList(nn.Linear(12, 16, bias=False) for _ in range(count))
+
+
+@pytest.mark.parametrize("odd", range(4))
+def test_one_that_is_treated_otherwise_than_others_of_its_shape(odd: int) -> None:
+    class Passing(published.Muon):
+        def mapped(self, p: Any, u: Any) -> Any:
+            return u.sign() if p is self.param_groups[0]["params"][odd] else super().mapped(p, u)
+
+    model = layers()
+    found = treatments(model, Passing(model.parameters()))
+    kinds = ["elementwise" if i == odd else "orthogonalised" for i in range(4)]
+    assert [one.kind for one in found.values()] == kinds
+
+
+@pytest.mark.parametrize("make", [OPTIM.AdamW, published.Muon, OPTIM.SGD])
+def test_those_that_are_alike_are_found_as_if_alone(make: Any) -> None:
+    model = layers()
+    together = treatments(model, make(model.parameters(), lr=0.01, weight_decay=0.1))
+    alone = treatments(model, [make([p], lr=0.01, weight_decay=0.1) for p in model.parameters()])
+    for one, own in zip(together.values(), alone.values(), strict=True):
+        for name in ("kind", "key"):
+            assert getattr(one, name) == getattr(own, name)
+        for name in ("scale", "rms", "response", "decay"):
+            assert getattr(one, name) == pytest.approx(getattr(own, name), rel=1e-3, abs=1e-5)
+        torch.testing.assert_close(one.update, own.update, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("product", [
+    lambda a, b: a @ b, lambda a, b: torch.addmm(a, a, b, beta=0.5, alpha=2.0),
+    lambda a, b: a.expand(3, -1, -1) @ b, lambda a, b: torch.baddbmm(a, a.expand(3, -1, -1),
+                                                                     b.expand(3, -1, -1)),
+])  # fmt: skip
+def test_products_of_bfloat16_are_rounded_once(product: Any) -> None:
+    a, b = torch.randn(2, 40, 40, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with InFloat32():
+        found = product(a, b)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(
+        found.double(), product(a.double(), b.double()), rtol=2**-8, atol=1e-5
+    )
 
 
 # --- who has a parameter --------------------------------------------------------------------
