@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 import modnorm
+from modnorm.adopting.products import InFloat32
 from modnorm.data import texts
 from modnorm.data.tasks import NextCharacter
 from modnorm.sweep.fits import mean, optimum, standard_error
@@ -71,6 +72,14 @@ def made(run: Run, vocabulary: int) -> nn.Module:
     return transformers.GPT2LMHeadModel(config).train()
 
 
+class Muon(torch.optim.Muon):
+    """As it is, quicker on a CPU that has no instructions for its products of bfloat16."""
+
+    def step(self, closure: Any = None) -> Any:
+        with InFloat32():  # type: ignore[no-untyped-call]
+            return super().step(closure)
+
+
 def optimizers(run: Run, model: nn.Module, example: torch.Tensor) -> list[Any]:
     rate = 2.0**run.log2
     if run.optimizer != "muon":
@@ -81,7 +90,7 @@ def optimizers(run: Run, model: nn.Module, example: torch.Tensor) -> list[Any]:
         table = any(part in name for part in ("wte", "wpe", "embed", "lm_head"))
         (hidden if p.ndim == 2 and not table else others).append(p)
     return [
-        torch.optim.Muon(hidden, lr=rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        Muon(hidden, lr=rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=rate, weight_decay=0.0),
     ]
 
