@@ -197,7 +197,8 @@ class _Finder:
         own, start = self.inputs(node), self.dominators.get(number, -1)
         if not own or start < 0 or node.name in SUMS | NORMALIZES:
             return None
-        if len(own) == 1 and (node.name in MOVES | KEEPS | ONES or self.weighted(node)):
+        plain = node.name in MOVES | KEEPS | ONES or scalar(node) is not None
+        if len(own) == 1 and (plain or self.weighted(node)):
             return None
         start = own[0] if len(own) == 1 else start
         before, after = (self.trace.features.get(n) for n in (start, number))
