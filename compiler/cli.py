@@ -409,9 +409,9 @@ def _is_plan(file: str) -> bool:
     Raises:
         UsageError: if an option is given that is for programs.
     """
-    from modnorm.files import is_json
+    from modnorm.report.formats import is_plan
 
-    if not is_json(file):
+    if not is_plan(file):
         return False
     context = click.get_current_context()
     for option in context.command.get_params(context):

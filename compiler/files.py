@@ -43,14 +43,3 @@ def write_whole(path: Path, content: bytes) -> None:
     with beside(os.fspath(path)) as (temporary, stream):
         fill(stream, content)
         os.replace(temporary, path)
-
-
-def is_json(path: str | os.PathLike[str]) -> bool:
-    """Whether an ordinary file has an object of JSON in it: no program begins like one."""
-    try:
-        if not os.path.isfile(path):  # what is read of a pipe is gone
-            return False
-        with open(path, "rb") as file:
-            return file.read(64).lstrip().startswith(b"{")
-    except (OSError, ValueError):  # ValueError: a NUL in the name
-        return False

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 from modnorm import diagnostics as findings
 from modnorm import pipeline
 from modnorm.diagnostics import Diagnostic
-from modnorm.files import is_json
 from modnorm.kernels.weight import Weight
 from modnorm.options import ModelOptions, given
 from modnorm.passes.program import Pass, Program
@@ -279,7 +278,7 @@ def analyse(
         ModnormError: with every mistake found in the file.
     """
     params, model = _values(options.params), options.model
-    if not is_text(path) and is_json(path):
+    if not is_text(path) and formats.is_plan(path):
         raise Unusable(f"`{path}` is a plan and no program: give what modnorm.load_plan reads")
     with _rendered():
         root = None if options.root is None else Path(options.root)

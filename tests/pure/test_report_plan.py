@@ -149,8 +149,8 @@ def test_several_are_listed(file: str) -> None:
 
 
 WRONG = {
-    "no JSON": ("{", "is no plan that modnorm can read: this is no JSON"),
-    "another object": ('{"a": 1}', "object contains unknown field `a`"),
+    "no JSON": ('{"format": ', "is no plan that modnorm can read: this is no JSON"),
+    "another object": ('{"format": 1, "a": 1}', "object contains unknown field `a`"),
     "a newer one": ('{"format": 99, "model": "Net", "weights": []}', "a newer modnorm wrote it"),
 }
 
