@@ -14,6 +14,7 @@ from pathlib import PurePath
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from modnorm import __version__
 from modnorm.adopting.options import AuditOptions
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from modnorm.pipeline import Analysis
     from modnorm.report.output import Read
 
+OF_PLANS = ("format", "output", "force")
+"""Options of commands that plans have a use for."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as of a shell."""
 WIDTH = 80
@@ -178,11 +181,13 @@ def compile_(file: str, options: CompileOptions) -> None:
 @mod_file()
 @takes(ReportOptions)
 def report(file: str, options: ReportOptions) -> None:
-    """Show the masses, sensitivities and targets of the model in FILE.mod.
+    """Show the masses, sensitivities and targets of the model in FILE.mod, or in a plan that
+    `modnorm.adopt(…).plan.save` wrote.
 
     \b
     Examples:
       modnorm report gpt.mod
+      modnorm report plan.json
       modnorm report gpt.mod -o gpt.html               a page for the browser
       modnorm report gpt.mod -p blocks=12 --format json -o gpt.json
       modnorm report gpt.mod --against gpt.mod --against-p blocks=96
@@ -191,6 +196,14 @@ def report(file: str, options: ReportOptions) -> None:
     from modnorm.report.output import IMPORTED
 
     work = _Work(file, options, "against", "check", "monitor")
+    if _is_plan(file):
+        from modnorm.report import planned
+        from modnorm.report.saved import read_plan
+
+        width, color = work.look
+        plan = read_plan(file)
+        work.write(planned.render(plan, work.form, width=width, color=color))
+        return
     beside = {name: getattr(options, name) for name in ("against", "check", "monitor")}
     if options.against is None and (options.against_params or options.against_model):
         raise click.UsageError("--against-p and --against-model need --against.")
@@ -213,7 +226,8 @@ def report(file: str, options: ReportOptions) -> None:
 @click.argument("path")
 @takes(ModelOptions)
 def explain(file: str, path: str, options: ModelOptions) -> None:
-    """Show how the target of one weight of FILE.mod comes about, factor by factor.
+    """Show how the target of one weight of FILE.mod, or of a saved plan, comes about, factor by
+    factor.
 
     PATH is a weight's name, with or without `.weight`, a part of it, or a pattern with `*`.
 
@@ -223,6 +237,12 @@ def explain(file: str, path: str, options: ModelOptions) -> None:
       modnorm explain gpt.mod body.block.2
       modnorm explain gpt.mod '*.attention.q.*' -p blocks=12
     """
+    if _is_plan(file):
+        from modnorm.report import planned
+        from modnorm.report.saved import read_plan
+
+        show(planned.explanation(read_plan(file), path))
+        return
     from modnorm.pipeline import CERTIFIED
     from modnorm.report.explain import explanation
 
@@ -381,6 +401,26 @@ def _run() -> int:
 
 
 # --- what the commands share -----------------------------------------------------------------
+
+
+def _is_plan(file: str) -> bool:
+    """Whether a file is a plan.
+
+    Raises:
+        UsageError: if an option is given that is for programs.
+    """
+    from modnorm.report.formats import is_plan
+
+    if not is_plan(file):
+        return False
+    context = click.get_current_context()
+    for option in context.command.get_params(context):
+        given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if given and isinstance(option, click.Option) and option.name not in OF_PLANS:
+            raise click.UsageError(
+                f"{option.opts[-1]} is for programs, and '{file}' is a plan: leave it out."
+            )
+    return True
 
 
 def _analyse(file: str, options: ModelOptions, passes: tuple[Pass, ...]) -> Analysis:

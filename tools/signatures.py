@@ -65,12 +65,12 @@ def section(shown: Shown, prefix: str = "", made: bool = False) -> Callable[[], 
 
 
 def found(file: str, name: str) -> Node:
-    """The definition of a function or class.
+    """The definition of a function or class: the last one, which overloads stand before.
 
     Raises:
         LookupError: if the file has none of that name.
     """
-    for node in ast.parse((ROOT / file).read_text(encoding="utf-8")).body:
+    for node in reversed(ast.parse((ROOT / file).read_text(encoding="utf-8")).body):
         if isinstance(node, Node) and node.name == name:
             return node
     raise LookupError(f"{file} defines no {name}")

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from modnorm.adopting.faults import Finding, pattern
+from modnorm.adopting.faults import Finding
 from modnorm.adopting.problems import FAULTS
 from modnorm.adopting.treatment import Treatment
 from modnorm.kernels.plan import Plan
 from modnorm.report.blocks import Block, Cell, Column, Document, Facts, Notes, Section, table_of
-from modnorm.report.words import encode, plural
+from modnorm.report.words import encode, kind_of, plural
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ KINDS = (
 
 def shared(many: list[Audited]) -> str:
     """What parameters of one kind are called."""
-    return many[0].name if len(many) == 1 else pattern(many[0].name)
+    return many[0].name if len(many) == 1 else kind_of(many[0].name)
 
 
 def kinds(parameters: tuple[Audited, ...]) -> list[list[Audited]]:
     """Parameters that are called, used and treated alike, together."""
 
     def kind(one: Audited) -> tuple[str, str, str]:
-        return pattern(one.name), one.role, str(one.treatment)
+        return kind_of(one.name), one.role, str(one.treatment)
 
     order: dict[tuple[str, str, str], int] = {}
     for one in parameters:

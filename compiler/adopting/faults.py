@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -18,6 +16,7 @@ from modnorm.adopting.treatment import Holder, Treatment
 from modnorm.adopting.updates import product
 from modnorm.kernels.plan import NORMS
 from modnorm.kernels.weight import Weight
+from modnorm.report.words import from_here, kind_of
 
 HIDDEN = ("matrix", "conv", "experts")
 """Roles of what orthogonalising is for."""
@@ -81,8 +80,7 @@ class Case:
     def place(self, name: str) -> str:
         """Where it is used, in words, if that is known; files from the working directory."""
         place = self.held[name][0].place if name in self.held else ""
-        place = place.replace(os.path.join(os.getcwd(), ""), "")
-        return f", used in {place}," if place else ""
+        return f", used in {from_here(place)}," if place else ""
 
     def orthogonalised(self) -> Iterator[Treatment]:
         """Those whose updates are orthogonalised, though no plan says so."""
@@ -404,11 +402,11 @@ def left(case: Case) -> Iterator[Finding]:
     factors = low_rank_factors(case.held, case.treatments, case.frozen)
     like: dict[object, Treatment] = {}
     for one in case.hidden():
-        if (kind := pattern(one.name)) != one.name:
+        if (kind := kind_of(one.name)) != one.name:
             like.setdefault((kind, case.role(one.name)), one)
             like.setdefault((case.shapes[one.name], case.role(one.name)), one)
     for name, one in case.treatments.items():
-        role, kind = case.role(name), pattern(name)
+        role, kind = case.role(name), kind_of(name)
         plain = one.kind in ("elementwise", "proportional") and name not in case.planned
         single = name in case.held and len(case.held[name]) == 1 and name not in factors
         if not (plain and single and role in HIDDEN and kind != name):
@@ -419,11 +417,6 @@ def left(case: Case) -> Iterator[Finding]:
                 name, "left-elementwise", str(one), f"orthogonalised as `{other.name}` is",
                 f"it is of the same kind; give it to {other.holders[0]}",
             )  # fmt: skip
-
-
-def pattern(name: str) -> str:
-    """A name with `*` for the numbers of layers."""
-    return re.sub(r"(?<=\.)\d+(?=\.|$)|^\d+(?=\.)", "*", name)
 
 
 def size(w: Weight, update: Tensor) -> float:
@@ -468,9 +461,9 @@ def widths(case: Case) -> Iterator[Finding]:
     if case.other is None:
         return
     other = case.other
-    kinds = {pattern(name): name for name in reversed([*other.treatments])}
+    kinds = {kind_of(name): name for name in reversed([*other.treatments])}
     for name, one in case.treatments.items():
-        twin = name if name in other.treatments else kinds.get(pattern(name))
+        twin = name if name in other.treatments else kinds.get(kind_of(name))
         if twin is None or not (name in case.held and twin in other.held):
             continue
         second = other.treatments[twin]

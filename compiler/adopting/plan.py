@@ -23,6 +23,7 @@ from modnorm.files import write_whole
 from modnorm.kernels.plan import FORMAT, Plan
 from modnorm.kernels.state import some
 from modnorm.kernels.weight import Weight
+from modnorm.report.saved import Saved
 
 FELT = 1e-3
 """What moves the output less, in proportion to the median weight, is said to have no effect."""
@@ -193,14 +194,6 @@ def together(weight: Found, trace: Trace, sizes: Sequence[float]) -> float:
         copy = labels.offset if weight.role == "experts" else 0
         parts[copy] += size
     return max(parts.values(), default=0.0)
-
-
-class Saved(msgspec.Struct, forbid_unknown_fields=True):
-    """A plan as JSON: a record is a row, with the fields of `Weight` in order."""
-
-    format: int
-    model: str
-    weights: list[Weight]
 
 
 class AdoptedPlan(Plan):

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import reduce
 from itertools import product
+from typing import TypeVar
 
 from modnorm.codegen.plan import Record, records
 from modnorm.diagnostics import Diagnostic, ModnormError, Span, did_you_mean
@@ -51,6 +52,7 @@ from modnorm.report.words import (
     sizes,
 )
 
+T = TypeVar("T")
 WIDTH = 80
 VALUE = 12
 """Columns of a value."""
@@ -63,6 +65,7 @@ STREAM = (
     "",
 )
 """What the factors of residual streams rest on."""
+FROZEN = "Its mass is 0: this weight is frozen, no step changes it."
 EXAMPLE = 0.1
 """The learning rate of the example."""
 
@@ -78,7 +81,8 @@ def explanation(program: Program, wanted: str) -> str:
     """
     found = find(program, wanted)
     if not found:
-        raise ModnormError([_unknown(program, wanted)])
+        known = [paths.first(weight.path) for weight in program.weights]
+        raise ModnormError([unknown(program.name, known, wanted)])
     targets = [record.target for record in found]
     differ = max(targets) - min(targets) > ALIKE * max(targets)
     if differ or any(record.weight is not found[0].weight for record in found):
@@ -91,26 +95,30 @@ def explanation(program: Program, wanted: str) -> str:
 
 def find(program: Program, wanted: str) -> list[Record]:
     """Every weight that a path, a name, a pattern or a part of a path means."""
+    return named(records(program), lambda record: record.path, wanted)
+
+
+def named(known: Sequence[T], path: Callable[[T], str], wanted: str) -> list[T]:
+    """Those whose path, without `.weight`, is what is wanted, fits the pattern, or has the part."""
     wanted = wanted.strip().removesuffix(".weight")
-    known = records(program)
-    exactly = [record for record in known if record.path == wanted]
+    exactly = [one for one in known if path(one) == wanted]
     if exactly:
         return exactly
     pattern = paths.starred(wanted)
     if any(sign in pattern for sign in "*?["):
-        return [record for record in known if fnmatchcase(record.path, pattern)]
+        return [one for one in known if fnmatchcase(path(one), pattern)]
     inside = f".{wanted.strip('.')}."
-    return [record for record in known if inside in f".{record.path}."]
+    return [one for one in known if inside in f".{path(one)}."]
 
 
-def _unknown(program: Program, wanted: str) -> Diagnostic:
+def unknown(model: str, known: Sequence[str], wanted: str) -> Diagnostic:
+    """Says that a model has no such weight; `known` are the paths of those it has."""
     wanted = wanted.strip().removesuffix(".weight")
-    known = [paths.first(weight.path) for weight in program.weights]
     parts = {part: None for path in known for part in path.split(".")}
     hint = did_you_mean(wanted, [*known, *parts]) or "`modnorm report` shows the names of all"
     return Diagnostic(
         "E201",
-        f"the model `{program.name}` has no weight `{wanted}`",
+        f"the model `{model}` has no weight `{wanted}`",
         hint=hint if known else "it has no weights at all",
     )
 
@@ -120,12 +128,16 @@ def _list(found: Sequence[Record], wanted: str) -> str:
     groups: dict[str, list[Record]] = {}
     for record in found:
         groups.setdefault(record.weight.path, []).append(record)
-    lines = [f"{plural(len(found), 'weight')} match `{clean(wanted)}`; name one to explain it", ""]
-    targets = [between(group[0].target, group[-1].target) for group in groups.values()]
-    width = max(18, 2 + max(map(len, targets), default=0))
+    rows = [(between(one[0].target, one[-1].target), _range(one)) for one in groups.values()]
+    return several(rows, len(found), wanted)
+
+
+def several(rows: Sequence[tuple[str, str]], count: int, wanted: str) -> str:
+    """Targets and names of those that were meant, as a list."""
+    lines = [f"{plural(count, 'weight')} match `{clean(wanted)}`; name one to explain it", ""]
+    width = max(18, 2 + max((len(target) for target, _ in rows), default=0))
     lines.append(f"  {'target':<{width}}weight")
-    for target, group in zip(targets, groups.values(), strict=True):
-        lines.append(f"  {target:<{width}}{_range(group)}")
+    lines += [f"  {target:<{width}}{name}" for target, name in rows]
     return "\n".join(lines) + "\n"
 
 
@@ -410,7 +422,7 @@ def _lines(found: Explanation, alike: int) -> Iterator[str]:
     program, weight = found.program, found.weight
     op, span = weight.op, weight.span
     yield found.record.name
-    yield _right(f"{op.label}, {sizes(op.weight_shape)}, norm {op.norm.formula}", span)
+    yield right(f"{op.label}, {sizes(op.weight_shape)}, norm {op.norm.formula}", span)
     if weight.stored is not None:
         yield f"a part of {found.record.parameter}"
     if told := begins(weight):
@@ -419,32 +431,32 @@ def _lines(found: Explanation, alike: int) -> Iterator[str]:
         yield f"one of {alike:,} copies with the same target"
     yield ""
     mass = Factor(weight.mass, "mass")
-    yield from _worked("mass", "×", [Factor(op.mass, "declared", span), *found.tares], mass.value)
+    yield from worked("mass", "×", [Factor(op.mass, "declared", span), *found.tares], mass.value)
     whole = Factor(program.mass, f"mass of {program.name}")
-    yield from _worked("share", "/", [mass, whole], found.share)
+    yield from worked("share", "/", [mass, whole], found.share)
     name = "sensitivity downstream"
     for number, use in enumerate(found.uses, 1):
         several = f", use {number} of {len(found.uses)}" if len(found.uses) > 1 else ""
         last = Factor(1, f"{call(use.leaf.op)}: nothing stands behind it", use.leaf.span)
-        yield from _worked(f"{name}{several}", "×", use.factors or [last], use.product)
+        yield from worked(f"{name}{several}", "×", use.factors or [last], use.product)
     if len(found.uses) > 1:
         uses = [Factor(use.product, call(use.leaf.op)) for use in found.uses]
-        yield from _worked(f"{name} of all uses", "+", uses, found.downstream)
+        yield from worked(f"{name} of all uses", "+", uses, found.downstream)
     share, downstream = Factor(found.share, "share"), Factor(found.downstream, name)
-    yield from _worked("target", "/", [share, downstream], found.target)
+    yield from worked("target", "/", [share, downstream], found.target)
     if any(factor.streams for use in found.uses for factor in use.factors):
         yield from STREAM
     yield from _proved(found)
     yield from _meaning(found)
 
 
-def _worked(title: str, sign: str, terms: Sequence[Factor], result: Real) -> Iterator[str]:
+def worked(title: str, sign: str, terms: Sequence[Factor], result: Real) -> Iterator[str]:
     """A calculation under its title: a term a line, and what comes out, if it is not the one."""
     yield title
     for number, term in enumerate(terms):
         what = f"{term.what}: {term.terms}" if term.terms else term.what
         text = _row(sign if number else "", term.value, what)
-        yield _right(text, term.span) if term.span else text
+        yield right(text, term.span) if term.span else text
     if len(terms) > 1:  # beside a fraction its decimals
         yield _row("=", result, f"= {short(result, 6)}" if "/" in exact(result) else "")
     yield ""
@@ -454,7 +466,7 @@ def _row(sign: str, value: Real, what: str) -> str:
     return f"{sign:>4} {exact(value):<{VALUE}} {clean(what)}".rstrip()
 
 
-def _right(text: str, span: Span) -> str:
+def right(text: str, span: Span) -> str:
     """The text with a place at the right edge; the text is cut if there is no room for both."""
     place = clean(str(span))
     room = max(WIDTH - cells(place) - 2, WIDTH // 2)
@@ -489,16 +501,21 @@ def _meaning(found: Explanation) -> Iterator[str]:
     """What the target means in training."""
     norm = found.weight.op.norm.formula
     if found.target == 0:
-        yield "Its mass is 0: this weight is frozen, no step changes it."
+        yield FROZEN
         return
-    target, step = (short(float(found.target) * lr, 6) for lr in (1, EXAMPLE))
-    yield f"A step with learning rate lr changes this weight by lr × {target} in its"
-    yield f"norm {norm}: by {step} where lr = {EXAMPLE}."
+    yield from move(float(found.target), norm)
     if found.weight.op.norm.name in schemes.MATRICES:
-        yield from _scheme(found.weight.op.measured_shape)
+        yield from scheme(found.weight.op.measured_shape)
 
 
-def _scheme(shape: Sequence[int]) -> Iterator[str]:
+def move(target: float, norm: str) -> Iterator[str]:
+    """How far a step moves a weight, by its target."""
+    whole, step = (short(target * lr, 6) for lr in (1, EXAMPLE))
+    yield f"A step with learning rate lr changes this weight by lr × {whole} in its"
+    yield f"norm {norm}: by {step} where lr = {EXAMPLE}."
+
+
+def scheme(shape: Sequence[int]) -> Iterator[str]:
     """How DualizedSGD orthogonalises the weight, and why so."""
     chosen, (n, m) = schemes.choose(shape), schemes.sides(shape)
     other = chosen._replace(form="gram" if chosen.form == "plain" else "plain")

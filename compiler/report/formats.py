@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable
 from os import PathLike, fspath
 from pathlib import PurePath
@@ -27,6 +29,21 @@ SUFFIXES = {
     ".gv": "dot",
 }
 WIDTH = 80
+
+
+PLAN = re.compile(rb'\s*\{\s*"format"\s*:')
+"""What a plan begins with that `modnorm.adopt(…).plan.save` wrote, and no program does."""
+
+
+def is_plan(path: str | PathLike[str]) -> bool:
+    """Whether a file is such a plan, or was to be one."""
+    try:
+        if not os.path.isfile(path):  # what is read of a pipe is gone
+            return False
+        with open(path, "rb") as file:
+            return PLAN.match(file.read(64)) is not None
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return False
 
 
 class BadEnding(ValueError):

@@ -9,19 +9,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from modnorm import diagnostics as findings
 from modnorm import pipeline
 from modnorm.diagnostics import Diagnostic
+from modnorm.kernels.weight import Weight
 from modnorm.options import ModelOptions, given
 from modnorm.passes.program import Pass, Program
 from modnorm.pipeline import Analysis
-from modnorm.report import as_json, formats
+from modnorm.report import as_json, formats, planned
 from modnorm.report import explain as explain_
 from modnorm.report.diagnostics import render
 from modnorm.report.extras import NOTHING, Extras
 from modnorm.report.options import Format, ReportOptions
+from modnorm.report.planned import Planned, PlanReport
+from modnorm.report.unusable import Unusable
 from modnorm.report.words import constant
 
 if TYPE_CHECKING:
@@ -127,9 +130,14 @@ class Explained:
     with the same target, explained.
     """
 
-    def __init__(self, program: Program, pattern: str) -> None:
-        self.text = explain_.explanation(program, pattern).rstrip("\n")
-        self.weights = tuple(record.name for record in explain_.find(program, pattern))
+    def __init__(self, of: Program | Planned, pattern: str) -> None:
+        if isinstance(of, Planned):
+            text, found = planned.explanation(of, pattern), planned.meant(of, pattern)
+            self.weights = tuple(w.name for w in found)
+        else:
+            text = explain_.explanation(of, pattern)
+            self.weights = tuple(record.name for record in explain_.find(of, pattern))
+        self.text = text.rstrip("\n")
 
     def __str__(self) -> str:
         return self.text
@@ -140,12 +148,26 @@ class Explained:
         return f"<pre>{escape(self.text)}</pre>"
 
 
-def explain(
-    path: FilePath, pattern: str, /, *, model: str | None = None, **params: object
-) -> Explained:
-    """How the target of one weight of a `.mod` file comes about, factor by factor.
+def of_plan(path: tuple[Weight, ...], keywords: Mapping[str, object]) -> Planned:
+    """What stands in a plan that is given in the place of a file's path.
 
-    `path`, `model` and `params` are those of `compile`. `pattern` is a weight's name, with or
+    Raises:
+        ValueError: if one of these keywords, which it has no use for, was given.
+    """
+    for name, value in keywords.items():
+        if value is not None:
+            raise ValueError(f"{name} is for a `.mod` file, and this is a plan: leave it out")
+    return Planned(getattr(path, "model", "model"), path)
+
+
+def explain(
+    path: FilePath | tuple[Weight, ...], pattern: str, /, *, model: str | None = None,
+    **params: object,
+) -> Explained:  # fmt: skip
+    """How the target of one weight of a `.mod` file, or of a plan, comes about, factor by factor.
+
+    `path`, `model` and `params` are those of `compile`; a plan, such as `modnorm.adopt(…).plan`,
+    needs neither of the others. `pattern` is a weight's name, with or
     without `.weight`, a part of it from dot to dot, or a pattern with `*`. Where it means several
     weights, they are listed with their targets.
 
@@ -153,11 +175,26 @@ def explain(
         ModnormError: with every mistake found in the file, or if there is no such weight.
     """
     with _rendered():
+        if isinstance(path, tuple):
+            return Explained(of_plan(path, {"model": model, **params}), pattern)
         return Explained(analyse(path, given(ModelOptions, locals())).program, pattern)
 
 
+@overload
+def report(path: tuple[Weight, ...], /, *, format: Format = "text") -> PlanReport: ...
+
+
+@overload
 def report(
-    path: FilePath,
+    path: FilePath, /, *, model: str | None = None, format: Format = "text",
+    against: FilePath | Report | None = None, against_params: Mapping[str, object] | None = None,
+    against_model: str | None = None, loss: str | None = None, check: FilePath | None = None,
+    monitor: FilePath | None = None, root: FilePath | None = None, **params: object,
+) -> Report: ...  # fmt: skip
+
+
+def report(
+    path: FilePath | tuple[Weight, ...],
     /,
     *,
     model: str | None = None,
@@ -170,10 +207,12 @@ def report(
     monitor: FilePath | None = None,
     root: FilePath | None = None,
     **params: object,
-) -> Report:
-    """The report on a `.mod` file; printing it shows it in `format`.
+) -> Report | PlanReport:
+    """The report on a `.mod` file, or on a plan; printing it shows it in `format`.
 
-    `path`, `model`, `root` and `params` are those of `compile`.
+    `path`, `model`, `root` and `params` are those of `compile`. A plan, such as
+    `modnorm.adopt(…).plan`, is shown as "text", "json", "markdown" or "html", and takes none of
+    the others.
 
     format: what the report prints as: "text", "json", "markdown", "html" or "dot".
     against: another file or text, or a report on it: what is shown then is what changes from `path`
@@ -186,9 +225,15 @@ def report(
     Raises:
         ModnormError: with every mistake found in the files.
         ValueError: for another format or loss, a format that cannot show what is asked for, or a
-            file named by `check` or `monitor` that has something else in it.
+            file named by `check` or `monitor` that has something else in it; for a plan, if it is
+            given what is for a file.
     """
     options = given(ReportOptions, locals())
+    if isinstance(path, tuple):
+        beside_it = {"model": model, "against": against, "against_params": against_params,
+                     "against_model": against_model, "loss": loss, "check": check,
+                     "monitor": monitor, "root": root, **params}  # fmt: skip
+        return PlanReport(of_plan(path, beside_it), format)
     if against is None and (against_params or against_model):
         raise ValueError("against_params and against_model need against")
     if isinstance(against, Report) and (against_params or against_model):
@@ -233,6 +278,8 @@ def analyse(
         ModnormError: with every mistake found in the file.
     """
     params, model = _values(options.params), options.model
+    if not is_text(path) and formats.is_plan(path):
+        raise Unusable(f"`{path}` is a plan and no program: give what modnorm.load_plan reads")
     with _rendered():
         root = None if options.root is None else Path(options.root)
         if is_text(path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
@@ -182,6 +183,16 @@ def listed(found: Mapping[str, Any], others: Mapping[str, str] = MappingProxyTyp
             text = "[\n" + ",\n".join(f"    {encode(entry)}" for entry in value) + "\n  ]"
         lines.append(f"  {encode(key)}: {text}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def kind_of(name: str) -> str:
+    """A parameter's name with `*` for the numbers of layers."""
+    return re.sub(r"(?<=\.)\d+(?=\.|$)|^\d+(?=\.)", "*", name)
+
+
+def from_here(place: str) -> str:
+    """A place in words, with files named from the working directory."""
+    return place.replace(os.path.join(os.getcwd(), ""), "")
 
 
 def plural(number: int, what: str) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -86,10 +86,17 @@ def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextlib.contextmanager
 def seen(tiny: ModuleType) -> Iterator[list[Any]]:
     """The batches that go through models of a generated file meanwhile."""
+    with entering(lambda module, _: isinstance(module, tiny.Tiny)) as batches:
+        yield batches
+
+
+@contextlib.contextmanager
+def entering(chosen: Callable[[torch.nn.Module, Any], bool]) -> Iterator[list[Any]]:
+    """What goes into chosen modules meanwhile, which get asked with the first of their inputs."""
     batches: list[Any] = []
 
     def note(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
-        if isinstance(module, tiny.Tiny):
+        if inputs and chosen(module, inputs[0]):
             batches.append(inputs[0].clone())
 
     handle = torch.nn.modules.module.register_module_forward_pre_hook(note)
@@ -146,3 +153,58 @@ def test_a_recipe_trains_and_resumes_bit_for_bit(
     assert len(again) == (STEPS - 5) * BATCHES
     assert all(torch.equal(a, b) for a, b in zip(again, batches[-len(again) :], strict=True))
     assert same(resumed, whole)
+
+
+# --- models of others -----------------------------------------------------------------------
+
+ADOPTED: dict[str, tuple[str, dict[str, Any]]] = {
+    "lightning": ("step=5.ckpt", QUIET | {"accelerator": "cpu"}),
+    "transformers": ("checkpoint-5", {"use_cpu": True}),
+}
+
+
+def looked_up(module: torch.nn.Module, tokens: Any) -> bool:
+    """Whether a batch of a trainer goes into the table of tokens: adopting runs one example."""
+    table = isinstance(module, torch.nn.Embedding) and module.num_embeddings == 65
+    return table and len(tokens) == 8
+
+
+@pytest.mark.parametrize("trainer", ADOPTED)
+def test_an_adopted_model_trains_and_resumes_bit_for_bit(
+    trainer: str, recipes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With clipped gradients, from a checkpoint in the middle of an epoch."""
+    for needed in ("transformers", trainer):
+        pytest.importorskip(needed)
+    monkeypatch.chdir(tmp_path)
+    kept, options = ADOPTED[trainer]
+    recipe = importlib.import_module(f"adopted_{trainer}")
+    with entering(looked_up) as batches:
+        whole = recipe.train("whole", STEPS, **options)
+    assert len(batches) == STEPS
+    model = recipe.gpt2()
+    optimizer = modnorm.adopt(model, batches[0][:1], lr=0.1, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, STEPS)
+    for tokens in batches:
+        logits, wanted = model(tokens).logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
+        loss = torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")
+        # Trainer counts the first of a row too, which nothing predicts
+        (loss / (tokens if trainer == "transformers" else wanted).numel()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    assert same(whole, model)
+    with entering(looked_up) as again:
+        resumed = recipe.train("resumed", STEPS, f"whole/{kept}", **options)
+    assert len(again) == STEPS - 5
+    assert same(resumed, whole)
+
+
+def test_the_head_of_a_frozen_model_is_adopted(recipes: Path) -> None:
+    try:
+        import timm  # noqa: F401
+    except Exception as error:  # torchvision, which it needs, may be one for another torch
+        pytest.skip(f"timm cannot be imported: {error}")
+    losses = importlib.import_module("adopted_timm").train(steps=12)
+    assert losses[-1] < losses[0]

@@ -267,7 +267,8 @@ def test_the_package_has_the_functions_help() -> None:
     function = modnorm.report.__wrapped__  # type: ignore[attr-defined]
     assert inspect.signature(modnorm.report) == inspect.signature(function)
     shown = pydoc.plain(pydoc.render_doc(modnorm.report))
-    assert "report(path: 'FilePath', /, *, model: 'str | None' = None" in shown
+    path = "path: 'FilePath | tuple[Weight, ...]'"
+    assert f"report({path}, /, *, model: 'str | None' = None" in shown
     assert '"mse" or "cross_entropy", to be told how smooth' in shown
 
 
