@@ -98,6 +98,10 @@ class Norm:
     name: str  # as plans call it
     vector = False  # does `measure` carry a vector x from step to step?
     most = 1  # how often `measure` is repeated, so that a new vector comes near its place
+    # Of a norm that is made of entries, one by one: 2 where their squares are summed, inf where the
+    # largest counts, and the axes of a weight along which each place is measured by itself.
+    order: float | None = None
+    alone: tuple[int, ...] = ()
     # How kernels measure it: "matrix"; by RMS or largest entry each row ("rows", "rows_max") or the
     # "whole" ("whole_max").
     kernel: str | None = None
@@ -119,7 +123,23 @@ class Norm:
     @classmethod
     def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The factors, broadcastable to u, that give each weight norm 1, and the next vectors."""
-        raise NotImplementedError
+        if cls.order is None:
+            raise NotImplementedError
+        shape = tuple(u.shape[1:])
+        over = [axis + 1 for axis in cls.reduced(shape)]
+        return cls.factors(torch.linalg.vector_norm(u, cls.order, over, True), shape), None
+
+    @classmethod
+    def reduced(cls, shape: tuple[int, ...]) -> list[int]:
+        """The axes of a weight over which entries are measured together, of an `order`."""
+        return [axis for axis in range(len(shape)) if axis not in cls.alone]
+
+    @classmethod
+    def factors(cls, lengths: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The factors for weights of this shape, from the vector norms of what is together."""
+        if cls.order == 2:
+            lengths = lengths / math.sqrt(math.prod(shape[axis] for axis in cls.reduced(shape)))
+        return reciprocal(lengths) / cls.gain(shape)
 
     @classmethod
     def scale(cls, u: Tensor, x: Tensor | None, iterations: int) -> float | Tensor:

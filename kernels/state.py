@@ -138,11 +138,27 @@ def narrow(items: list[Item], weights: list[Tensor]) -> list[Item]:
     return [item for item, bad in zip(items, lost, strict=False) if bad]
 
 
+def is_shared(p: Any) -> bool:
+    """Is it a DTensor, of which each rank of torch.distributed has a part?"""
+    return hasattr(p, "device_mesh")
+
+
+def local(x: Any) -> Any:
+    """What this rank has of a DTensor; others as they are."""
+    return x.to_local() if is_shared(x) else x
+
+
+def full(x: Any) -> Any:
+    """All of a DTensor, which its ranks have to ask for together; others as they are."""
+    return x.full_tensor() if is_shared(x) else x
+
+
 def described(key: str, x: Tensor) -> Any:
     """The shape of a part of a saved state, or why it is none."""
-    if not x.isfinite().all():
+    own = local(x)
+    if not own.isfinite().all():
         return "not finite"
-    return "negative" if key == "exp_avg_sq" and (x < 0).any() else tuple(x.shape)
+    return "negative" if key == "exp_avg_sq" and (own < 0).any() else tuple(x.shape)
 
 
 def outline(saved: dict[str, Any], plan: Plan) -> dict[str, Any]:
