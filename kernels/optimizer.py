@@ -28,11 +28,10 @@ from .state import (
     known_rate,
     local,
     narrow,
-    plan_names,
     some,
     wide,
 )
-from .weight import PARTS, Weight
+from .weight import PARTS, Weight, plan_names
 
 # modnorm: begin
 # The type in which an optimizer computes, for each type of parameter.
@@ -681,7 +680,8 @@ class NormedOptimizer(Resumable):
         update of zeros, and for one so small that each entry of the weight rounds back to what it
         is. DualizedSGD's updates are orthogonal up to an error of the map. Left out are weights
         whose norm is exact, and those that got no update since the optimizer was made or loaded.
-        Options and gradients have to be still what they were in the last step.
+        Options and gradients have to be still what they were in the last step. Of sharded weights
+        each is put together in turn: call it on all ranks.
         """
         found = {}
         for group, p, w in self.weights():

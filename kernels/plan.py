@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .schemes import ACCURATE, Scheme, choose, sides
-from .weight import Weight, as_weight, plain_record, stored_weights
+from .weight import Weight, as_weight, plain_record, plan_names, stored_weights
 
 # modnorm: begin
 FORMAT = 1  # of generated files, which name the one that they were written for
@@ -72,6 +72,16 @@ class Plan(tuple[Weight, ...]):
             weights, model=self.model, schemes=self.schemes, smoothness=self.smoothness,
             tiles=self.tiles, polar_tiles=self.polar_tiles, warps=self.warps,
         )  # fmt: skip
+
+    def part(self, named: Iterable[Any]) -> Plan:
+        """The plan of some parameters, such as a stage of a pipeline has; targets stay.
+
+        named: the stage's named_parameters(). ValueError if the plan has none of one's name.
+        """
+        found = plan_names([name for name, _ in named], self.stored)
+        if left := [name for name in found if name not in {w.name for w in self.stored}]:
+            raise ValueError(f"the plan has no weights of these names: {', '.join(left[:5])}")
+        return self.of(w for w in self if (w.layout.parameter if w.layout else w.name) in found)
 
     def held(self, stored: Weight) -> tuple[Weight, ...]:
         """The weights in a parameter, from its record."""

@@ -59,23 +59,24 @@ def with_a_part_dropped(name: str, kind: str, form: str, which: int, alone_left:
 
     How far it ends from the right one, and how many messages there are.
     """
-    ends, counts = list[Any](), list[int]()
-    for broken in (False, True):
+    rank, last, counts = distributed.get_rank(), distributed.get_world_size() - 1, list[int]()
+
+    def sound(what: str, i: int, flat: Tensor) -> None:
+        counts.append(i)
+
+    def broken(what: str, i: int, flat: Tensor) -> None:
+        if i == which and (rank > 0 if alone_left else rank == last):
+            flat.zero_()
+
+    ends = list[Any]()
+    for change in (sound, broken):
         model, plan, loss = parts_of(name, form)
         optimizer = made(model, plan, kind)
         loss(model, 0).backward()
-        rank, last, count = distributed.get_rank(), distributed.get_world_size() - 1, [0]
-
-        def change(what: str, i: int, flat: Tensor, broken: bool = broken) -> None:
-            count[0] += 1
-            if broken and i == which and (rank > 0 if alone_left else rank == last):
-                flat.zero_()
-
         with between(change):
             optimizer.step()
         ends.append(model)
-        counts.append(count[0])
-    return apart(*ends, plan), counts[0]
+    return apart(*ends, plan), len(counts)
 
 
 def bytes_of_a_step(name: str, kind: str, form: str) -> dict[str, int]:

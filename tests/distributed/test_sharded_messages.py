@@ -10,7 +10,11 @@ import pytest
 @pytest.mark.parametrize("alone_left", [False, True])
 @pytest.mark.parametrize(
     ("kind", "form", "name"),
-    [("NormedSGD", "rows", "gpt"), ("NormedSGD", "columns", "rescnn"), ("DualizedSGD", "rows", "gpt")],
+    [
+        ("NormedSGD", "rows", "gpt"),
+        ("NormedSGD", "columns", "rescnn"),
+        ("DualizedSGD", "rows", "gpt"),
+    ],
 )
 def test_no_message_can_be_left_out(
     world: Any, kind: str, form: str, name: str, alone_left: bool

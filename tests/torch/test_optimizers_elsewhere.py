@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 import modnorm
 from modnorm.kernels import DualizedSGD, NormedAdam, NormedSGD
-from modnorm.kernels.state import plan_names
+from modnorm.kernels.weight import plan_names
 
 TEXT = """
 input x: float[batch, 8]
