@@ -37,7 +37,7 @@ __all__ = [
 ]
 PARTS = (
     *("streams", "weight", "plan", "rule", "optimizer", "dualized", "adam", "sgd", "monitor"),
-    *("launch", "polar_launch"),  # move weights on a GPU, once they are imported
+    *("launch", "polar_launch", "sharded"),  # move weights on a GPU or of DTensors, once imported
 )
 
 

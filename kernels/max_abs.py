@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
 
-from .plan import Norm, reciprocal
+from .plan import Norm
 from .schemes import Scheme
 
 
@@ -16,11 +17,7 @@ class MaxAbs(Norm):
 
     name = "max"
     kernel = "rows_max"
-
-    @classmethod
-    def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        largest = u.abs().amax(tuple(range(1, u.ndim)), keepdim=True)
-        return reciprocal(largest) / cls.gain(u.shape[1:]), None
+    order = math.inf
 
     @classmethod
     def dualize(cls, u: Tensor, scheme: Scheme | None = None, work: Any = None) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .optimizer import NormedOptimizer
 from .plan import NORMS, Norm, reciprocal
-from .state import differences, some
+from .state import differences, is_shared, some
 
 
 # modnorm: begin
@@ -45,8 +45,8 @@ class Monitor:
     tensorboard: a SummaryWriter (anything with add_scalar), a folder for one, or True for a folder
         beside the file. ImportError without the package.
 
-    Only rank 0 of torch.distributed measures. If the file cannot be written later, a warning says
-    so, the monitor stops and the training goes on.
+    Only rank 0 of torch.distributed measures, and weights that are sharded (DTensor) are refused. If
+    the file cannot be written later, a warning says so, the monitor stops and the training goes on.
     """
 
     measures = ("norm", "slack", "cosine", "spent")
@@ -61,6 +61,11 @@ class Monitor:
         for key, value, least in (("every", every, 1), ("step", step, 0)):
             if not isinstance(value, Integral) or value < least:
                 raise ValueError(f"{key} must be a whole number, at least {least}, not {value!r}")
+        if any(is_shared(p) for _, p, _ in optimizer.weights()):
+            raise ValueError(
+                "the monitor measures whole weights, and these are sharded (DTensor): "
+                "optimizer.slack(), called on all ranks, tells how exact their updates are"
+            )
         self.optimizer, self.every, self.step = optimizer, int(every), int(step)
         self.path = os.path.abspath(path)
         total = sum(w.mass for w in optimizer.plan) or 1.0

@@ -23,13 +23,15 @@ from .state import (
     check_keys,
     check_options,
     differences,
+    full,
+    is_shared,
     known_rate,
+    local,
     narrow,
-    plan_names,
     some,
     wide,
 )
-from .weight import PARTS, Weight
+from .weight import PARTS, Weight, plan_names
 
 # modnorm: begin
 # The type in which an optimizer computes, for each type of parameter.
@@ -75,6 +77,7 @@ class NormedOptimizer(Resumable):
     dual = False  # is the update the image of u under the duality map?
     _said_tiny = False
     launches: Any = None  # what moves weights on a GPU, if there is one
+    shards: Any = None  # what moves DTensors: not in a file that needs torch alone
     _seen: Any = None
     _types: dict[str, torch.dtype]
 
@@ -118,23 +121,15 @@ class NormedOptimizer(Resumable):
 
         One that is known keeps its record. With `whole`, no weight that is trained may be missing.
         """
-        given, items, seen, sharded = dict[str, str](), list[Item](), set(), list[str]()
+        given, items, seen = dict[str, str](), list[Item](), set()
         records = {w.name: w for w in self.plan.stored}
         for group, name, p in self._named():
             if w := records.get(name):
                 items.append((group, p, w))
-            if hasattr(p, "device_mesh"):
-                sharded.append(name)
             kind = "floating" if p.dtype in STATE_TYPES else p.dtype
             twice = name in given or p in seen
             given[name] = "given twice" if twice else f"{kind} {tuple(p.shape)}"
             seen.add(p)
-        if sharded:
-            raise ValueError(
-                f"sharded parameters (DTensor), which these optimizers don't take: {some(sharded)}."
-                " The norm of a weight needs all of it: use DistributedDataParallel, not"
-                " fully_shard or tensor parallelism"
-            )
         needed = {
             w.name for w in self.plan.stored if w.target and self.defaults["missing"] == "raise"
         }
@@ -147,6 +142,14 @@ class NormedOptimizer(Resumable):
                 "with missing='skip' frozen ones may be left out. Others need an optimizer of "
                 "their own, or a record in plan="
             )
+        if shared := [(p, w) for _, p, w in items if is_shared(p)]:
+            if self.shards is None:
+                raise ValueError(
+                    f"sharded parameters (DTensor) in a file that needs torch alone: "
+                    f"{some([w.name for _, w in shared])}. What steps them is in modnorm's runtime:"
+                    " compile without --standalone"
+                )
+            self.shards.check(self, shared)
         for group in self.param_groups:
             group.update(self._identity(), param_names=[])
             group.setdefault("skipped", ())
@@ -163,6 +166,7 @@ class NormedOptimizer(Resumable):
         self._batches: dict[torch.device, list[Batch]] = {}
         self._launched: list[Any] = []  # one for each device and type on a GPU
         self._on_gpu: set[Tensor] = set()
+        self._shared: Any = None  # the DTensors
         self._late: list[tuple[Item, str]] = []  # weights there for which an error is due, and why
         self._marks: list[tuple[list[Item], Tensor]] = []  # what stacks there left alone
         self._grouped: Any = None
@@ -206,7 +210,8 @@ class NormedOptimizer(Resumable):
         if not w.target:
             return {}
         dtype = STATE_TYPES[p.dtype]
-        state = {name: torch.zeros(w.shape, dtype=dtype, device=p.device) for name in self.moments}
+        kind: Any = {"dtype": dtype, "memory_format": torch.contiguous_format}
+        state = {name: torch.zeros_like(p, **kind) for name in self.moments}
         if not self.dual and (shapes := self._vector_shapes(w)):
             # Those of several weights stand one after the other.
             own = w.norm != PARTS
@@ -249,6 +254,8 @@ class NormedOptimizer(Resumable):
         ready = self._ready()
         for launched in self._launched:
             launched.step(self)
+        if self._shared:
+            self._shared.step(self, ready)
         if "smoothness" in self.defaults:
             automatic_step(self, ready)
         else:
@@ -265,6 +272,8 @@ class NormedOptimizer(Resumable):
         """The ids of the items to move now. What can fail fails here, before any change."""
         for group in self.param_groups:
             check_options(group)
+        if self._shared:
+            self._shared.look()
         items, grads, missing, changed, large = [], [], [], [], []
         for item in self._items:
             group, p, w = item
@@ -281,7 +290,7 @@ class NormedOptimizer(Resumable):
                         changed.append(f"{w.name} from {made} to {p.dtype}")
                     if p not in self._on_gpu:
                         items.append(item)
-                        grads.append(grad)
+                        grads.append(local(grad))
                 elif group["missing"] == "raise":
                     missing.append(w.name)
         if changed:
@@ -313,6 +322,9 @@ class NormedOptimizer(Resumable):
             sizes = [norm.item() for norm in norms]
         else:
             sizes = torch.stack([norm.to(norms[0].device) for norm in norms]).tolist()
+        if self._shared:  # those of all ranks
+            known = self._shared.sizes
+            sizes = [known.get(p, n) for (_, p, _), n in zip(items, sizes, strict=True)]
         limits = {dtype: math.sqrt(torch.finfo(dtype).max) for dtype in set(types)}
         lost = [x for x, n, dtype in zip(items, sizes, types, strict=True) if not n < limits[dtype]]
         self._refuse(lost, "Nothing was changed")
@@ -367,11 +379,14 @@ class NormedOptimizer(Resumable):
         self._types = {w.name: p.dtype for _, p, w in self._items} | self._types
         alike: dict[Any, list[Item]] = defaultdict(list)
         on_gpu: dict[Any, list[Item]] = defaultdict(list)
+        shared = list[Item]()
         for item in self._items:
             group, p, w = item
             if state := self.state.get(p):  # made before the parameter went to a device, say
                 state.update({k: state.get(k, x).to(x) for k, x in self.fresh(p, w).items()})
-            if w.target and self.launches and self.launches.take(self, group, p, w):
+            if w.target and is_shared(p):
+                shared.append(item)
+            elif w.target and self.launches and self.launches.take(self, group, p, w):
                 on_gpu[p.device, p.dtype].append(item)
             elif w.target:
                 own = self.plan.held(w)
@@ -380,7 +395,8 @@ class NormedOptimizer(Resumable):
                 alike[p.device, p.dtype, id(group), stack].append(item)
         batches: dict[torch.device, list[Batch]] = defaultdict(list)
         memory: dict[Any, Tensor] = {}
-        sizes = [p.numel() for _, p, _ in self._items]
+        self._shared = self.shards(self, shared) if shared else None
+        sizes = [p.numel() for like in alike.values() for _, p, _ in like]
         largest, total = max(sizes, default=0), sum(sizes)
         for (device, dtype, _, _), like in alike.items():
             # On a CPU a batch is to stay in the second-level cache from the first pass to the
@@ -648,7 +664,7 @@ class NormedOptimizer(Resumable):
 
     def _direction(self, group: Any, p: Tensor, w: Weight) -> Tensor:
         """The last u of a weight, in float64."""
-        return w.cut(self.rule.direction(group, self.state[p], p.grad))
+        return w.cut(full(self.rule.direction(group, self.state[p], p.grad)))
 
     def _scaled(self, group: Any, p: Tensor, w: Weight) -> Tensor:
         """The last update over lr·target, as a stack of one."""
@@ -664,7 +680,8 @@ class NormedOptimizer(Resumable):
         update of zeros, and for one so small that each entry of the weight rounds back to what it
         is. DualizedSGD's updates are orthogonal up to an error of the map. Left out are weights
         whose norm is exact, and those that got no update since the optimizer was made or loaded.
-        Options and gradients have to be still what they were in the last step.
+        Options and gradients have to be still what they were in the last step. Of sharded weights
+        each is put together in turn: call it on all ranks.
         """
         found = {}
         for group, p, w in self.weights():
@@ -676,7 +693,7 @@ class NormedOptimizer(Resumable):
 
     def _is_felt(self, group: Any, p: Tensor, w: Weight, scaled: Tensor) -> bool:
         """Does an update change any entry of a weight? One by a learning rate of 0 may have."""
-        value = w.cut(self.state.get(p, {}).get("master", p.detach()))
+        value = w.cut(full(self.state.get(p, {}).get("master", p.detach())))
         size = float(group.get("step_size", group["lr"])) * w.target
         return not size or bool((value - (size * scaled).to(value.dtype) != value).any())
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .schemes import ACCURATE, Scheme, choose, sides
-from .weight import Weight, as_weight, plain_record, stored_weights
+from .weight import Weight, as_weight, plain_record, plan_names, stored_weights
 
 # modnorm: begin
 FORMAT = 1  # of generated files, which name the one that they were written for
@@ -73,6 +73,16 @@ class Plan(tuple[Weight, ...]):
             tiles=self.tiles, polar_tiles=self.polar_tiles, warps=self.warps,
         )  # fmt: skip
 
+    def part(self, named: Iterable[Any]) -> Plan:
+        """The plan of some parameters, such as a stage of a pipeline has; targets stay.
+
+        named: the stage's named_parameters(). ValueError if the plan has none of one's name.
+        """
+        found = plan_names([name for name, _ in named], self.stored)
+        if left := [name for name in found if name not in {w.name for w in self.stored}]:
+            raise ValueError(f"the plan has no weights of these names: {', '.join(left[:5])}")
+        return self.of(w for w in self if (w.layout.parameter if w.layout else w.name) in found)
+
     def held(self, stored: Weight) -> tuple[Weight, ...]:
         """The weights in a parameter, from its record."""
         return self.parts.get(stored.name, (stored,))
@@ -98,6 +108,10 @@ class Norm:
     name: str  # as plans call it
     vector = False  # does `measure` carry a vector x from step to step?
     most = 1  # how often `measure` is repeated, so that a new vector comes near its place
+    # Of a norm that is made of entries, one by one: 2 where their squares are summed, inf where the
+    # largest counts, and the axes of a weight along which each place is measured by itself.
+    order: float | None = None
+    alone: tuple[int, ...] = ()
     # How kernels measure it: "matrix"; by RMS or largest entry each row ("rows", "rows_max") or the
     # "whole" ("whole_max").
     kernel: str | None = None
@@ -119,7 +133,23 @@ class Norm:
     @classmethod
     def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The factors, broadcastable to u, that give each weight norm 1, and the next vectors."""
-        raise NotImplementedError
+        if cls.order is None:
+            raise NotImplementedError
+        shape = tuple(u.shape[1:])
+        over = [axis + 1 for axis in cls.reduced(shape)]
+        return cls.factors(torch.linalg.vector_norm(u, cls.order, over, True), shape), None
+
+    @classmethod
+    def reduced(cls, shape: tuple[int, ...]) -> list[int]:
+        """The axes of a weight over which entries are measured together, of an `order`."""
+        return [axis for axis in range(len(shape)) if axis not in cls.alone]
+
+    @classmethod
+    def factors(cls, lengths: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The factors for weights of this shape, from the vector norms of what is together."""
+        if cls.order == 2:
+            lengths = lengths / math.sqrt(math.prod(shape[axis] for axis in cls.reduced(shape)))
+        return reciprocal(lengths) / cls.gain(shape)
 
     @classmethod
     def scale(cls, u: Tensor, x: Tensor | None, iterations: int) -> float | Tensor:

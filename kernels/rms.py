@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
-from torch import Tensor
-
-from .plan import Norm, reciprocal
+from .plan import Norm
 
 
 # modnorm: begin
@@ -16,11 +11,7 @@ class RMS(Norm):
 
     name = "rms"
     kernel = "rows"
-
-    @classmethod
-    def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        length = torch.linalg.vector_norm(u, dim=tuple(range(1, u.ndim)), keepdim=True)
-        return reciprocal(length / math.sqrt(u[0].numel())) / cls.gain(u.shape[1:]), None
+    order = 2
 
 
 # modnorm: end

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
-from torch import Tensor
-
-from .plan import Norm, reciprocal
+from .plan import Norm
 
 
 # modnorm: begin
@@ -16,11 +11,8 @@ class RowRMS(Norm):
 
     name = "row_rms"
     kernel: str | None = "rows"
-
-    @classmethod
-    def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        length = torch.linalg.vector_norm(u, dim=2, keepdim=True)
-        return reciprocal(length / math.sqrt(u.shape[2])) / cls.gain(u.shape[1:]), None
+    order = 2
+    alone = (0,)
 
 
 # modnorm: end

@@ -37,6 +37,16 @@ class Spectral(Norm):
         return (*shape[:-2], shape[-1])
 
     @classmethod
+    def meeting(cls, shape: tuple[int, ...]) -> int:
+        """How many matrices of a weight act on one value together."""
+        return 1
+
+    @classmethod
+    def axes(cls, ndim: int) -> tuple[int, ...]:
+        """The axes of a weight along which it is a stack, then those of out and in."""
+        return tuple(range(ndim))
+
+    @classmethod
     def measure(cls, u: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor | None]:
         assert x is not None
         if u.ndim > 3:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from .spectral_taps import SpectralTaps
 
 
@@ -19,8 +17,8 @@ class SpectralGroups(SpectralTaps):
     kernel: str | None = None  # those of a GPU take all matrices of a weight to meet
 
     @classmethod
-    def meeting(cls, u: Tensor) -> int:
-        return u.shape[-1]
+    def meeting(cls, shape: tuple[int, ...]) -> int:
+        return shape[-1]
 
 
 # modnorm: end

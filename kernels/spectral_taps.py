@@ -23,9 +23,12 @@ class SpectralTaps(Spectral):
     name = "spectral_taps"
 
     @classmethod
-    def meeting(cls, u: Tensor) -> int:
-        """How many matrices of a weight (…, out, in, high, wide) act on one value together."""
-        return u.shape[-2] * u.shape[-1]
+    def meeting(cls, shape: tuple[int, ...]) -> int:
+        return shape[-2] * shape[-1]
+
+    @classmethod
+    def axes(cls, ndim: int) -> tuple[int, ...]:
+        return (2, 3, 0, 1)
 
     @classmethod
     def vector_shape(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -39,7 +42,7 @@ class SpectralTaps(Spectral):
         factor, new = super().measure(cls.taps(u), rows)
         assert new is not None
         new = new.view(count, high * wide, width).mT.reshape(x.shape)
-        return factor.div_(cls.meeting(u)).view(count, 1, 1, high, wide), new
+        return factor.div_(cls.meeting(u.shape)).view(count, 1, 1, high, wide), new
 
     @classmethod
     def scale_stack(cls, u: Tensor, x: Tensor, iterations: int) -> Tensor:
@@ -48,20 +51,20 @@ class SpectralTaps(Spectral):
         rows = x.flatten(1).t().contiguous()
         factor = super().scale_stack(cls.taps(u.unsqueeze(0)).contiguous(), rows, iterations)
         x.copy_(rows.t().view_as(x))
-        return factor.div_(cls.meeting(u)).view(1, 1, *u.shape[2:])
+        return factor.div_(cls.meeting(u.shape)).view(1, 1, *u.shape[2:])
 
     @classmethod
     def exact(cls, u: Tensor) -> Tensor:
         taps = super().exact(cls.taps(u)).view(u.shape[0], -1)
-        return taps.amax(1) * cls.meeting(u)
+        return taps.amax(1) * cls.meeting(u.shape)
 
     @classmethod
     def dualize(cls, u: Tensor, scheme: Scheme | None = None, work: Any = None) -> Tensor:
         count, out, width, high, wide = u.shape
         if min(out, width) == 1:  # a vector's image needs no iteration
             length = torch.linalg.vector_norm(u, dim=(1, 2), keepdim=True)
-            return u * reciprocal(length).mul_(math.sqrt(out / width) / cls.meeting(u))
-        sign = super().dualize(cls.taps(u), scheme, work).div_(cls.meeting(u))
+            return u * reciprocal(length).mul_(math.sqrt(out / width) / cls.meeting(u.shape))
+        sign = super().dualize(cls.taps(u), scheme, work).div_(cls.meeting(u.shape))
         return sign.reshape(count, high, wide, out, width).permute(0, 3, 4, 1, 2)
 
     @staticmethod

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import difflib
 import math
-from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from .plan import Plan, plan_hash
 from .rule import Rule
-from .weight import Weight, as_weight, plain_record
+from .weight import Weight, as_weight, plain_record, plan_names
 
 # modnorm: begin
 Item = tuple[dict[str, Any], Tensor, Weight]  # a parameter's group, the parameter, its record
@@ -23,43 +22,8 @@ RANGES = {  # from what on, and below what, an option may be
     **{"momentum": (0, 1), "betas": (0, 1), "nesterov": (0, 2), "iterations": (1, 11)},
     **{"steps": (3, 7), "smoothness": (1e-30, math.inf)},
 }
-
-
-WRAPPERS = (
-    *("_orig_mod", "module", "_module"),
-    *("_checkpoint_wrapped_module", "_fsdp_wrapped_module"),
-)
 OWN = ("exp_avg", "exp_avg_sq", "momentum", "vector", "master")  # the rest of a state is others'
 POLICIES = ("nonfinite", "missing")
-
-
-def bare(name: str) -> str:
-    """A parameter's name without what torch.compile, checkpointing and the like put into it."""
-    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
-
-
-def plan_names(names: list[str], plan: Iterable[Weight]) -> list[str]:
-    """What the plan calls parameters of these names; the names of others, as they are.
-
-    Wrappers' parts do not count, nor does what the names of most weights have in front of them:
-    that of the module which holds the model.
-    """
-    plan = list(plan)
-    records = {bare(w.name): w.name for w in plan} | {w.name: w.name for w in plan}
-    fronts: dict[str, int] = {"": 0}
-    found = list[dict[str, str]]()  # of each name, the weights it may be, by what stands in front
-    for name in names:
-        known = dict[str, str]()
-        for text in (bare(name), name):
-            parts = text.split(".")
-            for i in range(len(parts)):
-                if weight := records.get(".".join(parts[i:])):
-                    known["".join(f"{part}." for part in parts[:i])] = weight
-        found.append(known)
-        for front in known:
-            fronts[front] = fronts.get(front, 0) + 1
-    best = max(fronts, key=lambda front: fronts[front])  # of equals the first: nothing, if it may
-    return [known.get(best, name) for name, known in zip(names, found, strict=True)]
 
 
 def some(names: list[str]) -> str:
@@ -138,11 +102,27 @@ def narrow(items: list[Item], weights: list[Tensor]) -> list[Item]:
     return [item for item, bad in zip(items, lost, strict=False) if bad]
 
 
+def is_shared(p: Any) -> bool:
+    """Is it a DTensor, of which each rank of torch.distributed has a part?"""
+    return hasattr(p, "device_mesh")
+
+
+def local(x: Any) -> Any:
+    """What this rank has of a DTensor; others as they are."""
+    return x.to_local() if is_shared(x) else x
+
+
+def full(x: Any) -> Any:
+    """All of a DTensor, which its ranks have to ask for together; others as they are."""
+    return x.full_tensor() if is_shared(x) else x
+
+
 def described(key: str, x: Tensor) -> Any:
     """The shape of a part of a saved state, or why it is none."""
-    if not x.isfinite().all():
+    own = local(x)
+    if not own.isfinite().all():
         return "not finite"
-    return "negative" if key == "exp_avg_sq" and (x < 0).any() else tuple(x.shape)
+    return "negative" if key == "exp_avg_sq" and (own < 0).any() else tuple(x.shape)
 
 
 def outline(saved: dict[str, Any], plan: Plan) -> dict[str, Any]:

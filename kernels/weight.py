@@ -74,6 +74,41 @@ def plain_record(w: Weight) -> tuple[Any, ...]:
     return (w.name, w.atom, tuple(w.shape), w.norm, float(w.mass), float(w.target), *rest)
 
 
+WRAPPERS = (
+    *("_orig_mod", "module", "_module"),
+    *("_checkpoint_wrapped_module", "_fsdp_wrapped_module"),
+)
+
+
+def bare(name: str) -> str:
+    """A parameter's name without what torch.compile, checkpointing and the like put into it."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def plan_names(names: list[str], plan: Iterable[Weight]) -> list[str]:
+    """What the plan calls parameters of these names; the names of others, as they are.
+
+    Wrappers' parts do not count, nor does what the names of most weights have in front of them:
+    that of the module which holds the model.
+    """
+    plan = list(plan)
+    records = {bare(w.name): w.name for w in plan} | {w.name: w.name for w in plan}
+    fronts: dict[str, int] = {"": 0}
+    found = list[dict[str, str]]()  # of each name, the weights it may be, by what stands in front
+    for name in names:
+        known = dict[str, str]()
+        for text in (bare(name), name):
+            parts = text.split(".")
+            for i in range(len(parts)):
+                if weight := records.get(".".join(parts[i:])):
+                    known["".join(f"{part}." for part in parts[:i])] = weight
+        found.append(known)
+        for front in known:
+            fronts[front] = fronts.get(front, 0) + 1
+    best = max(fronts, key=lambda front: fronts[front])  # of equals the first: nothing, if it may
+    return [known.get(best, name) for name, known in zip(names, found, strict=True)]
+
+
 PARTS = "parts"  # in place of a norm, of a parameter whose weights have layouts
 
 

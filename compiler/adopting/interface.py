@@ -14,7 +14,8 @@ from modnorm.adopting.plan import How, make_plan
 from modnorm.adopting.trace import unwrapped
 from modnorm.kernels.optimizer import NormedOptimizer
 from modnorm.kernels.plan import Plan
-from modnorm.kernels.state import plan_names, some
+from modnorm.kernels.state import is_shared, some
+from modnorm.kernels.weight import plan_names
 from modnorm.sweep.axes import NORMED
 
 
@@ -49,7 +50,7 @@ def adopt(
 
     Raises:
         ValueError: if the output depends on no parameter, if parameters have no shape or no numbers
-            yet, an option is none, or a pattern in masses fits no weight.
+            yet or are sharded, an option is none, or a pattern in masses fits no weight.
     """
     if kind not in NORMED:
         raise ValueError(f"kind must be one of {', '.join(NORMED)}, not {kind!r}")
@@ -57,6 +58,11 @@ def adopt(
     if plan is None:
         if example is None:
             raise ValueError("adopt needs an example of what the model is called with, or a plan")
+        if any(map(is_shared, model.parameters())):
+            raise ValueError(
+                "adopt runs a whole model, and parameters of this one are sharded (DTensor): make "
+                "the plan before they are, by plan_only=True, and give it here as plan="
+            )
         plan = make_plan(
             model, example, sensitivity=sensitivity, blocks_mass=blocks_mass,
             small_mass=small_mass, masses=masses,

@@ -13,8 +13,7 @@ import torch
 from modnorm.codegen.assemble import generate
 from modnorm.codegen.imports import import_source
 from modnorm.codegen.plan import Record, records
-from modnorm.kernels.state import plan_names
-from modnorm.kernels.weight import Weight
+from modnorm.kernels.weight import Weight, plan_names
 from modnorm.measure.problems import CheckError, some
 from modnorm.measure.seal import Broken, is_sealed
 from modnorm.passes.program import Program

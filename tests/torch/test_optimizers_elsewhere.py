@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 import modnorm
 from modnorm.kernels import DualizedSGD, NormedAdam, NormedSGD
-from modnorm.kernels.state import plan_names
+from modnorm.kernels.weight import plan_names
 
 TEXT = """
 input x: float[batch, 8]
@@ -572,16 +572,20 @@ def test_parameters_of_which_none_needs_a_gradient_are_refused(net: Any) -> None
         net.NormedAdam(net.Net().state_dict().items(), lr=0.1)
 
 
-def test_sharded_parameters_are_refused() -> None:
+def test_sharded_parameters_are_refused_by_a_file_that_stands_alone(tmp_path: Path) -> None:
     """A DTensor is known by its device mesh; that needs no process group here."""
 
     class Sharded(nn.Parameter):
         device_mesh = "cpu"
 
-    named = parameters()
-    named[2] = ("a.weight", Sharded(named[2][1].detach()))
-    with pytest.raises(ValueError, match=r"\(DTensor\).*: a\.weight.*DistributedDataParallel"):
-        NormedAdam(named, lr=0.1, plan=PLAN)
+    (tmp_path / "net.mod").write_text(TEXT)
+    alone: dict[str, Any] = {"__name__": "alone"}
+    exec(str(modnorm.compile(str(tmp_path / "net.mod"), standalone=True)), alone)
+    named = [*alone["Net"]().named_parameters()]
+    named[2] = (named[2][0], Sharded(named[2][1].detach()))
+    said = rf"\(DTensor\) in a file that needs torch alone: {named[2][0]}\. .* without --standalone"
+    with pytest.raises(ValueError, match=said):
+        alone["NormedAdam"](named, lr=0.1)
 
 
 def test_dtensors_have_what_they_are_known_by() -> None:
