@@ -353,6 +353,8 @@ class Shards:
             move.u = move.u * unit_of(top, move.u.dtype)  # a copy: it may be a moment
             if stack is None:
                 move.u = NORMS[w.norm].dualize(move.u.unsqueeze(0))[0]
+            elif stack.apart and not move.u.numel():
+                continue  # all of its matrices are others'
             elif stack.apart:
                 move.u = stack.put(self._images(optimizer, move, stack.matrices(move.u)))
             else:
