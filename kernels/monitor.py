@@ -45,7 +45,7 @@ class Monitor:
     tensorboard: a SummaryWriter (anything with add_scalar), a folder for one, or True for a folder
         beside the file. ImportError without the package.
 
-    Only rank 0 of torch.distributed measures, and sharded weights (DTensor) are refused. If the file
+    Only rank 0 of torch.distributed measures; sharded weights (DTensor) are refused. If the file
     cannot be written later, a warning says so, the monitor stops and the training goes on.
     """
 
