@@ -45,8 +45,8 @@ class Monitor:
     tensorboard: a SummaryWriter (anything with add_scalar), a folder for one, or True for a folder
         beside the file. ImportError without the package.
 
-    Only rank 0 of torch.distributed measures, and weights that are sharded (DTensor) are refused. If
-    the file cannot be written later, a warning says so, the monitor stops and the training goes on.
+    Only rank 0 of torch.distributed measures; sharded weights (DTensor) are refused. If the file
+    cannot be written later, a warning says so, the monitor stops and the training goes on.
     """
 
     measures = ("norm", "slack", "cosine", "spent")

@@ -129,6 +129,8 @@ def fault(p: Any, norms: list[type[Norm]]) -> str:
         return "as partial sums: redistribute it to Shard or Replicate first"
     if len(cut) > 1 and not p.device_mesh.mesh_dim_names:
         return "over a mesh whose axes have no names: give init_device_mesh mesh_dim_names"
+    if tuple(map(len, held(p, p.device_mesh.get_coordinate()))) != tuple(local(p).shape):
+        return f"and what this rank holds is not what {p.placements} say: use Shard and Replicate"
     for norm in norms:
         if norm.order is None and not issubclass(norm, Spectral):
             return (
@@ -265,18 +267,13 @@ class Shards:
         moves = [move for own, _ in batches for x in own for move in x.moves]
         optimizer._spoiled += [move.item for move in moves if not move.told[0] < math.inf]
         moves = [move for move in moves if move.told[0] < math.inf]
-        mapped = [move for move in moves if optimizer.dual and self._has_map(move)]
-        self._measure(optimizer, [move for move in moves if move not in mapped])
-        self._map(optimizer, mapped)
+        dual = [optimizer.dual and self._has_map(move) for move in moves]
+        self._measure(optimizer, [x for x, own in zip(moves, dual, strict=True) if not own])
+        self._map(optimizer, [x for x, own in zip(moves, dual, strict=True) if own])
         for move in moves:
             group, _, w = move.item
-            apply(
-                move.value,
-                move.u,
-                move.factor,
-                float(group["lr"]) * w.target,
-                group["weight_decay"],
-            )
+            size, decay = float(group["lr"]) * w.target, group["weight_decay"]
+            apply(move.value, move.u, move.factor, size, decay)
             move.part.block.put(move.value, move.whole)
         self._settle(optimizer, batches)
 
@@ -353,6 +350,8 @@ class Shards:
             move.u = move.u * unit_of(top, move.u.dtype)  # a copy: it may be a moment
             if stack is None:
                 move.u = NORMS[w.norm].dualize(move.u.unsqueeze(0))[0]
+            elif stack.apart and not move.u.numel():
+                continue  # all of its matrices are others'
             elif stack.apart:
                 move.u = stack.put(self._images(optimizer, move, stack.matrices(move.u)))
             else:

@@ -89,15 +89,17 @@ def one_weight(
     mesh, seed = mesh_of((distributed.get_world_size(),), "data"), torch.Generator().manual_seed(0)
     plan = Plan([Weight("w", "Linear", shape, norm, 1.0, 0.5)])
     p = nn.Parameter(torch.randn(shape, generator=seed, dtype=dtype))
-    q = nn.Parameter(distribute_tensor(p.detach().clone(), mesh, [Shard(dim)]))
+    start = p.detach().clone()
+    q = nn.Parameter(distribute_tensor(start, mesh, [Shard(dim)]))
     one, other = (KINDS[kind]([("w", x)], plan=plan, lr=0.1) for x in (p, q))
     for _ in range(6):
         p.grad = scale * torch.randn(shape, generator=seed, dtype=dtype)
         q.grad = distribute_tensor(p.grad, mesh, [Shard(dim)])
         one.step()
         other.step()
+    assert not torch.equal(p, start)
     slack = [x.slack().get("w", 1.0) for x in (one, other)]
-    return float((full(q) - p).norm() / p.norm()), abs(slack[0] - slack[1])
+    return float((full(q) - p).detach().norm() / start.norm()), abs(slack[0] - slack[1])
 
 
 def partial_gradients() -> float:
