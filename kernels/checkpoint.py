@@ -18,14 +18,15 @@ def load_checkpoint(
 
     renames: of a tensor of the model's state_dict, with `*` for numbers in it, what it is made of:
         the name of a tensor in `state`, a number, or one of ("part", x, dim, start, end, every),
-        ("transposed", x), ("add", x, y) and ("mul", x, y). Others have the same name in both.
+        ("transposed", x), ("add", x, y) and ("mul", x, y). Others have the same name in both. With
+        an empty name, a tensor that no weight is made of.
 
     Raises:
         KeyError: naming a tensor that is not there.
         ValueError: naming one of another shape, or that no weight is made of. The model is as it
             was.
     """
-    read, found = set[str](), {}
+    read, found, renames = set[str](), {}, tuple(renames)
     rules = [(re.compile(re.escape(k).replace(r"\*", r"(\d+)")), made) for k, made in renames]
     own = model.state_dict()
     for name, old in own.items():
@@ -39,7 +40,8 @@ def load_checkpoint(
             )
         found[name] = x.reshape(old.shape)
     used = {state[name].data_ptr() for name in read if state[name].numel()}
-    left = [n for n, x in state.items() if n not in read and x.data_ptr() not in used]
+    spare = {made for name, made in renames if not name}
+    left = [n for n, x in state.items() if n not in read | spare and x.data_ptr() not in used]
     left = [n for n in left if not n.endswith("num_batches_tracked")]
     if left:
         raise ValueError(f"no weight of the model is made of {', '.join(left[:5])}")

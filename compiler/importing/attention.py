@@ -9,7 +9,8 @@ from torch import Tensor
 
 from modnorm.adopting.execute import execute
 from modnorm.adopting.trace import Node, Trace
-from modnorm.importing.functions import close, written
+from modnorm.importing.formulas import scalars
+from modnorm.importing.functions import active, close, written
 from modnorm.importing.lower import Lowering, says
 from modnorm.importing.problems import Unsaid
 from modnorm.importing.scores import Scores, maker, scores_of
@@ -47,32 +48,42 @@ def heads(low: Lowering, number: int) -> View:
 
 def logits(trace: Trace, found: Scores, d: int) -> list[str]:
     """The options that make logits of products: scale, mask, cap."""
-    shape = trace.values[found.product].shape
+    shape, out = trace.values[found.product].shape, trace.values[found.logits].shape
+    factor, zero = 1.0, torch.zeros(())
+    node = maker(trace, found.product)
+    if node is not None and node.name == "baddbmm":
+        factor, added = float(node.argument("alpha", 1)), node.inputs[0]
+        if float(node.argument("beta", 1)) != 1 or active(trace, added):
+            raise Unsaid("a product of matrices with factors")
+        with torch.no_grad():
+            zero = execute(trace, [added], {})[added].float()
 
     def f(x: Tensor) -> Tensor:
         with torch.no_grad():
-            return execute(trace, [found.logits], {found.product: x})[found.logits].float()
+            given = {found.product: (factor * x + zero).expand(shape)}
+            return execute(trace, [found.logits], given)[found.logits].float()
 
-    zero = f(torch.zeros(shape))
+    mask = f(torch.zeros(shape))
+    seen = (mask > FAR).expand(out)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    seen = (zero > FAR).expand(shape)
-    if found.logits == found.product:  # baddbmm scales by itself
-        zero = torch.zeros(shape)
-    scale = float((f(1e-3 * x) - zero)[seen].double().dot((1e-3 * x)[seen].double())
-                  / (1e-3 * x)[seen].double().square().sum())  # fmt: skip
-    node = maker(trace, found.product)
-    if node is not None and node.name == "baddbmm":
-        scale *= float(node.argument("alpha", 1))
-        if float(node.argument("beta", 1)):
-            zero = (
-                zero
-                + float(node.argument("beta", 1))
-                * execute(trace, [node.inputs[0]], {})[node.inputs[0]].float()
-            )
-    options, bias = masked(zero.expand(shape))
-    if not close((f(x) - zero)[seen], (scale * x)[seen]):
-        raise Unsaid("attention whose logits are no multiple of the products plus a mask")
-    return [*options, *alibi(bias, seen), *scaled(scale, d)]
+    same = x.view(out)[seen].double()
+    small = (f(1e-2 * x) - mask)[seen].double()
+    scale = float(100 * small.dot(same) / same.dot(same))
+    options, bias = masked(mask.expand(out))
+    options += alibi(bias, seen)
+    large = (f(x) - mask)[seen].double()
+    if close(large, scale * same):
+        return [*options, *scaled(scale, d)]
+    between = trace.nodes[node_of(trace, found.product) : node_of(trace, found.logits)]
+    for cap in scalars(between, trace):
+        if cap > 0 and close(large, cap * torch.tanh(scale * same / cap)):
+            return [*options, *scaled(scale, d), f"softcap = {written(cap)}"]
+    raise Unsaid("attention whose logits are no multiple of the products plus a mask")
+
+
+def node_of(trace: Trace, number: int) -> int:
+    """The number of the operation behind that which makes a value."""
+    return 1 + (trace.values[number].node or 0)
 
 
 def scaled(scale: float, d: int) -> list[str]:

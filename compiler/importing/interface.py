@@ -16,6 +16,7 @@ import modnorm.importing.recurrent  # noqa: F401 (they declare what they write d
 from modnorm.adopting.flow import find_outputs
 from modnorm.adopting.plan import traced
 from modnorm.adopting.trace import Trace, unwrapped
+from modnorm.graph.renames import Recipe
 from modnorm.importing.graph import Given
 from modnorm.importing.lower import Lowering
 from modnorm.importing.names import renames
@@ -23,6 +24,7 @@ from modnorm.importing.problems import ImportFailed
 from modnorm.importing.structure import build
 from modnorm.importing.text import Writer
 from modnorm.importing.verify import compare, compiled
+from modnorm.importing.weights import names_in
 from modnorm.kernels.checkpoint import load_checkpoint
 from modnorm.syntax.words import KEYWORDS
 
@@ -52,7 +54,7 @@ def import_model(model: nn.Module, example: Any, name: str | None = None) -> str
             raise ImportFailed("the model returns no tensor that depends on what it is given")
         title = name or type(inner).__name__
         problem: ImportFailed | None = None
-        for free in (True, False):
+        for free in ("lengths", "batch", ""):
             try:
                 return attempt(inner, example, trace, title, free)
             except ImportFailed as error:
@@ -63,8 +65,8 @@ def import_model(model: nn.Module, example: Any, name: str | None = None) -> str
         raise problem
 
 
-def attempt(model: nn.Module, example: Any, trace: Trace, title: str, free: bool) -> str:
-    """The text, with lengths of sequences free or as they are in the example."""
+def attempt(model: nn.Module, example: Any, trace: Trace, title: str, free: str) -> str:
+    """The text. free: the "lengths" of sequences and the batch, the "batch" alone, or nothing."""
     inputs = given(model, example, trace, free)
     lengths = sorted({n for g in inputs.values() for n, s in zip(g.shape[1:], g.sizes[1:],
                       strict=True) if isinstance(s, str)})  # fmt: skip
@@ -79,13 +81,27 @@ def attempt(model: nn.Module, example: Any, trace: Trace, title: str, free: bool
     module = compiled(text)
     found = renames(built, [w.name for w in module.PLAN])
     made = getattr(module, module.MODEL)()
-    load_checkpoint(made, model.state_dict(), found.made.items())
+    state = model.state_dict()
+    spare = unread(state, found.made)
+    rules = [*found.made.items(), *(("", name) for name in spare)]
+    load_checkpoint(made, state, rules)
     read = {g.name: number for number, g in inputs.items()}
     if differs := compare(made, model, example, read, list(graph.outputs)):
         raise ImportFailed(
             f"what was written gives other outputs: {differs}; nothing was written\n{text}"
         )
-    return f"{text}\n{found.text}" if found.text else text
+    text += f"\n{found.text}" if found.text else ""
+    return text + "".join(f'rename "" = "{name}"\n' for name in spare)
+
+
+def unread(state: Mapping[str, Tensor], made: Mapping[str, Recipe]) -> list[str]:
+    """The tensors of a checkpoint that no weight is made of, but for counters and other names."""
+    read = {name for recipe in made.values() for name in names_in(recipe)}
+    places = {state[name].data_ptr() for name in read if name in state}
+    return [
+        n for n, x in state.items()
+        if n not in read and x.data_ptr() not in places and not n.endswith("num_batches_tracked")
+    ]  # fmt: skip
 
 
 @contextmanager
@@ -120,7 +136,7 @@ def same_place(trace: Trace, number: int, name: str) -> bool:
     return any(n.module == name.rpartition(".")[0] for n in readers)
 
 
-def given(model: nn.Module, example: Any, trace: Trace, free: bool) -> dict[int, Given]:
+def given(model: nn.Module, example: Any, trace: Trace, free: str) -> dict[int, Given]:
     """The inputs of the model that it reads, by number of the value."""
     names = argument_names(model, example)
     leaves = [x for x in tree_flatten(example)[0] if isinstance(x, Tensor)]
@@ -133,9 +149,9 @@ def given(model: nn.Module, example: Any, trace: Trace, free: bool) -> dict[int,
             continue
         dtype = "float" if x.is_floating_point() else "bool" if x.dtype == torch.bool else "int"
         sizes: list[int | str] = list(x.shape)
-        if x.ndim and x.shape[0] == batch:
+        if free and x.ndim and x.shape[0] == batch:
             sizes[0] = "batch"
-        if free and dtype != "float" and x.ndim > 1:
+        if free == "lengths" and dtype != "float" and x.ndim > 1:
             for axis in range(1, x.ndim):
                 word = "seq" if not lengths else f"seq{len(lengths) + 1}"
                 sizes[axis] = lengths.setdefault(x.shape[axis], word)

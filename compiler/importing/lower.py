@@ -18,7 +18,7 @@ from modnorm.importing.graph import Given, Graph, Step
 from modnorm.importing.problems import Part, Unsaid
 from modnorm.importing.scores import scores_of
 from modnorm.importing.views import View, made, whole
-from modnorm.importing.weights import recipe
+from modnorm.importing.weights import recipe, stored
 
 Say = Callable[["Lowering", Node], None]
 SAYS: dict[str, Say] = {}
@@ -229,25 +229,14 @@ class Lowering:
             raise Unsaid(f"a part of the parameter {name} is taken")
         if name not in self.parameters:
             text = f"Parameter({', '.join(map(str, sizes))})"
-            found = recipe(self.trace, self.stored(name))
+            found = recipe(self.trace, stored(self.trace, name))
             self.parameters[name] = self.add(text, (), (1, *sizes), (found,))
         return View(self.parameters[name], index)
-
-    def stored(self, name: str) -> int:
-        """The number of the value that is a parameter, whole."""
-        for value in self.trace.values:
-            if (
-                value.leaf is not None and value.weight is not None
-                and value.weight.offset == self.trace.starts[name]
-                and value.shape == self.trace.shapes[name]
-            ):  # fmt: skip
-                return value.number
-        raise Unsaid(f"the parameter {name} is not read as a whole")
 
     def positions(self, name: str, own: tuple[int, ...], rows: int, shape: Sequence[int]) -> View:
         """The first rows of a table, one for each place of the input."""
         start = self.enumerated(rows)
-        found = recipe(self.trace, self.stored(name))
+        found = recipe(self.trace, stored(self.trace, name))
         out = self.add(f"Embed({own[0]}, {own[1]})", (start,), (1, rows, own[1]), (found,))
         return whole(self.graph, out, [*([1] * (len(shape) - 2)), rows, own[1]])
 

@@ -30,7 +30,7 @@ def scores_of(trace: Trace, node: Node) -> Scores | None:
         return None
     number = node.inputs[0]
     made = maker(trace, number)
-    while made is not None and made.name in KEEPS:
+    while made is not None and made.name in KEEPS | {"view", "reshape", "_unsafe_view"}:
         number = made.inputs[0]
         made = maker(trace, number)
     if made is None or made.name not in ("softmax", "_softmax"):

@@ -121,20 +121,23 @@ def embedding(low: Lowering, node: Node) -> None:
     if places is None:
         x = low.number(index)
     else:
-        count = places.shape[-1]
-        if not bool((places == torch.arange(count)).all()):
-            begin = int(places.flatten()[0])
-            if not bool((places == begin + torch.arange(count)).all()):
-                raise Unsaid("rows of a table that are picked by constants")
-            raise Unsaid(f"rows of a table from number {begin} on, one for each place")
+        count, begin = places.shape[-1], int(places.flatten()[0])
+        if not bool((places == begin + torch.arange(count)).all()):
+            raise Unsaid("rows of a table that are picked by constants")
+        lead = len(low.trace.values[node.outputs[0]].shape) - 2
+        if count == rows:
+            out = low.add(f"Parameter({rows}, {dim})", (), (1, rows, dim), (found,))
+            low.views[node.outputs[0]] = whole(low.graph, out, [*([1] * lead), rows, dim])
+            return
         x = low.enumerated(count)
+        if begin:
+            rows, found = rows - begin, part(found, 0, begin, rows)
     own = low.graph.shapes[x]
     shape = (*((1,) if places is not None else ()), *own, dim)
     out = low.add(f"Embed({rows}, {dim})", (x,), shape, (found,))
     if places is None:
         low.give(node, out)
         return
-    lead = len(low.trace.values[node.outputs[0]].shape) - 2
     view = whole(low.graph, out, [*([1] * lead), own[0], dim])
     low.views[node.outputs[0]] = view
 
@@ -171,24 +174,37 @@ def arithmetic(low: Lowering, node: Node) -> None:
         found = channel(low, node, other, weighted[0], "mul" if name == "mul" else "add", sign)
         if found:
             return
-    numbers = operands(low, node, pair)
+    numbers, index = operands(low, node, pair)
     shape = low.trace.values[node.outputs[0]].shape
+    if index is not None:
+        shape = low.graph.shapes[numbers[0]]
     if name == "div":
         raise Unsaid("a value divided by another")
     if name == "mul":
         out = low.add("*", tuple(numbers), shape)
     else:
         if sign != 1:
-            numbers[1] = low.add(
-                f"Mul({written(sign)})", (numbers[1],), low.graph.shapes[numbers[1]]
-            )
+            text, own = f"Mul({written(sign)})", low.graph.shapes[numbers[1]]
+            numbers[1] = low.add(text, (numbers[1],), own)
         out = low.add("+", tuple(numbers), shape)
-    low.give(node, out)
+    if index is None:
+        low.give(node, out)
+    else:
+        low.views[node.outputs[0]] = View(out, index)
 
 
-def operands(low: Lowering, node: Node, pair: Sequence[int]) -> list[int]:
-    """Two values as operations that stretch sizes of 1 take them."""
-    views = [low.view(n) for n in pair]
+def operands(
+    low: Lowering, node: Node, pair: Sequence[int]
+) -> tuple[list[int], torch.Tensor | None]:
+    """Two values as operations that stretch sizes of 1 take them.
+
+    Of two that are the same view of others it is those, and how the result is viewed.
+    """
+    views = [low.cut(v) or v for v in map(low.view, pair)]
+    one, other = (low.graph.shapes[v.base] for v in views)
+    whole_ = torch.unique(views[0].index).numel() == math.prod(one)
+    if one == other and whole_ and torch.equal(views[0].index, views[1].index):
+        return [v.base for v in views], views[0].index
     rank = len(low.trace.values[node.outputs[0]].shape)
     found = []
     for view in views:
@@ -206,7 +222,7 @@ def operands(low: Lowering, node: Node, pair: Sequence[int]) -> list[int]:
         if own[0] == 1 and tuple(index.shape) != own and index.shape[0] != 1:
             raise Unsaid("a value that is stretched over other axes")
         found.append(low.made(View(view.base, index)))
-    return found
+    return found, None
 
 
 def number(low: Lowering, node: Node, name: str, x: int, by: float) -> None:
@@ -362,10 +378,6 @@ def layer_norm(low: Lowering, node: Node) -> None:
     own, eps = low.graph.shapes[base], float(node.argument("eps", 1e-5))
     options = [f"eps = {small(eps)}"] if eps != 1e-5 else []
     weights = affine_of(low, node)
-    if len(own) == 4:
-        options.insert(0, "3")
-        if weights:
-            raise Unsaid("a layer norm with a gain along the last of four axes")
     if weights is None:
         text = f"Standardize({', '.join([*options] if options else ['eps = 1e-05'])})"
         out = low.add(text, (base,), own)
@@ -379,6 +391,26 @@ def layer_norm(low: Lowering, node: Node) -> None:
         options.append("affine = false")
     text = f"LayerNorm({', '.join(options)})" if options else "LayerNorm"
     low.views[node.outputs[0]] = back(low.add(text, (base,), own, weights), own[-1])
+
+
+@says("embedding_bag", "_embedding_bag")
+def embedding_bag(low: Lowering, node: Node) -> None:
+    weight, index, *rest = (n for _, n in node.slots())
+    view = low.view(index)
+    offsets = low.constant(rest[0]) if rest else None
+    rows, dim = low.trace.values[weight].shape
+    mode, padding = int(node.argument("mode", 0)), node.argument("padding_idx", -1)
+    x = low.graph.shapes[view.base]
+    size = x[-1]
+    even = offsets is None or torch.equal(offsets, torch.arange(len(offsets)) * size)
+    if mode > 1 or node.argument("per_sample_weights") is not None or not even or (
+        padding not in (None, -1) or len(x) != 2
+    ):  # fmt: skip
+        raise Unsaid("bags of several sizes, weights or maxima of rows")
+    options = [str(rows), str(dim), *(['mode = "sum"'] if mode == 0 else [])]
+    found = (recipe(low.trace, weight),)
+    out = low.add(f"EmbeddingBag({', '.join(options)})", (view.base,), (x[0], dim), found)
+    low.give(node, out)
 
 
 @says("rms_norm")
@@ -425,9 +457,11 @@ def batch_norm(low: Lowering, node: Node) -> None:
     own = low.graph.shapes[x]
     names = [low.buffers[r.number] for r in refs]
     buffers = tuple(zip(("running_mean", "running_var"), names, strict=True))
-    if len(own) not in (2, 4):
-        raise Unsaid("a batch norm of signals")
-    low.give(node, low.add(text, (x,), own, weights, buffers))
+    signal = len(own) == 3
+    if signal:  # channels are along the last axis of what is no image
+        x = low.add("Transpose", (x,), (own[0], own[2], own[1]), free=True)
+    out = low.add(text, (x,), low.graph.shapes[x], weights, buffers)
+    low.give(node, low.add("Transpose", (out,), own, free=True) if signal else out)
 
 
 # --- images ---------------------------------------------------------------------------------

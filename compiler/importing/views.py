@@ -87,6 +87,15 @@ def at_axes(step: Axis, strides: Sequence[int]) -> list[Axis]:
     return [Axis(b // a, a) for a, b in reversed(list(pairwise(points)))]
 
 
+def together(fine: list[Axis], order: list[int]) -> tuple[list[Axis], list[int]]:
+    """Axes of which one follows the other, both before and after, as one; the first stays apart."""
+    joined = {b for a, b in pairwise(order) if b == a + 1 and a}
+    kept = [i for i in range(len(fine)) if i not in joined]
+    groups = [list(range(i, j)) for i, j in pairwise([*kept, len(fine)])]
+    axes = [Axis(math.prod(fine[i].size for i in g), fine[g[-1]].stride) for g in groups]
+    return axes, [kept.index(i) for i in order if i not in joined]
+
+
 def made(graph: Graph, view: View, free: Sequence[int], module: str, place: str) -> int:
     """The number of a value that is a view, by operations that move entries.
 
@@ -169,7 +178,9 @@ class _Writer:
             points = sorted({stride, stride * size} | inside)
             if any(b % a for a, b in pairwise(points)):
                 raise Unsaid("entries are taken in steps that do not fit the axes")
-            fine += [Axis(b // a, a) for a, b in reversed(list(pairwise(points)))]
+            fine += [Axis(b // a, a) for a, b in reversed(list(pairwise(points)))] or [
+                Axis(1, stride)
+            ]
         by_stride = {f.stride: i for i, f in enumerate(fine) if f.size > 1}
         takes: dict[int, tuple[int, int]] = {}
         order = []
@@ -180,6 +191,9 @@ class _Writer:
                 raise Unsaid("entries are taken in steps that do not fit the axes")
             takes[at] = (start, start + step.size)
             order.append(at)
+        if all(takes[at] == (0, fine[at].size) for at in order):
+            fine, order = together(fine, order)
+            takes = {at: (0, fine[at].size) for at in order}
         self.take(fine, takes, first, order, shape)
         if self.shape != shape:
             self.reshape(shape)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from modnorm.adopting.execute import execute
 from modnorm.adopting.trace import Trace
@@ -26,18 +25,13 @@ def recipe(trace: Trace, number: int) -> Recipe:
     if labels is None or not labels.is_affine:
         raise Unsaid("a weight is put together in a way that no file can say")
     name = trace.parameter(labels.offset)
-    stored = next(
-        v.leaf for v in trace.values
-        if v.leaf is not None and v.weight is not None and v.weight.offset == trace.starts[name]
-        and tuple(v.leaf.shape) == trace.shapes[name]
-    ) if value.leaf is None else value.leaf  # fmt: skip
     shape = [n for n in labels.shape if n > 1]
     strides = [s for n, s in zip(labels.shape, labels.stride, strict=True) if n > 1]
     offset = labels.offset - trace.starts[name]
     own = trace.shapes[name]
     found = located(name, own, offset, shape, strides)
     if value.leaf is None:
-        found = computed(trace, number, stored, offset, found)
+        found = computed(trace, number, offset, found)
     return found
 
 
@@ -69,16 +63,20 @@ def located(
     raise Unsaid("the axes of a weight are put in an order that no file can say")
 
 
-def computed(trace: Trace, number: int, stored: Tensor, offset: int, found: Recipe) -> Recipe:
+def computed(trace: Trace, number: int, offset: int, found: Recipe) -> Recipe:
     """A recipe with what a value adds to its entries, or multiplies them by."""
     labels = trace.values[number].weight
     assert labels is not None
-    made = execute(trace, [number], {})[number].detach().double()
-    entries = (
-        stored.detach()
-        .double()
-        .reshape(-1)[labels.tensor().expand(labels.shape) - labels.offset + offset]
-    )
+    name, seed = trace.parameter(labels.offset), torch.Generator().manual_seed(0)
+    given = {  # other numbers, lest what is computed is the same by chance
+        v.number: torch.rand(v.shape, generator=seed) + 0.5
+        for v in trace.values
+        if v.leaf is not None and v.weight is not None
+    }
+    whole = given[stored(trace, name)]
+    made = execute(trace, [number], given)[number].detach().double()
+    at = labels.tensor().expand(labels.shape) - labels.offset + offset
+    entries = whole.double().reshape(-1)[at]
     if torch.equal(made, entries):
         return found
     more = made - entries
@@ -88,6 +86,17 @@ def computed(trace: Trace, number: int, stored: Tensor, offset: int, found: Reci
     if bool(((ratio / ratio.flatten()[0] - 1).abs() < 1e-5).all()):
         return ("mul", number_of(float(ratio.flatten()[0])), found)
     raise Unsaid("a weight is computed from parameters, as a weight norm is")
+
+
+def stored(trace: Trace, name: str) -> int:
+    """The number of the value that is a parameter, whole. Raises Unsaid where there is none."""
+    for value in trace.values:
+        if (
+            value.leaf is not None and value.weight is not None
+            and value.weight.offset == trace.starts[name] and value.shape == trace.shapes[name]
+        ):  # fmt: skip
+            return value.number
+    raise Unsaid(f"the parameter {name} is not read as a whole")
 
 
 def number_of(x: float) -> float | int:

@@ -24,6 +24,8 @@ class Renames:
         patterns = [re.escape(name).replace(r"\*", r"(\d+|\*)") for name in known]
         seen: dict[str, Label] = {}
         for rename in program.renames:
+            if not rename.weight:  # what no weight is made of
+                continue
             name = rename.weight
             if not any(re.fullmatch(pattern, name) for pattern in patterns):
                 hint = did_you_mean(name, known) or "the names are those of the model's state_dict"
