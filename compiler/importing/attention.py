@@ -15,7 +15,7 @@ from modnorm.importing.lower import Lowering, says
 from modnorm.importing.problems import Unsaid
 from modnorm.importing.scores import Scores, maker, scores_of
 from modnorm.importing.table import matrices
-from modnorm.importing.views import View, whole
+from modnorm.importing.views import View, unrepeated, whole
 
 FAR = -1e4
 """What is added to logits of keys that are not seen, or less."""
@@ -156,7 +156,7 @@ def attend(
     low: Lowering, node: Node, q: View, k: View, v: View, options: list[str],
     mask: int | None = None,
 ) -> None:  # fmt: skip
-    views = [q, *(unrepeated(x) for x in (k, v))]
+    views = [q, *(unrepeated(x)[0] for x in (k, v))]
     args = [low.made(x, name) for x, name in zip(views, "qkv", strict=True)]
     if mask is not None:
         args.append(low.number(mask))
@@ -164,16 +164,3 @@ def attend(
     out = low.add(text, tuple(args), (*q.shape[:-1], v.shape[-1]))
     shape = low.trace.values[node.outputs[0]].shape
     low.views[node.outputs[0]] = whole(low.graph, out, shape)
-
-
-def unrepeated(x: View) -> View:
-    """Keys or values without copies of heads that stand side by side."""
-    first = x.index[:, :, 0, 0]
-    count = torch.unique(first[0]).numel()
-    if count == x.shape[1]:
-        return x
-    times = x.shape[1] // count
-    own = x.index[:, ::times]
-    if not torch.equal(own.repeat_interleave(times, 1), x.index):
-        raise Unsaid("heads of keys that are repeated in another order than groups have")
-    return View(x.base, own)

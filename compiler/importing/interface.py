@@ -15,7 +15,7 @@ import modnorm.importing.attention
 import modnorm.importing.recurrent  # noqa: F401 (they declare what they write down)
 from modnorm.adopting.flow import find_outputs
 from modnorm.adopting.plan import traced
-from modnorm.adopting.trace import Trace, unwrapped
+from modnorm.adopting.trace import DROPOUTS, Trace, unwrapped
 from modnorm.graph.renames import Recipe
 from modnorm.importing.graph import Given
 from modnorm.importing.lower import Lowering
@@ -26,7 +26,11 @@ from modnorm.importing.text import Writer
 from modnorm.importing.verify import compare, compiled
 from modnorm.importing.weights import names_in
 from modnorm.kernels.checkpoint import load_checkpoint
+from modnorm.kernels.state import some
 from modnorm.syntax.words import KEYWORDS
+
+DRAWS = frozenset("bernoulli rand rand_like randn randn_like normal uniform".split())
+"""Operations that draw random numbers."""
 
 
 def import_model(model: nn.Module, example: Any, name: str | None = None) -> str:
@@ -70,14 +74,17 @@ def attempt(model: nn.Module, example: Any, trace: Trace, title: str, free: str)
     inputs = given(model, example, trace, free)
     lengths = sorted({n for g in inputs.values() for n, s in zip(g.shape[1:], g.sizes[1:],
                       strict=True) if isinstance(s, str)})  # fmt: skip
-    low = Lowering(trace, inputs, lengths, buffers_of(model, trace))
+    trained = {p for own in trace.names.values() for p in own if is_trained(model, p)}
+    frozen = frozenset(p for own in trace.names.values() for p in own) - trained
+    low = Lowering(trace, inputs, lengths, buffers_of(model, trace), frozen)
     graph = low.run()
     if low.parts:
         raise ImportFailed(
             "parts of the model have no words in the language:", tuple(dict.fromkeys(low.parts))
         )
     built = build(graph)
-    text = Writer(graph, built, title).text()
+    notes = "".join(f"# {line}\n" for line in left_out(model, example, trace))
+    text = notes + Writer(graph, built, title).text()
     module = compiled(text)
     found = renames(built, [w.name for w in module.PLAN])
     made = getattr(module, module.MODEL)()
@@ -92,6 +99,27 @@ def attempt(model: nn.Module, example: Any, trace: Trace, title: str, free: str)
         )
     text += f"\n{found.text}" if found.text else ""
     return text + "".join(f'rename "" = "{name}"\n' for name in spare)
+
+
+def is_trained(model: nn.Module, name: str) -> bool:
+    return model.get_parameter(name).requires_grad
+
+
+def left_out(model: nn.Module, example: Any, trace: Trace) -> list[str]:
+    """What a run in train mode draws by chance and one in eval mode shows nothing of, in words."""
+    model.train()
+    try:
+        other, _ = traced(model, example)
+    finally:
+        model.eval()
+    kept = {n.module for n in trace.nodes if n.name == "dropout"}
+    found = [
+        n for n in other.nodes
+        if (n.name in DROPOUTS | DRAWS and n.module not in kept)
+        or (n.name == "scaled_dot_product_attention" and float(n.argument("dropout_p", 0.0)))
+    ]  # fmt: skip
+    where = list(dict.fromkeys(n.module or "the model" for n in found))
+    return [f"Left out: what is drawn by chance in training in {some(where)}."] if where else []
 
 
 def unread(state: Mapping[str, Tensor], made: Mapping[str, Recipe]) -> list[str]:

@@ -17,8 +17,8 @@ from modnorm.importing.functions import Function, active, find_functions
 from modnorm.importing.graph import Given, Graph, Step
 from modnorm.importing.problems import Part, Unsaid
 from modnorm.importing.scores import scores_of
-from modnorm.importing.views import View, made, whole
-from modnorm.importing.weights import recipe, stored
+from modnorm.importing.views import View, made, unrepeated, whole
+from modnorm.importing.weights import names_in, recipe, stored
 
 Say = Callable[["Lowering", Node], None]
 SAYS: dict[str, Say] = {}
@@ -48,6 +48,7 @@ class Lowering:
         inputs: Mapping[int, Given],
         free: Sequence[int],
         buffers: Mapping[int, str],
+        frozen: frozenset[str] = frozenset(),
     ) -> None:
         self.trace, self.graph, self.free = trace, Graph(), tuple(free)
         self.parts: list[Part] = []
@@ -58,7 +59,7 @@ class Lowering:
         self.readers: dict[int, list[Node]] = {}
         self.at = trace.nodes[0] if trace.nodes else None
         self.tables = {recipe(trace, n.inputs[0]) for n in trace.nodes if n.name == "embedding"}
-        self.buffers = dict(buffers)
+        self.buffers, self.frozen = dict(buffers), frozen
         for number, given in inputs.items():
             self.views[number] = whole(self.graph, self.graph.give(given))
         self.batch = next((g.shape[0] for g in inputs.values() if g.shape), 1)
@@ -153,8 +154,10 @@ class Lowering:
             axis, rank = found.axis, len(view.shape)
             if axis != rank - 2:
                 view = View(view.base, view.index.movedim(axis, rank - 2))
+            view, times = unrepeated(view) if rank == 4 else (view, 1)
             x = self.made(view)
             index = whole(self.graph, self.add(found.text, (x,), view.shape)).index
+            index = index.repeat_interleave(times, 1)
             if axis != rank - 2:
                 index = index.movedim(rank - 2, axis)
             self.views[number] = View(len(self.graph.shapes) - 1, index)
@@ -276,6 +279,11 @@ class Lowering:
         node = self.at
         assert node is not None
         where = node.module if module is None else module
+        stay = {name in self.frozen for x in weights for name in names_in(x)}
+        if len(stay) > 1:
+            raise Unsaid("weights of one operation of which some are frozen and others not")
+        if stay == {True}:
+            text = f"tare({text}, 0)"
         step = Step(text, args, weights, buffers, where, node.place, free)
         return self.graph.new(step, tuple(shape))
 
@@ -337,6 +345,8 @@ class Lowering:
             return False
         if any(self.constant(n) is None for n in slots[1:]):
             return False
+        if len(slots) > 1 and self.trace.values[slots[0]].weight is not None:
+            return False  # rows of a table
         view = self.view(slots[0])
         given: dict[int, Tensor] = {slots[0]: view.index}
         try:

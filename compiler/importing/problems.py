@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -14,8 +16,10 @@ class Part:
     what: str
 
     def __str__(self) -> str:
-        where = self.module or "the model"
-        return f"{where}{f' ({self.place})' if self.place else ''}: {self.what}"
+        where, place = self.module or "the model", self.place
+        for folder in (f"{Path.cwd()}/", *(f"{path}/" for path in sys.path if path)):
+            place = place.removeprefix(folder)
+        return f"{where}{f' ({place})' if place else ''}: {self.what}"
 
 
 class ImportFailed(Exception):

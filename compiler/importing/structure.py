@@ -84,6 +84,7 @@ class _Builder:
         self.names: dict[object, str] = {}
         self.uses: dict[tuple[Recipe, ...], int] = {}
         self.consumers: dict[int, int] = {}
+        self.pinned = set[int]()
         live = self.ancestors(graph.outputs.values())
         for number in live:
             step = self.steps.get(number)
@@ -93,6 +94,29 @@ class _Builder:
                 self.uses[step.weights] = self.uses.get(step.weights, 0) + 1
             for read in set(step.args):
                 self.consumers[read] = self.consumers.get(read, 0) + 1
+        self.pin(live)
+
+    def pin(self, live: set[int]) -> None:
+        """Find what several places take that depend on the main input, and that does not.
+
+        It is computed once, under a name: up to where the ways to those places part.
+        """
+        moving = {self.main}
+        for n in sorted(live, key=self.order):
+            if n in self.steps and moving.intersection(self.steps[n].args):
+                moving.add(n)
+        fixed = {n for n in live - moving if n in self.steps and self.steps[n].args}
+        ends: dict[int, set[tuple[int, int]]] = {n: set() for n in fixed}
+        readers: dict[int, set[int]] = {n: set() for n in fixed}
+        for n in sorted(live, key=self.order, reverse=True):
+            for at, arg in enumerate(self.steps[n].args if n in self.steps else ()):
+                if arg in fixed:
+                    ends[arg] |= {(n, at)} if n in moving else ends[n]
+                    readers[arg].add(n)
+        for n in fixed:
+            parts = any(r in moving or ends[r] != ends[n] for r in readers[n])
+            if len(ends[n]) > 1 and parts and not self.steps[n].free:
+                self.pinned.add(n)
 
     def ancestors(self, numbers: Iterable[int], stop: Iterable[int] = ()) -> set[int]:
         """The values that some are made of, themselves with them, up to others."""
@@ -161,7 +185,7 @@ class _Builder:
         region = self.depends(number, env)
         if not region:
             return self.closed(number, prefix)
-        cuts = self.cuts(number, env, region)
+        cuts = self.gathered(self.cuts(number, env, region), env)
         stages = []
         before: Env = env
         for cut in cuts:
@@ -185,6 +209,19 @@ class _Builder:
         while (number := above.get(number, -1)) != -1:
             found.append(number)
         return found[::-1]
+
+    def gathered(self, cuts: list[int], env: Env) -> list[int]:
+        """Cuts, without those inside of a module before an operation of several values in it, of
+        which the others do not depend on what is at hand: they stand beside these."""
+        kept: list[int] = []
+        for i, cut in enumerate(cuts):
+            step = self.steps[cut]
+            alone = len(step.args) > 1 and step.text not in ("+", "*") and step.module
+            if alone and i and all(a == cuts[i - 1] or not self.depends(a, env) for a in step.args):
+                while kept and f"{self.steps[kept[-1]].module}.".startswith(f"{step.module}."):
+                    kept.pop()
+            kept.append(cut)
+        return kept
 
     def grouped(self, stages: Sequence[tuple[int, Env, str]], prefix: str) -> Expr:
         """Stages in the modules that they are of."""
@@ -359,15 +396,23 @@ class _Builder:
             return self.word(number)
         if number in self.names:
             return Word(self.names[number], shared=True)
-        inputs = [n for n in self.ancestors([number]) if n in self.graph.inputs]
+        pins = self.pinned - {number}
+        above = self.ancestors([number], pins)
+        before = [n for n in above if n in pins]
+        inputs = [n for n in above if n in self.graph.inputs]
         main = inputs[0] if len(inputs) == 1 else -1
         env: dict[int, Expr] = {n: Word(self.graph.inputs[n].name) for n in inputs}
-        if main >= 0:
-            env = {main: IDENTITY}
-        twice = self.consumers.get(number, 0) > 1
+        env |= {n: self.closed(n, "") for n in before}
+        if not inputs and len(before) == 1:
+            main = before[0]
+        elif not inputs and not before:  # made of parameters alone
+            env = {n: self.word(n) for n in above if not self.steps[n].args}
+        start: Expr = IDENTITY
+        if main >= 0 and len(env) == 1:
+            start, env = env[main], {main: IDENTITY}
+        twice = number in self.pinned
         found = self.expr(number, env, "" if twice else prefix)
-        if main >= 0:
-            found = chain(Word(self.graph.inputs[main].name), found)
+        found = chain(start, found)
         if not twice:
             return found
         name = self.fresh(lca(self.steps[n].module for n in self.depends(number, env)))

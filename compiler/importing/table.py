@@ -112,10 +112,13 @@ def beside(module: str, name: str) -> str:
 # --- tables ---------------------------------------------------------------------------------
 
 
-@says("embedding")
+@says("embedding", "index", "index_select")
 def embedding(low: Lowering, node: Node) -> None:
-    weight, index = (n for _, n in node.slots())
-    rows, dim = low.trace.values[weight].shape
+    weight, index, *more = (n for _, n in node.slots())
+    shape = low.trace.values[weight].shape
+    if more or low.trace.values[weight].weight is None or len(shape) != 2:
+        raise Unsaid(f"{node.name} has no counterpart in the language")
+    rows, dim = shape
     found = recipe(low.trace, weight)
     places = low.constant(index)
     if places is None:
@@ -336,9 +339,9 @@ for _name in ONE:
         says(_name)(one_entry)
 
 
-@says("dropout", "feature_dropout", "native_dropout")
+@says("dropout", "feature_dropout", "alpha_dropout")
 def dropout(low: Lowering, node: Node) -> None:
-    p = float(node.args[1])
+    p = float(node.args[1]) if node.name == "dropout" else 0.0
     view = low.view(node.inputs[0])
     low.views[node.outputs[0]] = low.each(node.inputs[0], f"Dropout({written(p)})") if p else view
 
@@ -369,15 +372,31 @@ def affine_of(low: Lowering, node: Node) -> tuple[Recipe, ...] | None:
     return None if len(found) == 1 else found
 
 
+def of_image(low: Lowering, number: int) -> View | None:
+    """A view of an image with its channels last."""
+    view = low.view(number)
+    own = low.graph.shapes[view.base]
+    if len(own) != 4:
+        return None
+    turned = whole(low.graph, view.base).index.permute(0, 2, 3, 1)
+    return view if torch.equal(turned, view.index) else None
+
+
 @says("layer_norm", "native_layer_norm")
 def layer_norm(low: Lowering, node: Node) -> None:
     shape = node.argument("normalized_shape")
     if len(shape) != 1:
         raise Unsaid(f"a layer norm over {len(shape)} axes")
-    base, back = low.along_last(node.refs(0)[0])
-    own, eps = low.graph.shapes[base], float(node.argument("eps", 1e-5))
+    eps = float(node.argument("eps", 1e-5))
     options = [f"eps = {small(eps)}"] if eps != 1e-5 else []
-    weights = affine_of(low, node)
+    weights, image = affine_of(low, node), of_image(low, node.refs(0)[0])
+    if image is not None and weights:
+        text = f"LayerNorm({', '.join(['1', *options])})"
+        out = low.add(text, (image.base,), low.graph.shapes[image.base], weights)
+        low.views[node.outputs[0]] = View(out, image.index)
+        return
+    base, back = low.along_last(node.refs(0)[0])
+    own = low.graph.shapes[base]
     if weights is None:
         text = f"Standardize({', '.join([*options] if options else ['eps = 1e-05'])})"
         out = low.add(text, (base,), own)

@@ -66,11 +66,15 @@ class Writer:
 
     def named(self, part: Named, scope: Scope) -> str:
         """The name under which a part is defined."""
+        if isinstance(part.body, Named):
+            return self.named(part.body, scope)
         local = is_plain(part.body)
         known = scope.bound if local else self.defs
         stem = re.sub(r"\W", "_", part.name)
         if stem[:1].isdigit() or not stem:
             stem = f"part_{stem}"
+        if stem in KEYWORDS.values():
+            stem += "_"
         number = 1
         while True:
             name = stem if number == 1 else f"{stem}_{number}"

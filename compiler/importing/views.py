@@ -49,6 +49,18 @@ def is_whole(graph: Graph, view: View) -> bool:
     )
 
 
+def unrepeated(x: View) -> tuple[View, int]:
+    """Heads, along axis 1, without copies that stand side by side, and how many of each there are.
+
+    Raises Unsaid where they are repeated in another order.
+    """
+    times = x.shape[1] // torch.unique(x.index[0, :, 0, 0]).numel()
+    own = x.index[:, ::times]
+    if not torch.equal(own.repeat_interleave(times, 1), x.index):
+        raise Unsaid("heads that are repeated in another order than groups have")
+    return View(x.base, own), times
+
+
 def axes_of(index: Tensor) -> list[list[Axis]]:
     """Each axis of an index as steps, the longest first. Raises Unsaid where they are irregular."""
     found = []
@@ -87,9 +99,28 @@ def at_axes(step: Axis, strides: Sequence[int]) -> list[Axis]:
     return [Axis(b // a, a) for a, b in reversed(list(pairwise(points)))]
 
 
-def together(fine: list[Axis], order: list[int]) -> tuple[list[Axis], list[int]]:
-    """Axes of which one follows the other, both before and after, as one; the first stays apart."""
-    joined = {b for a, b in pairwise(order) if b == a + 1 and a}
+def ends_of(shape: Sequence[int], fine: list[Axis], order: list[int]) -> set[int]:
+    """The axes with which those of a shape begin."""
+    found, at = set[int](), 0
+    for n in shape:
+        if n == 1:
+            continue
+        found.add(order[at])
+        size = 1
+        while size < n:
+            size *= fine[order[at]].size
+            at += 1
+    return found
+
+
+def together(
+    fine: list[Axis], order: list[int], first: set[int]
+) -> tuple[list[Axis], list[int]]:  # fmt: skip
+    """Axes of which one follows the other, both before and after, as one.
+
+    first: those with which an axis begins that is wanted.
+    """
+    joined = {b for a, b in pairwise(order) if b == a + 1 and a and b not in first}
     kept = [i for i in range(len(fine)) if i not in joined]
     groups = [list(range(i, j)) for i, j in pairwise([*kept, len(fine)])]
     axes = [Axis(math.prod(fine[i].size for i in g), fine[g[-1]].stride) for g in groups]
@@ -192,7 +223,7 @@ class _Writer:
             takes[at] = (start, start + step.size)
             order.append(at)
         if all(takes[at] == (0, fine[at].size) for at in order):
-            fine, order = together(fine, order)
+            fine, order = together(fine, order, ends_of(shape, fine, order))
             takes = {at: (0, fine[at].size) for at in order}
         self.take(fine, takes, first, order, shape)
         if self.shape != shape:

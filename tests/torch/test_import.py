@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import modnorm
+from modnorm.cli import cli
 
 
 class Attention(nn.Module):
@@ -136,3 +140,107 @@ def test_checkpoints_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match=r"norm\.LayerNorm\.bias\.weight has the shape \(24,\)"):
         other.load_checkpoint(state | {"norm.bias": torch.zeros(5)})
     assert all(torch.equal(x, before[name]) for name, x in other.state_dict().items())
+
+
+class Chance(nn.Module):
+    """Attention with dropout inside of it, and a frozen table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 8)
+        self.attention = nn.MultiheadAttention(8, 2, dropout=0.2, batch_first=True)
+        self.table.weight.requires_grad_(False)
+
+    def forward(self, tokens: Tensor) -> Any:
+        x = self.table(tokens)
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+def test_chance_inside_of_attention_is_said_to_be_left_out() -> None:
+    text = modnorm.import_model(Chance(), torch.randint(9, (2, 5)))
+    assert text.startswith("# Left out: what is drawn by chance in training in attention.\n")
+    layers = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.2))
+    text = modnorm.import_model(layers, torch.randn(2, 4))
+    assert "# Left out" not in text
+    assert "Dropout(1/5)" in text
+
+
+def test_frozen_weights_stay_frozen() -> None:
+    plan = modnorm.load(modnorm.import_model(Chance(), torch.randint(9, (2, 5)))).PLAN
+    assert [w.atom for w in plan if not w.target] == ["Embed"]
+
+
+def test_another_length() -> None:
+    """A length of the example is no part of what is written."""
+    model = moved(LanguageModel).eval()
+    text = modnorm.import_model(model, torch.randint(31, (2, 7)), name="Net")
+    other = modnorm.load(text).Net().eval()
+    other.load_checkpoint(model.state_dict())
+    tokens = torch.randint(31, (3, 5))
+    assert (other(tokens) - model(tokens)).abs().max() <= 1e-5 * model(tokens).abs().max()
+
+
+def test_example_that_shows_nothing_of_a_weight_norm() -> None:
+    """What equals its parameter at the beginning only is not taken for it."""
+    model = nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))
+    with pytest.raises(modnorm.ImportFailed, match="as a weight norm is"):
+        modnorm.import_model(model, torch.randn(2, 4))
+
+
+OWN = """
+import torch
+from torch import nn
+
+def model():
+    return nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+
+class Sum(nn.Module):
+    def forward(self, x):
+        return x.cumsum(-1)
+
+def sums():
+    return nn.Sequential(nn.Linear(8, 8), Sum())
+
+def batch():
+    return torch.randn(3, 8)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "own_import", raising=False)
+    (tmp_path / "own_import.py").write_text(OWN)
+    return tmp_path
+
+
+def run(*words: str) -> Any:
+    return CliRunner().invoke(cli, ["import", *words])
+
+
+def test_command(folder: Path) -> None:
+    words = ("own_import:model", "--example", "own_import:batch", "-o", "own.mod")
+    for _ in range(2):  # what it has written may be written over
+        done = run(*words)
+        assert done.exit_code == 0, done.output
+    assert len(modnorm.load("own.mod").PLAN) == 4
+    (folder / "own.mod").write_text("# mine\n")
+    assert run(*words).exit_code == 1
+    assert (folder / "own.mod").read_text() == "# mine\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("own_import:sums", "--example", "own_import:batch"), "  1 (own_import.py:10): cumsum"),
+        (("own_import:model",), "give --example MODULE:FUNCTION"),
+        (("hf:none.json",), "none.json is no configuration"),
+        (("own_import:batch", "--example", "own_import:batch"), "which is no torch.nn.Module"),
+    ],
+)
+def test_command_refuses(folder: Path, words: tuple[str, ...], said: str) -> None:
+    done = run(*words, "-o", "out.mod")
+    assert done.exit_code == 1
+    assert said in done.output
+    assert not (folder / "out.mod").exists()
