@@ -8,8 +8,9 @@
     modnorm.transfer("gpt.mod", vary={"blocks": [2, 4]})   # how the best learning rate drifts
     modnorm.adopt(model, example, lr=0.3)           # an optimizer for a model written in PyTorch
     modnorm.audit(model, optimizer, example)        # what an optimizer takes for what it is not
+    modnorm.import_model(model, example)            # the `.mod` text of a model written in PyTorch
 
-Nothing here imports torch before a model is loaded, adopted or audited.
+Nothing here imports torch before a model is loaded, adopted, audited or imported.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
         report,
         transfer,
     )
+    from modnorm.importing.interface import import_model
+    from modnorm.importing.problems import ImportFailed
 
 __version__ = "0.1.0"
 
@@ -51,6 +54,7 @@ __all__ = [
     "CheckError",
     "DataError",
     "Explained",
+    "ImportFailed",
     "ModnormError",
     "MonitorError",
     "Report",
@@ -62,6 +66,7 @@ __all__ = [
     "check",
     "compile",
     "explain",
+    "import_model",
     "load",
     "load_plan",
     "read_monitor",
@@ -75,6 +80,8 @@ ADOPTING = {
     "AuditError": "modnorm.adopting.problems",
     "adopt": "modnorm.adopting.interface",
     "audit": "modnorm.adopting.audit",
+    "ImportFailed": "modnorm.importing.problems",
+    "import_model": "modnorm.importing.interface",
     "load_plan": "modnorm.adopting.plan",
 }
 """What needs torch at once, and where it is."""

@@ -1,4 +1,4 @@
-"""The command line: `modnorm compile`, `report`, `explain`, `check`, `transfer` and `audit`.
+"""The command line: `modnorm compile`, `report`, `explain`, `check`, `transfer`, `audit`, `import`.
 
 Everything but click is imported by the command that needs it.
 """
@@ -21,6 +21,7 @@ from modnorm.adopting.options import AuditOptions
 from modnorm.codegen.options import CompileOptions
 from modnorm.command_line import expect_only, mod_file, rates_of, takes
 from modnorm.console import emit, is_colored, quiet, say, sentence, show, tell
+from modnorm.importing.options import ImportOptions
 from modnorm.measure.options import CheckOptions
 from modnorm.options import ModelOptions, declared
 from modnorm.report.options import ReportOptions
@@ -82,6 +83,7 @@ def _failed(error: Exception) -> Failed | None:
     from modnorm.adopting.problems import AuditError
     from modnorm.data.fetch import DataError
     from modnorm.diagnostics import Diagnostic, InternalError, ModnormError
+    from modnorm.importing.problems import ImportFailed
     from modnorm.measure.problems import CheckError
     from modnorm.report.output import CannotWrite
     from modnorm.report.unusable import Unusable
@@ -93,6 +95,9 @@ def _failed(error: Exception) -> Failed | None:
             AuditError() | CannotWrite() | CheckError() | DataError() | InternalError() | Unusable()
         ):
             return Failed(sentence(f"error: {error}"))
+        case ImportFailed():
+            first, *places = str(error).splitlines()
+            return Failed("".join(map(sentence, (f"error: {first}", *places))))
         case RecursionError():
             deep = Diagnostic("E104", "the model is nested too deeply to compile")
             return Failed(_rendered([deep]))
@@ -122,6 +127,7 @@ def cli() -> None:
       modnorm check gpt.mod                        runs the model: what is against what is said
       modnorm transfer gpt.mod --vary d_embed=32,64,128   where the best learning rate is
       modnorm audit own:model --optimizer own:optimizer   does the optimizer fit the model?
+      modnorm import own:model --example own:batch -o own.mod   a PyTorch model as a .mod file
     """
 
 
@@ -366,6 +372,41 @@ def audit(model: str, options: AuditOptions) -> None:
     work.write(rendered(found, work.form, *work.look))
     if found.findings:
         raise Failed(sentence(f"error: {plural(len(found.findings), 'finding')}"))
+
+
+@cli.command("import", short_help="Write the .mod file of a model that is written in PyTorch.")
+@click.argument("model", metavar="MODULE:FACTORY")
+@takes(ImportOptions)
+def import_(model: str, options: ImportOptions) -> None:
+    """Run a model that is written in PyTorch once, and write it down in the language of .mod files:
+    what it computes, and by `rename` which tensors of its checkpoint are its weights. What is
+    written is compiled and compared with the model before it is kept. Exits with status 1, and a
+    list of the places, where parts of the model have no words in the language.
+
+    FACTORY, a function of a module that is here or installed, returns the model; hf:CONFIG.json is
+    a configuration of a family that transformers has.
+
+    \b
+    Examples:
+      modnorm import own:model --example own:batch -o own.mod
+      modnorm import hf:config.json -o gpt.mod
+    """
+    from modnorm.importing.command import imported
+    from modnorm.report.output import expect_writable
+
+    gc.enable()
+    output = None if options.output == "-" else options.output
+    if output is not None:
+        expect_writable(output, source={}, force=options.force)
+    text = imported(model, options)
+    if output is None:
+        emit(text)
+        return
+    from modnorm.codegen.signature import signed
+    from modnorm.report.output import write_all
+
+    write_all({output: signed(text, "python")}, source={}, force=options.force)
+    tell(f"{output}: gives what {model} gives, to 1e-5 of the largest output")
 
 
 def main() -> NoReturn:

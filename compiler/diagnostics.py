@@ -201,6 +201,7 @@ CODES: dict[str, str] = {
     "E307": "a mass that cannot be",
     "E308": "Unembed without a shared Embed",
     "E309": "a bond whose formula breaks its declared sensitivity",
+    "E310": "a rename that cannot be",
     # shapes
     "E401": "sizes that do not fit",
     "E402": "a value of the wrong shape or type",

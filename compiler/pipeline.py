@@ -17,6 +17,7 @@ from modnorm.passes.losses import Loss
 from modnorm.passes.masses import Masses
 from modnorm.passes.pixels import PixelsLeft
 from modnorm.passes.program import Hook, ModelInput, Pass, Program, run_passes
+from modnorm.passes.renames import Renames
 from modnorm.passes.sensitivity import Sensitivities
 from modnorm.passes.shapes import Shapes
 from modnorm.passes.sharpness import SharpnessPass
@@ -34,6 +35,7 @@ ANALYSIS: tuple[Pass, ...] = (
     Targets(),
     SharpnessPass(),
     Counts(),
+    Renames(),
     Warnings(),
     PixelsLeft(),
 )
@@ -118,6 +120,7 @@ def _analyse(
                 found.params,
                 tuple(ModelInput(i.name, i.type, i.span) for i in found.inputs),
                 found.tree,
+                found.renames,
             )
             program = run_passes(program, passes, diagnostics, hook)
     except RecursionError:

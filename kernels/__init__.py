@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .adam import NormedAdam
+    from .checkpoint import load_checkpoint
     from .dualized import DualizedOptimizer
     from .monitor import Monitor
     from .optimizer import NormedOptimizer
@@ -32,11 +33,13 @@ __all__ = [
     "Plan",
     "Rule",
     "Weight",
+    "load_checkpoint",
     "plan_hash",
     "residual_stream",
 ]
 PARTS = (
     *("streams", "weight", "plan", "rule", "optimizer", "dualized", "adam", "sgd", "monitor"),
+    "checkpoint",
     *("launch", "polar_launch", "sharded"),  # move weights on a GPU or of DTensors, once imported
 )
 

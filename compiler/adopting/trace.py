@@ -345,6 +345,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name in DROPOUTS and len(args) > 2:
             own = (*args[:2], False, *args[3:])
         out = func(*own, **kwargs)
+        if name in DROPOUTS and out is args[0] and float(args[1]):  # which is noted all the same
+            out = args[0].view_as(args[0])
         self.note(func, own, kwargs, leaves, values, out)
         return out
 
@@ -525,7 +527,7 @@ def named_tensors(out: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from named_tensors(x, f"{name}.{i}" if name else str(i))
 
 
-OWN = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+OWN = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
 
 def place() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import shlex
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
@@ -15,6 +16,7 @@ from modnorm.codegen.plan import has_layouts, plan_text, streams_text
 from modnorm.codegen.signature import signed
 from modnorm.diagnostics import Diagnostic, Diagnostics, InternalError
 from modnorm.graph.numbers import show
+from modnorm.graph.renames import Recipe
 from modnorm.kernels import tiles
 from modnorm.ops.types import Size
 from modnorm.passes.hoist import Hoist
@@ -61,7 +63,9 @@ IMPORTS = (
 """What a file imports of the runtime that is not in it."""
 STREAMS = "streams"
 """The section that tables of residual streams need."""
-BASE = ("schemes", STREAMS, "weight", "plan")
+CHECKPOINT = "checkpoint"
+"""The section that renames need."""
+BASE = ("schemes", STREAMS, "weight", CHECKPOINT, "plan")
 """The sections that a plan needs."""
 STREAM_NOTE = """\
 # How far the end of a residual stream moves with the sum behind each of its branches. Norms alone
@@ -81,6 +85,7 @@ SUBCLASSES = [
     for kind, words in KINDS.items()
 ]
 TABLES = ("PLAN", "PLAN_HASH", "MODEL", "INPUTS")
+RENAMES = "RENAMES"
 
 
 def generate(
@@ -118,18 +123,21 @@ def _generate(program: Program, device: str, diagnostics: Diagnostics, standalon
     streams = streams_text(lean)
     if not streams:
         core.remove(STREAMS)
+    if not program.renames:
+        core.remove(CHECKPOINT)
     runtime = _runtime()
     # A file's names are the same in both forms, and with and without kernels.
     taken = {name for part in (*core, *sections.ON_GPU) for name in sections.defines(part)}
     lines = _import_lines((*core, *sections.ON_GPU))
     taken.update(sections.bindings(ast.parse("\n".join([FUTURE, *lines, *IMPORTS, runtime]))))
-    made = model(lean, taken.union(TABLES, streams))
+    made = model(lean, taken.union(TABLES, streams, [RENAMES]))
     _warn(program, made, diagnostics)
     plan, inputs = (
         _plan(lean, made.name, device, [*streams.values()]),
         _inputs(program, made.name, made.inputs),
     )
-    parts = [_rule("Model"), runtime, inputs, made.text]
+    renames = [_renames(program)] if program.renames else []
+    parts = [_rule("Model"), runtime, inputs, *renames, made.text]
     used = _mentioned(ast.parse(runtime)) | _mentioned(made.tree)
     if standalone:
         on_gpu = () if device == "cpu" else sections.ON_GPU
@@ -149,6 +157,8 @@ def _generate(program: Program, device: str, diagnostics: Diagnostics, standalon
             runtime_imports.append("from modnorm.kernels import Layout")
         if streams:
             runtime_imports.append("from modnorm.kernels import residual_stream")
+        if program.renames:
+            runtime_imports.append("from modnorm.kernels import load_checkpoint")
         lines = dict.fromkeys((*MODEL_IMPORTS, *runtime_imports))
         used |= {line.split()[-1] for line in runtime_imports}
         parts = [
@@ -305,6 +315,22 @@ def _inputs(program: Program, model: str, names: Iterable[str]) -> str:
         bound = None if i.type.bound is None else _size(i.type.bound)
         rows.append(f'    Input("{name}", "{i.type.dtype}", {shape!r}, {bound!r}),')
     return "\n".join([f'MODEL = "{model}"', "INPUTS = (", *rows, ")"]).replace("'", '"')
+
+
+def _renames(program: Program) -> str:
+    """The table of what weights are made of in checkpoints of another model."""
+    rows = [f"    ({_recipe(r.weight)}, {_recipe(r.made)})," for r in program.renames]
+    head = "# What a checkpoint of another model has for weights: see load_checkpoint."
+    return "\n".join([head, f"{RENAMES} = (", *rows, ")"])
+
+
+def _recipe(made: Recipe) -> str:
+    """As it stands in Python."""
+    if isinstance(made, str):
+        return json.dumps(made)
+    if isinstance(made, tuple):
+        return f"({', '.join(map(_recipe, made))})"
+    return repr(made)
 
 
 def _size(size: Size) -> int | str:

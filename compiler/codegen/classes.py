@@ -33,6 +33,16 @@ LINE = 80
 """Longest construction of parts on one line."""
 
 
+LOADS = (
+    "    def load_checkpoint(self, state: Any) -> None:",
+    '        """Take the weights of the model that this is made of: `state` is its state_dict.\n',
+    "        KeyError and ValueError name the first tensor that is missing or does not fit.",
+    '        """',
+    "        load_checkpoint(self, state, RENAMES)",
+)
+"""The method of a model with renames."""
+
+
 class Model(NamedTuple):
     """The model's part of a generated file: its source, its class, and its inputs as called."""
 
@@ -259,6 +269,8 @@ class Classes:
         text += [f"        {line}" for line in held]
         text += ["", f"    def forward(self, {signature}) -> {out}:"]
         text += [f"        {line}".rstrip() for line in lines]
+        if loop is None and self.program.renames:
+            text += ["", *LOADS]
         return "\n".join(text)
 
     def local(self, path: str) -> str:

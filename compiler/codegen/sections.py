@@ -28,7 +28,7 @@ class Section(NamedTuple):
 
 
 SECTIONS = (
-    *(Section(name) for name in ("schemes", "streams", "weight", "plan", "polar")),
+    *(Section(name) for name in ("schemes", "streams", "weight", "checkpoint", "plan", "polar")),
     Section("spectral", "spectral"),
     Section("spectral_taps", "spectral_taps", "spectral"),
     Section("spectral_groups", "spectral_groups", "spectral_taps"),

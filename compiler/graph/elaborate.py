@@ -22,6 +22,7 @@ from modnorm.graph.modules import Module
 from modnorm.graph.names import Namespace, Resolver, build, mentions
 from modnorm.graph.numbers import FUNCTIONS, Impossible, checked, show, written
 from modnorm.graph.place import place
+from modnorm.graph.renames import Rename, evaluate
 from modnorm.graph.values import POISON, Frame, Poison, Value, describe, is_module, is_number
 from modnorm.ops.given import Given
 from modnorm.ops.types import Dtype, Size, Symbol, Tensor, declared
@@ -54,6 +55,7 @@ class Elaborated:
     params: Mapping[str, Value]
     inputs: tuple[InputValue, ...]
     tree: Module
+    renames: tuple[Rename, ...] = ()
 
 
 def elaborate(
@@ -77,6 +79,7 @@ def elaborate(
     params: dict[str, Value] = {}
     inputs: list[InputValue | None] = []
     body: Value = POISON
+    renames: tuple[Rename, ...] = ()
     try:
         for statement in main.statements:
             if isinstance(statement, tree.Param):
@@ -91,6 +94,7 @@ def elaborate(
             if known_input is not None:
                 given = Given(statement.name, index, known_input.type)
                 evaluator.inputs[id(statement)] = given
+        renames = evaluate(main, space, evaluator)
         if chosen is not None:
             body = evaluator.module(
                 evaluator.body(chosen.body, Frame(space)),
@@ -118,7 +122,7 @@ def elaborate(
     if placed is None:
         diagnostics.check()
         raise AssertionError("a mistake that was not reported")
-    return Elaborated(chosen.name, chosen.name_span, params, known, placed)
+    return Elaborated(chosen.name, chosen.name_span, params, known, placed, renames)
 
 
 def _choose(space: Namespace, model: str | None, diagnostics: Diagnostics) -> tree.Model | None:

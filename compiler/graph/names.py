@@ -26,6 +26,12 @@ PRELUDE = "nn"
 """The module of the library whose capital names need no import."""
 EMPTY: Mapping[str, Span] = {}
 
+OF_TENSORS = {
+    "part": 'part("TENSOR", start, end, dim = 0, every = n)',
+    "transposed": 'transposed("TENSOR")',
+}
+"""The functions that a `rename` may use, and how they are called."""
+
 KINDS = {
     tree.Param: "param",
     tree.Def: "definition",
@@ -123,7 +129,9 @@ def build(main: tree.File, resolver: Resolver, diagnostics: Diagnostics) -> Name
                         continue
                     other = of(target)
                     space.names[local] = (other, name, span)
-            elif claim(statement.name, statement.name_span):
+            elif not isinstance(statement, tree.Rename) and claim(
+                statement.name, statement.name_span
+            ):
                 space.own[statement.name] = statement
         for local, (other, name, span) in space.names.items():
             if space.find(local) is not None:
@@ -247,6 +255,9 @@ class _Checker:
                     self.body(statement.body, {}, statement.name)
                 case tree.Bond():
                     self.bond(statement)
+                case tree.Rename():
+                    known = dict.fromkeys(OF_TENSORS, statement.span)
+                    self.expression(statement.value, known, "")
                 case _:
                     pass
         self.diagnostics.extend(self.unknown.values())

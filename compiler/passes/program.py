@@ -12,6 +12,7 @@ from typing import ClassVar, Literal, Protocol
 from modnorm.diagnostics import Diagnostic, Diagnostics, Source, Span
 from modnorm.graph.dataflow import Region
 from modnorm.graph.modules import Assume, Module, Run, Stored, Tare
+from modnorm.graph.renames import Rename
 from modnorm.graph.values import Value
 from modnorm.ops.base import Atom, Sharpness
 from modnorm.ops.types import Real, Size, Tensor, Type
@@ -204,6 +205,7 @@ class Program:
     params: Mapping[str, Value]
     inputs: tuple[ModelInput, ...]
     tree: Module
+    renames: tuple[Rename, ...] = ()
     types: Mapping[int, tuple[Type, Type]] = field(default_factory=dict)
     streams: Streams = field(default_factory=Streams)
     masses: Mapping[int, Real] = field(default_factory=dict)

@@ -176,6 +176,10 @@ class Builder:
         ends, place = domain[0] if domain else (None, None)
         return tree.Bond(name, formals, formula, sensitivity, span, whole, ends, place)
 
+    def rename(self, children: list[Any]) -> tree.Rename:
+        keyword, token, value = children
+        return tree.Rename(self.string([token]), value, self.span(keyword).to(value.span))
+
     def domain(self, children: list[Any]) -> tuple[tuple[tree.Expr, tree.Expr], Span]:
         keyword, low, high, close = children
         return (low, high), self.span(keyword, close)

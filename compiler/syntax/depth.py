@@ -37,6 +37,7 @@ OUTER: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     tree.Def: lambda n: (n.body, *(f.default for f in n.formals if f.default)),
     tree.Shared: lambda n: (n.body,),
     tree.Model: lambda n: (n.body,),
+    tree.Rename: lambda n: (n.value,),
     tree.Bond: lambda n: (
         n.formula,
         *n.constants,

@@ -274,7 +274,18 @@ class Model:
     span: Span
 
 
-Statement: TypeAlias = ImportModule | ImportNames | Param | Input | Def | Shared | Bond | Model
+@dataclass(frozen=True)
+class Rename:
+    """`rename "weight" = what it is made of in a checkpoint`."""
+
+    weight: String
+    value: Expr
+    span: Span
+
+
+Statement: TypeAlias = (
+    ImportModule | ImportNames | Param | Input | Def | Shared | Bond | Model | Rename
+)
 
 
 @dataclass(frozen=True)

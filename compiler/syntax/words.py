@@ -17,6 +17,7 @@ STATEMENTS = {
     "SHARED": "shared",
     "BOND": "bond",
     "MODEL": "model",
+    "RENAME": "rename",
 }
 """The keywords that begin a statement."""
 
@@ -29,6 +30,7 @@ FORMS = {
     "SHARED": "shared NAME = Embed(vocab, d_embed)",
     "BOND": "bond NAME(x) = formula sensitivity 1",
     "MODEL": "model NAME = expression",
+    "RENAME": 'rename "WEIGHT" = "TENSOR"',
 }
 """How each statement is written."""
 

@@ -36,6 +36,7 @@ LAYERS = (
     ("data",),
     ("sweep",),
     ("adopting",),
+    ("importing",),
 )
 """The parts of the package, each of which may import those before it and itself.
 
@@ -236,7 +237,7 @@ ARGUMENTS = {
     "fmt": ["--check", GPT],
 }
 """A use of each command that is to work without torch."""
-NEED_TORCH = {"audit", "check", "transfer"}
+NEED_TORCH = {"audit", "check", "transfer", "import"}
 
 
 @pytest.mark.parametrize("command", sorted(set(cli.commands) - NEED_TORCH))

@@ -1,0 +1,1 @@
+"""From a model that was written in PyTorch to the text of a `.mod` file."""
