@@ -33,7 +33,7 @@ from modnorm.syntax.words import FORMS, KEYWORDS
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = (
     *("syntax", "ops", "graph", "passes", "codegen", "report", "report/html", "measure"),
-    *("data", "sweep", "adopting"),
+    *("data", "sweep", "adopting", "importing"),
 )
 BATCH, SEQ = Symbol(("batch",)), Symbol(("seq",))
 VALUE = Tensor("float", (BATCH, SEQ, 12), None, ("batch", "other", "channel"))
