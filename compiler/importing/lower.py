@@ -283,7 +283,7 @@ class Lowering:
         stay = {name in self.frozen for x in weights for name in names_in(x)}
         if len(stay) > 1:
             raise Unsaid("weights of one operation of which some are frozen and others not")
-        if stay == {True}:
+        if stay == {True} and not text.startswith("Unembed("):  # which has its table's mass
             text = f"tare({text}, 0)"
         step = Step(text, args, weights, buffers, where, node.place, free)
         return self.graph.new(step, tuple(shape))
