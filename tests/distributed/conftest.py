@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import atexit
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
 
 import pytest
 from torch import distributed
 from worlds import World
 
-if not (distributed.is_available() and distributed.is_gloo_available()):
+if not (
+    distributed.is_available() and distributed.is_gloo_available() and find_spec("transformers")
+):
     collect_ignore_glob = ["test_*"]
 
 
-@pytest.fixture(scope="session")
-def world() -> Iterator[Callable[[int], World]]:
-    """A world of so many ranks."""
-    known = dict[int, World]()
+@cache
+def started(count: int) -> World:
+    found = World(count)
+    atexit.register(found.close)
+    return found
 
-    def of(count: int) -> World:
-        if count not in known:
-            known[count] = World(count)
-        return known[count]
 
-    yield of
-    for one in known.values():
-        one.close()
+@pytest.fixture
+def world() -> Callable[[int], World]:
+    """A world of so many ranks, which stays for other tests."""
+    return started
