@@ -9,21 +9,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 import modnorm.importing.attention
 import modnorm.importing.recurrent  # noqa: F401 (they declare what they write down)
 from modnorm.adopting.flow import find_outputs
 from modnorm.adopting.operations import DROPOUTS
 from modnorm.adopting.plan import traced
-from modnorm.adopting.trace import Trace, unwrapped
+from modnorm.adopting.trace import Trace, called, unwrapped
 from modnorm.graph.renames import Recipe
 from modnorm.importing.graph import Given
 from modnorm.importing.lower import Lowering
 from modnorm.importing.names import renames
 from modnorm.importing.problems import ImportFailed
 from modnorm.importing.structure import build
-from modnorm.importing.text import Writer
+from modnorm.importing.text import Writer, wrapped
 from modnorm.importing.verify import compare, compiled
 from modnorm.importing.weights import names_in
 from modnorm.kernels.checkpoint import load_checkpoint
@@ -52,7 +52,15 @@ def import_model(model: nn.Module, example: Any, name: str | None = None) -> str
     """
     inner = unwrapped(model)
     with evaluated(inner), torch.enable_grad():
-        trace, _ = traced(inner, example)
+        try:
+            trace, _ = traced(inner, example)
+        except ValueError:
+            raise
+        except Exception as error:  # whatever a stranger's model raises
+            said = (str(error).strip().splitlines() or [""])[0]
+            raise ImportFailed(
+                f"the model, called with the example, raised {type(error).__name__}: {said}"
+            ) from error
         outputs = find_outputs(trace)
         trace.outputs = {n: v for n, v in trace.outputs.items() if v in outputs}
         if not trace.outputs:
@@ -84,7 +92,7 @@ def attempt(model: nn.Module, example: Any, trace: Trace, title: str, free: str)
             "parts of the model have no words in the language:", tuple(dict.fromkeys(low.parts))
         )
     built = build(graph)
-    notes = "".join(f"# {line}\n" for line in left_out(model, example, trace))
+    notes = "".join(wrapped(f"# {line}", "# ") + "\n\n" for line in left_out(model, example, trace))
     text = notes + Writer(graph, built, title).text()
     module = compiled(text)
     found = renames(built, [w.name for w in module.PLAN])
@@ -94,12 +102,36 @@ def attempt(model: nn.Module, example: Any, trace: Trace, title: str, free: str)
     rules = [*found.made.items(), *(("", name) for name in spare)]
     load_checkpoint(made, state, rules)
     read = {g.name: number for number, g in inputs.items()}
-    if differs := compare(made, model, example, read, list(graph.outputs)):
-        raise ImportFailed(
-            f"what was written gives other outputs: {differs}; nothing was written\n{text}"
-        )
+    shorter = shortened(model, example, inputs)
+    for call in [example] if shorter is None else [example, shorter]:
+        if differs := compare(made, model, call, read, list(graph.outputs)):
+            raise ImportFailed(
+                f"what was written gives other outputs: {differs}; nothing was written\n{text}"
+            )
     text += f"\n{found.text}" if found.text else ""
     return text + "".join(f'rename "" = "{name}"\n' for name in spare)
+
+
+def shortened(model: nn.Module, example: Any, inputs: Mapping[int, Given]) -> Any:
+    """The example with sequences of free length shorter by one; None where a model takes none."""
+    leaves, spec = tree_flatten(example)
+    numbers = [i for i, x in enumerate(leaves) if isinstance(x, Tensor)]
+    changed = False
+    for number, given in inputs.items():
+        at = numbers[number]
+        for axis, size in enumerate(given.sizes[1:], 1):
+            if isinstance(size, str) and leaves[at].shape[axis] > 2:
+                leaves[at] = leaves[at].narrow(axis, 0, leaves[at].shape[axis] - 1)
+                changed = True
+    if not changed:
+        return None
+    found = tree_unflatten(leaves, spec)
+    try:
+        with torch.no_grad():
+            called(model, found)
+    except Exception:  # whatever a stranger's model raises where a length is not to its liking
+        return None
+    return found
 
 
 def is_trained(model: nn.Module, name: str) -> bool:

@@ -203,6 +203,9 @@ def sums():
 
 def batch():
     return torch.randn(3, 8)
+
+def wide():
+    return torch.randn(3, 9)
 """
 
 
@@ -235,6 +238,10 @@ def test_command(folder: Path) -> None:
     [
         (("own_import:sums", "--example", "own_import:batch"), "  1 (own_import.py:10): cumsum"),
         (("own_import:model",), "give --example MODULE:FUNCTION"),
+        (
+            ("own_import:model", "--example", "own_import:wide"),
+            "the model, called with the example, raised RuntimeError: ",
+        ),
         (("hf:none.json",), "none.json is no configuration"),
         (("own_import:batch", "--example", "own_import:batch"), "which is no torch.nn.Module"),
     ],
