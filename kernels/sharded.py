@@ -315,6 +315,7 @@ class Shards:
             (group, p, w), (top, _) = move.item, move.told.tolist()
             stack, unit, x, vectors = move.part.stack, unit_of(top, move.u.dtype), None, None
             u, start = move.u if unit == 1.0 else move.u * unit, len(jobs)
+            new = w.name in optimizer._new_vectors
             if stack and top:
                 x = optimizer._vectors(p, move.shared.item[2])[w.name]
                 often = optimizer._iterations(group, {"vector": x}, w)
@@ -324,19 +325,23 @@ class Shards:
             elif top:
                 measure = entries(NORMS[w.norm], u, move.part.block, w.shape)
                 jobs.append((move.shared.ranks, measure))
-            own.append((unit, start, len(jobs), x, vectors))
+            own.append((unit, start, len(jobs), x, vectors, new))
         results = run(jobs)
-        for move, (unit, start, end, x, vectors) in zip(moves, own, strict=True):
+        for move, (unit, start, end, x, vectors, new) in zip(moves, own, strict=True):
             (_, p, w), (top, some_gradient) = move.item, move.told.tolist()
-            stack, least = move.part.stack, torch.finfo(move.u.dtype).tiny
+            stack, moved = move.part.stack, top >= torch.finfo(move.u.dtype).tiny
             if stack and x is not None:
                 stack.keep(vectors, x)
                 whole = stack.factor(results[start:end], move.u, unit)
                 optimizer._factors[w.name], move.factor = whole, stack.own(whole)
+                moved = bool(whole.any()) if isinstance(whole, Tensor) else whole > 0
+                if new and not moved:  # it has seen nothing
+                    x.zero_()
+                    optimizer._new_vectors.add(w.name)
             elif top:
                 factor = results[start] * unit
                 move.factor = torch.where(factor.isfinite(), factor, 0.0)
-            if top < least and some_gradient:
+            if not moved and some_gradient:
                 optimizer._tiny.append(w.name)
 
     def _map(self, optimizer: Any, moves: list[Move]) -> None:
@@ -349,7 +354,9 @@ class Shards:
             optimizer._factors[w.name] = move.factor = 1.0
             move.u = move.u * unit_of(top, move.u.dtype)  # a copy: it may be a moment
             if stack is None:
-                move.u = NORMS[w.norm].dualize(move.u.unsqueeze(0))[0]
+                norm = NORMS[w.norm]
+                share = norm.gain(move.part.block.shape) / norm.gain(w.shape)
+                move.u = norm.dualize(move.u.unsqueeze(0))[0] * share
             elif stack.apart and not move.u.numel():
                 continue  # all of its matrices are others'
             elif stack.apart:

@@ -51,7 +51,7 @@ def test_every_norm_along_every_axis(world: Any, norm: str, shape: tuple[int, ..
                 assert slack <= 1e-8, (kind, dim)
 
 
-@pytest.mark.parametrize("scale", [1e-150, 1e-30, 1e15, 1e100])
+@pytest.mark.parametrize("scale", [1e-30, 1e15, 1e100])
 @pytest.mark.parametrize("norm", ["spectral", "row_rms", "max"])
 def test_gradients_of_any_size(world: Any, norm: str, scale: float) -> None:
     for kind in ("NormedSGD", "DualizedSGD"):
