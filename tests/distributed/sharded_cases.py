@@ -58,10 +58,13 @@ def parallel(model: Any, mesh: Any) -> Any:
 
 def placed(model: Any, mesh: Any) -> Any:
     """Every parameter along its last axis, evenly or not. It can't be called any more."""
-    for module in model.modules():
+    parts = {
+        p: nn.Parameter(distribute_tensor(p.detach(), mesh, [Shard(p.ndim - 1)]))
+        for p in model.parameters()
+    }
+    for module in model.modules():  # a parameter of two modules stays one
         for name, p in [*module.named_parameters(recurse=False)]:
-            part = distribute_tensor(p.detach(), mesh, [Shard(p.ndim - 1)])
-            setattr(module, name, nn.Parameter(part))
+            setattr(module, name, parts[p])
     return model
 
 
