@@ -52,7 +52,7 @@ class Run:
     model: str = "gpt2"
 
 
-def made(run: Run, vocabulary: int) -> nn.Module:
+def built(run: Run, vocabulary: int) -> nn.Module:
     import transformers
 
     torch.manual_seed(run.seed)
@@ -97,7 +97,7 @@ def optimizers(run: Run, model: nn.Module, example: torch.Tensor) -> list[Any]:
 
 def measure(run: Run, task: NextCharacter) -> float:
     """The mean loss of the last steps, in nats; infinity where training fails."""
-    model = made(run, task.classes)
+    model = built(run, task.classes)
     batches = torch.Generator().manual_seed(run.seed)
 
     def objective() -> torch.Tensor:

@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 import torch
-from adopted import BATCH, CONTEXT, made
+from adopted import BATCH, CONTEXT, built
 from adopted import Run as Size
 from torch import nn
 
@@ -93,7 +93,7 @@ def made(name: str, model: nn.Module, rate: float, example: torch.Tensor) -> Any
 
 
 def pretrained(seed: int, first: NextCharacter, rate: float = RATE) -> nn.Module:
-    model = made(Size("adamw", WIDTH, DEPTH, seed, 0), first.classes)
+    model = built(Size("adamw", WIDTH, DEPTH, seed, 0), first.classes)
     own = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
     assert trained(model, own, first, FIRST, seed)
     return model
