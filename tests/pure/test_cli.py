@@ -240,7 +240,7 @@ def test_help(flag: str) -> None:
     for name in cli.commands:
         shown = run(name, flag)
         assert shown.exit_code == 0
-        argument = "MODULE:FACTORY" if name == "audit" else "FILE.mod"
+        argument = "MODULE:FACTORY" if name in ("audit", "import") else "FILE.mod"
         assert f"Usage: modnorm {name} [OPTIONS] {argument}" in shown.stdout
         assert f"  modnorm {name} " in shown.stdout, "an example"
         assert max(map(len, shown.stdout.splitlines())) <= 80
