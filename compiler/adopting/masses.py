@@ -22,7 +22,7 @@ from modnorm.kernels.state import some
 SMALL = 0.1
 """The mass of a bias or gain, or of what is not understood, where that of a matrix is 1."""
 BLOCKS = 4.0
-"""The mass of a repetition of blocks: of 1 to 32, that of the lowest losses in docs/adopt.md."""
+"""The mass of a repetition of blocks; docs/adopt.md compares losses."""
 
 
 def blocks(trace: Trace, weights: Sequence[Found]) -> dict[str, tuple[str, str]]:
