@@ -33,7 +33,8 @@ def load_checkpoint(
         matches = ((pattern.fullmatch(name), made) for pattern, made in rules)
         match, made = next(((m, made) for m, made in matches if m), (None, name))
         x = made_of(made, state, match.groups() if match else (), read, name)
-        if [n for n in x.shape if n > 1] != [n for n in old.shape if n > 1]:
+        axes = [tuple(n for n in y.shape if n > 1 or x.ndim == old.ndim) for y in (x, old)]
+        if axes[0] != axes[1]:  # axes of size 1 may be missing, but not stand elsewhere
             raise ValueError(
                 f"{name} has the shape {tuple(old.shape)}, but the checkpoint has "
                 f"{tuple(x.shape)} for it"
@@ -66,12 +67,14 @@ def made_of(
     kind, first, *rest = made
     x = made_of(first, state, indices, read, name)
     if kind == "transposed":
+        if x.ndim != 2:
+            raise ValueError(f"{name} is made of a transposed tensor of shape {tuple(x.shape)}")
         return x.t()
     if kind in ("add", "mul"):
         y = made_of(rest[0], state, indices, read, name)
         return x + y if kind == "add" else x * y
     dim, start, end, every = rest
-    if end > x.shape[dim] or (every and x.shape[dim] % every):
+    if dim >= x.ndim or end > x.shape[dim] or (every and x.shape[dim] % every):
         raise ValueError(f"{name} is cut out of a tensor of shape {tuple(x.shape)}, which is less")
     if every:
         x = x.unflatten(dim, (-1, every)).narrow(dim + 1, start, end - start)

@@ -28,10 +28,10 @@ def model_of(name: str) -> Any:
     return model
 
 
-def example_of(model: Any, options: AuditOptions) -> Any:
-    """What the model is called with."""
-    if options.example is not None:
-        return made(options.example)
+def example_of(model: Any, function: str | None) -> Any:
+    """What the model is called with: what a function returns, or else its dummy_inputs."""
+    if function is not None:
+        return made(function)
     example = getattr(model, "dummy_inputs", None)
     if example is None:
         raise AuditError(
@@ -49,7 +49,7 @@ def mended_file(name: str, options: AuditOptions) -> str:
         assert options.fix is not None
         model = model_of(name)
         other = None if options.other is None else model_of(options.other)
-        example = None if options.fix == "mup" else example_of(model, options)
+        example = None if options.fix == "mup" else example_of(model, options.example)
         return mended(options.fix, model, example, other)
 
 
@@ -64,5 +64,5 @@ def audited(name: str, options: AuditOptions) -> Any:
         other = None
         if options.other is not None:
             second = model_of(options.other)
-            other = second, made(options.optimizer, second), example_of(second, options)
-        return audit(model, optimizer, example_of(model, options), other=other)
+            other = second, made(options.optimizer, second), example_of(second, options.example)
+        return audit(model, optimizer, example_of(model, options.example), other=other)

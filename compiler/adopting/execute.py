@@ -11,6 +11,9 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from modnorm.adopting.trace import Node, Ref, Trace
 
+FAILS = (RuntimeError, AssertionError, TypeError, ValueError, IndexError)
+"""What operations raise that can't run on other numbers than the run's."""
+
 
 def needed(trace: Trace, wanted: Iterable[int], given: Iterable[int]) -> list[Node]:
     """The operations that make values from given ones and from what nothing made, in order."""

@@ -17,7 +17,7 @@ import networkx as nx
 import torch
 from torch import Tensor
 
-from modnorm.adopting.execute import execute
+from modnorm.adopting.execute import FAILS, execute
 from modnorm.adopting.operations import (
     JOINS,
     KEEPS,
@@ -242,7 +242,7 @@ class _Finder:
 
         try:
             y, twice, near = f(x), f(2 * x), f(x + 1e-3 * noise)
-        except (RuntimeError, AssertionError, TypeError, ValueError, IndexError):
+        except FAILS:
             return None
         size = rms(y)
         if not (math.isfinite(size) and size > 0 and x.numel() > 1):

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from modnorm.adopting.command import made, model_of
+from modnorm.adopting.command import example_of, model_of
 from modnorm.importing.options import ImportOptions
 from modnorm.importing.problems import ImportFailed
 from modnorm.measure.interface import torch_at_hand
@@ -26,7 +26,7 @@ def imported(name: str, options: ImportOptions) -> str:
         hf = name.startswith(HF)
         model = configured(Path(name.removeprefix(HF))) if hf else model_of(name)
         try:
-            return import_model(model, example_of(model, options))
+            return import_model(model, example_of(model, options.example))
         except ValueError as error:
             raise ImportFailed(str(error)) from error
 
@@ -47,22 +47,10 @@ def configured(path: Path) -> Any:
             f"{path} has the model_type {kind!r}, which this transformers does not know"
         )
     config = transformers.CONFIG_MAPPING[kind].from_dict(given)
-    names = given.get("architectures") or []
-    found = getattr(transformers, names[0], None) if names else None
-    if found is None:
-        raise ImportFailed(f"{path} names no class of transformers in `architectures`")
+    names = given.get("architectures")
+    name = str(names[0]) if isinstance(names, list) and names else ""
+    found: Any = getattr(transformers, name, None) if name else None
+    if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
+        raise ImportFailed(f"{path} names no model of transformers in `architectures`")
     config.use_cache = False
     return found(config)
-
-
-def example_of(model: Any, options: ImportOptions) -> Any:
-    """What the model is called with."""
-    if options.example is not None:
-        return made(options.example)
-    example = getattr(model, "dummy_inputs", None)
-    if example is None:
-        raise ImportFailed(
-            f"{type(model).__name__} has no dummy_inputs to call it with: give --example "
-            "MODULE:FUNCTION, a function that returns its input"
-        )
-    return example

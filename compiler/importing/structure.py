@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from operator import itemgetter
 
 import networkx as nx
 
@@ -240,33 +241,21 @@ class _Builder:
         """Equal parts of a list of modules as repetitions, under the list's name."""
         found: list[Expr] = []
         stem = next((p for p in reversed(prefix.split(".")) if not p.isdigit()), "") or "layer"
-        numbered = [isinstance(i, Named) and i.name.isdigit() for i in items]
-        i = 0
-        while i < len(items):
-            item = items[i]
-            if not numbered[i]:
-                found.append(item)
-                i += 1
-                continue
-            assert isinstance(item, Named)
-            end = i + 1
-            while end < len(items) and numbered[end] and items[end].body == item.body:  # type: ignore[union-attr]
-                end += 1
-            copies = tuple(Named(stem, x.body) for x in items[i:end])  # type: ignore[union-attr]
-            if end - i > 1 and any(w.weights for w in words(item.body)):
-                found.append(Repeat(copies[0], end - i, copies))
-            elif sum(numbered) > 1 and not is_plain(item.body) and not self.sequence(items):
-                found.append(copies[0])
-                found += copies[1:]
+        bodies = [i.body if isinstance(i, Named) and i.name.isdigit() else None for i in items]
+        numbered = [body for body in bodies if body is not None]
+        layers = all(map(is_plain, numbered))  # of a Sequential, each of its own kind
+        for body, group in groupby(zip(items, bodies, strict=True), key=itemgetter(1)):
+            same = list(group)  # equal bodies, each with its own weights
+            copies = tuple(Named(stem, own) for _, own in same if own is not None)
+            if body is None:
+                found += [item for item, _ in same]
+            elif len(same) > 1 and any(w.weights for w in words(body)):
+                found.append(Repeat(copies[0], len(copies), copies))
+            elif len(numbered) > 1 and not is_plain(body) and not layers:
+                found += copies
             else:
                 found += [c.body for c in copies]
-            i = end
         return chain(*found)
-
-    def sequence(self, items: Sequence[Expr]) -> bool:
-        """Whether numbered parts are layers of a Sequential, each of its own kind."""
-        bodies = [i.body for i in items if isinstance(i, Named) and i.name.isdigit()]
-        return all(is_plain(b) for b in bodies)
 
     # -- one value from those before it -------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,20 @@ def test_checkpoints_that_do_not_fit() -> None:
     assert all(torch.equal(x, before[name]) for name, x in other.state_dict().items())
 
 
+def test_a_shape_that_means_something_else_is_refused() -> None:
+    text = 'input x: float[batch, 1]\nmodel Net = Linear(8)\nrename "linear.weight" = "w"\n'
+    net = modnorm.load(text).Net()
+    net.load_checkpoint({"w": torch.ones(8, 1)})
+    net.load_checkpoint({"w": torch.ones(8)})
+    with pytest.raises(ValueError, match=r"the shape \(8, 1\), but the checkpoint has \(1, 8\)"):
+        net.load_checkpoint({"w": torch.zeros(1, 8)})
+    turned = modnorm.load(text.replace('"w"', 'transposed("w")')).Net()
+    turned.load_checkpoint({"w": torch.ones(1, 8)})
+    with pytest.raises(ValueError, match=r"made of a transposed tensor of shape \(8,\)"):
+        turned.load_checkpoint({"w": torch.zeros(8)})
+    assert torch.equal(net.linear.weight, turned.linear.weight)
+
+
 class Chance(nn.Module):
     """Attention with dropout inside of it, and a frozen table."""
 
@@ -215,6 +230,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "own_import", raising=False)
     (tmp_path / "own_import.py").write_text(OWN)
+    (tmp_path / "odd.json").write_text('{"model_type": "gpt2", "architectures": ["pipeline"]}')
     return tmp_path
 
 
@@ -243,6 +259,11 @@ def test_command(folder: Path) -> None:
             "the model, called with the example, raised RuntimeError: ",
         ),
         (("hf:none.json",), "none.json is no configuration"),
+        pytest.param(
+            ("hf:odd.json",),
+            "odd.json names no model of transformers in `architectures`",
+            marks=pytest.mark.skipif(not find_spec("transformers"), reason="needs transformers"),
+        ),
         (("own_import:batch", "--example", "own_import:batch"), "which is no torch.nn.Module"),
     ],
 )
